@@ -1,0 +1,156 @@
+// One function for each operation, each checking all of its fields first. Must never open by a name that the
+// worker chose, and never follow a link.
+#include "agent/broker_service.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "agent/known_libraries.h"
+
+namespace weir::agent {
+namespace {
+
+constexpr std::size_t max_files = 4096;
+constexpr std::size_t max_targets = 1024;
+
+void say(Reply& reply, Status status, const std::string& text) {
+  reply.status = status;
+  const std::size_t size = std::min(text.size(), reply.text.size() - 1);
+  std::memcpy(reply.text.data(), text.data(), size);
+  reply.text[size] = '\0';
+}
+
+}  // namespace
+
+BrokerService::Result BrokerService::handle(const Request& request) {
+  Result result;
+  result.reply.id = request.id;
+  switch (request.operation) {
+    case Operation::sign_leaf:
+      sign_leaf(request.sign_leaf, result.reply);
+      return result;
+    case Operation::open_known_library:
+      open_known_library(request.number, result);
+      return result;
+    case Operation::open_mapping:
+      open_mapping(request.open_mapping, result);
+      return result;
+    case Operation::attach:
+      attach(request.attach, result.reply);
+      return result;
+    case Operation::detach:
+      detach(request.number, result.reply);
+      return result;
+    case Operation::forget_file:
+      if (files_.erase(request.number) == 0) say(result.reply, Status::refused, "no such file handle");
+      return result;
+    case Operation::task_iterator:
+    case Operation::mapping_iterator:
+      open_iterator(request.operation, result);
+      return result;
+    case Operation::hello:
+    case Operation::ready:
+    case Operation::start_failed:
+      break;
+  }
+  say(result.reply, Status::refused, "unknown operation");
+  return result;
+}
+
+void BrokerService::worker_gone() {
+  for (const bpf::TargetHandle target : targets_) kernel_->detach(target);
+  targets_.clear();
+  files_.clear();
+}
+
+void BrokerService::sign_leaf(const SignLeafRequest& request, Reply& reply) {
+  if (request.name_length == 0 || request.name_length > request.name.size()) {
+    return say(reply, Status::refused, "bad name length");
+  }
+  ca::LeafRequest leaf{std::string(request.name.data(), request.name_length), request.public_key};
+  auto certificate = signer_.sign(leaf);
+  if (!certificate) return say(reply, Status::failed, certificate.error().what);
+  if (certificate->size() > reply.data.size()) return say(reply, Status::failed, "certificate too large");
+  std::copy(certificate->begin(), certificate->end(), reply.data.begin());
+  reply.data_size = static_cast<std::uint32_t>(certificate->size());
+}
+
+void BrokerService::open_known_library(std::uint32_t number, Result& result) {
+  if (kernel_ == nullptr) return say(result.reply, Status::refused, "no native tap");
+  const auto path = known_library(number);
+  if (!path) return say(result.reply, Status::no_more, "");
+  // The link from libssl.so.3 to a versioned name is the package's own; the directories are root's.
+  Descriptor file(::open(path->c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) return say(result.reply, Status::not_there, "");
+  keep_file(std::move(file), result);
+}
+
+void BrokerService::open_mapping(const OpenMappingRequest& request, Result& result) {
+  if (kernel_ == nullptr) return say(result.reply, Status::refused, "no native tap");
+  if (request.pid == 0 || request.pid > INT32_MAX || request.start >= request.end) {
+    return say(result.reply, Status::refused, "bad mapping");
+  }
+  std::array<char, 96> path{};
+  std::snprintf(path.data(), path.size(), "/proc/%u/map_files/%llx-%llx", request.pid,
+                static_cast<unsigned long long>(request.start), static_cast<unsigned long long>(request.end));
+  // map_files leads to the very file that is mapped, whatever its name means by now.
+  Descriptor file(::open(path.data(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) return say(result.reply, Status::not_there, std::strerror(errno));
+  keep_file(std::move(file), result);
+}
+
+void BrokerService::keep_file(Descriptor file, Result& result) {
+  struct stat status{};
+  if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
+    return say(result.reply, Status::refused, "not a regular file");
+  }
+  if (files_.size() >= max_files) return say(result.reply, Status::refused, "too many open files");
+  result.opened = Descriptor(::fcntl(file.get(), F_DUPFD_CLOEXEC, 0));
+  if (!result.opened) return say(result.reply, Status::failed, std::strerror(errno));
+  result.reply.handle = next_file_++;
+  result.reply.device = status.st_dev;
+  result.reply.inode = status.st_ino;
+  files_.emplace(result.reply.handle, File{std::move(file), static_cast<std::uint64_t>(status.st_size)});
+}
+
+void BrokerService::attach(const AttachRequest& request, Reply& reply) {
+  if (kernel_ == nullptr) return say(reply, Status::refused, "no native tap");
+  const auto file = files_.find(request.file);
+  if (file == files_.end()) return say(reply, Status::refused, "no such file handle");
+  if (request.site_count == 0 || request.site_count > request.sites.size()) {
+    return say(reply, Status::refused, "bad number of probe sites");
+  }
+  if (targets_.size() >= max_targets) return say(reply, Status::refused, "too many probed files");
+  std::vector<bpf::ProbeSite> sites;
+  for (std::uint32_t i = 0; i < request.site_count; ++i) {
+    const WireProbeSite& site = request.sites[i];
+    if (site.offset >= file->second.size) return say(reply, Status::refused, "offset past the end of the file");
+    sites.push_back({site.program, site.offset, site.cookie});
+  }
+  auto target = kernel_->attach(file->second.descriptor.get(), sites);
+  if (!target) return say(reply, Status::failed, target.error().what);
+  targets_.push_back(*target);
+  reply.handle = *target;
+}
+
+void BrokerService::detach(std::uint32_t target, Reply& reply) {
+  const auto found = std::find(targets_.begin(), targets_.end(), target);
+  if (found == targets_.end()) return say(reply, Status::refused, "no such target");
+  kernel_->detach(target);
+  targets_.erase(found);
+}
+
+void BrokerService::open_iterator(Operation operation, Result& result) {
+  if (kernel_ == nullptr) return say(result.reply, Status::refused, "no native tap");
+  auto opened =
+      operation == Operation::task_iterator ? kernel_->open_task_iterator() : kernel_->open_mapping_iterator();
+  if (!opened) return say(result.reply, Status::failed, opened.error().what);
+  result.opened = Descriptor(*opened);
+}
+
+}  // namespace weir::agent

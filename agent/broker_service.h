@@ -1,0 +1,52 @@
+// Answers the worker's requests: the whole of what an attacker who owns the worker can make root do. Every field
+// is checked here; limits bound what it can hold open. Single-threaded.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "agent/descriptor.h"
+#include "agent/protocol.h"
+#include "bpf/kernel_side.h"
+#include "ca/ca.h"
+
+namespace weir::agent {
+
+class BrokerService {
+ public:
+  // `kernel` may be null: there is no native tap then, and what needs it is refused.
+  BrokerService(ca::LeafSigner& signer, bpf::KernelSide* kernel) : signer_(signer), kernel_(kernel) {}
+
+  struct Result {
+    Reply reply;
+    Descriptor opened;  // to be sent with the reply, and closed then
+  };
+  // Operations that reply: all but hello, ready and start_failed, which are the broker's own.
+  Result handle(const Request& request);
+
+  // Detaches what a dead worker had attached, and forgets its files.
+  void worker_gone();
+
+ private:
+  void sign_leaf(const SignLeafRequest& request, Reply& reply);
+  void open_known_library(std::uint32_t number, Result& result);
+  void open_mapping(const OpenMappingRequest& request, Result& result);
+  void keep_file(Descriptor file, Result& result);
+  void attach(const AttachRequest& request, Reply& reply);
+  void detach(std::uint32_t target, Reply& reply);
+  void open_iterator(Operation operation, Result& result);
+
+  struct File {
+    Descriptor descriptor;
+    std::uint64_t size = 0;
+  };
+
+  ca::LeafSigner& signer_;
+  bpf::KernelSide* kernel_;
+  std::map<std::uint32_t, File> files_;
+  std::vector<bpf::TargetHandle> targets_;
+  std::uint32_t next_file_ = 1;
+};
+
+}  // namespace weir::agent

@@ -1,0 +1,20 @@
+// The environment of a command that goes through the proxy: environment.h's table applied to a state directory.
+#pragma once
+
+#include <expected>
+#include <string>
+#include <vector>
+
+#include "agent/environment.h"
+#include "agent/error.h"
+#include "agent/state_dir.h"
+
+namespace weir::agent {
+
+std::expected<std::vector<Variable>, Error> child_environment(const StateDir& state,
+                                                              const std::string& proxy_address);
+
+// Sets it in this process, for the exec that follows.
+std::expected<void, Error> set_child_environment(const StateDir& state, const std::string& proxy_address);
+
+}  // namespace weir::agent

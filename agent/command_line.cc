@@ -1,0 +1,38 @@
+#include "agent/command_line.h"
+
+#include <boost/json.hpp>
+
+#include "agent/api.h"
+
+namespace weir::agent {
+
+std::shared_ptr<std::string> add_state_dir_option(CLI::App& command) {
+  auto value = std::make_shared<std::string>(default_state_dir().path.string());
+  command.add_option("--state-dir", *value, "where the agent keeps its state")->type_name("DIR")->capture_default_str();
+  return value;
+}
+
+std::expected<RunningAgent, NoAgent> find_agent(const StateDir& state) {
+  std::string text;
+  auto asked = api_get(state.socket(), "/v1/status", [&](std::string_view line) {
+    text += line;
+    return true;
+  });
+  if (!asked) return std::unexpected(NoAgent{asked.error().not_running, {asked.error().what, ""}});
+  boost::system::error_code malformed;
+  const boost::json::value status = boost::json::parse(text, malformed);
+  if (malformed || !status.is_object()) {
+    return std::unexpected(NoAgent{false, {"the agent's status can't be read", "is it of another version?"}});
+  }
+  RunningAgent agent;
+  const auto text_at = [&](const char* pointer) {
+    boost::system::error_code absent;
+    const auto* value = status.find_pointer(pointer, absent);
+    return value != nullptr && value->is_string() ? std::string(value->as_string()) : std::string();
+  };
+  agent.proxy_address = text_at("/proxy/address");
+  agent.native_ready = text_at("/native/state") == "ready";
+  return agent;
+}
+
+}  // namespace weir::agent

@@ -1,0 +1,29 @@
+// What several subcommands share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <expected>
+#include <memory>
+#include <string>
+
+#include "agent/error.h"
+#include "agent/state_dir.h"
+
+namespace weir::agent {
+
+// Adds --state-dir with its default; the value outlives the parse.
+std::shared_ptr<std::string> add_state_dir_option(CLI::App& command);
+
+// Where a running agent's proxy listens.
+struct RunningAgent {
+  std::string proxy_address;  // "127.0.0.1:7443"
+  bool native_ready = false;
+};
+// The error's `not_running` says that no agent answers on that directory.
+struct NoAgent {
+  bool not_running = false;
+  Error error;
+};
+std::expected<RunningAgent, NoAgent> find_agent(const StateDir& state);
+
+}  // namespace weir::agent

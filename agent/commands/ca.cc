@@ -1,0 +1,108 @@
+// `weir ca`: the local certificate authority, as files.
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "agent/command.h"
+#include "agent/command_line.h"
+#include "ca/truststore.h"
+
+namespace weir::agent {
+namespace {
+
+std::string describe(const ca::Authority& authority, const ca::Paths& paths) {
+  std::ostringstream text;
+  const std::time_t end = std::chrono::system_clock::to_time_t(authority.not_after());
+  std::tm utc{};
+  ::gmtime_r(&end, &utc);
+  text << "subject      " << authority.subject() << '\n'
+       << "sha256       " << authority.sha256_fingerprint() << '\n'
+       << "valid until  " << std::put_time(&utc, "%Y-%m-%dT%H:%M:%SZ") << '\n'
+       << "certificate  " << paths.certificate().string() << '\n'
+       << "key          " << paths.key().string() << '\n';
+  return text.str();
+}
+
+int init(const StateDir& state) {
+  std::error_code failed;
+  std::filesystem::create_directories(state.path, failed);
+  if (failed) return report({"state directory " + state.path.string() + ": " + failed.message(), ""});
+  auto authority = ca::Authority::load_or_create(state.ca());
+  if (!authority) return report(to_error(authority.error()));
+  std::cout << describe(**authority, state.ca());
+  return 0;
+}
+
+int show(const StateDir& state) {
+  if (!std::filesystem::exists(state.ca().certificate())) {
+    return report({"no certificate authority in " + state.path.string(), "make one with `weir ca init`"});
+  }
+  return init(state);
+}
+
+int copy_out(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) return report({file.string() + ": can't be read", "make it with `weir ca init` or `weir agent`"});
+  std::cout << in.rdbuf() << std::flush;
+  return std::cout ? 0 : report({"standard output: write failed", ""});
+}
+
+using WriteStore = std::expected<std::size_t, ca::Error> (*)(const std::filesystem::path&, std::string_view);
+
+// The stores that merge the system's roots are made afresh, as these change under us.
+int export_merged(const StateDir& state, WriteStore write) {
+  std::ifstream in(state.ca().certificate());
+  std::stringstream root;
+  if (!in || !(root << in.rdbuf())) {
+    return report({"no certificate authority in " + state.path.string(), "make one with `weir ca init`"});
+  }
+  std::string directory = (std::filesystem::temp_directory_path() / "weir-XXXXXX").string();
+  if (::mkdtemp(directory.data()) == nullptr) return report({directory + ": can't be made", ""});
+  const std::filesystem::path file = std::filesystem::path(directory) / "store";
+  auto written = write(file, root.str());
+  const int status = written ? copy_out(file) : report(to_error(written.error()));
+  std::error_code ignored;
+  std::filesystem::remove_all(directory, ignored);
+  return status;
+}
+
+int export_as(const StateDir& state, const std::string& format) {
+  if (format == "pem") return copy_out(state.ca().certificate());
+  if (format == "bundle") return export_merged(state, ca::write_bundle);
+  if (format == "pkcs12") return export_merged(state, ca::write_pkcs12);
+  return export_merged(state, ca::write_jks);
+}
+
+}  // namespace
+
+void add_ca_command(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand("ca", "The local certificate authority");
+  command->require_subcommand(1);
+  command->footer("Example:\n  weir ca export --format pem > weir-root.pem");
+
+  CLI::App* init_command = command->add_subcommand("init", "Make it, if there is none");
+  init_command->footer("Example:\n  weir ca init");
+  auto init_dir = add_state_dir_option(*init_command);
+  init_command->callback([init_dir, &action] { action = [init_dir] { return init({*init_dir}); }; });
+
+  CLI::App* show_command = command->add_subcommand("show", "Its name, fingerprint and files");
+  show_command->footer("Example:\n  weir ca show");
+  auto show_dir = add_state_dir_option(*show_command);
+  show_command->callback([show_dir, &action] { action = [show_dir] { return show({*show_dir}); }; });
+
+  CLI::App* export_command = command->add_subcommand("export", "Write a trust store to standard output");
+  export_command->footer("Example:\n  weir ca export --format pkcs12 > truststore.p12    (password: changeit)");
+  auto export_dir = add_state_dir_option(*export_command);
+  auto format = std::make_shared<std::string>("pem");
+  export_command
+      ->add_option("--format", *format, "pem: the root alone; the others: with the system's roots")
+      ->check(CLI::IsMember({"pem", "bundle", "pkcs12", "jks"}))
+      ->capture_default_str();
+  export_command->callback([export_dir, format, &action] {
+    action = [export_dir, format] { return export_as({*export_dir}, *format); };
+  });
+}
+
+}  // namespace weir::agent

@@ -1,0 +1,142 @@
+// `weir doctor`: what this kernel and host allow, and what to do about what they don't. Changes nothing.
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <boost/json.hpp>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <iomanip>
+#include <iostream>
+
+#include "agent/command.h"
+#include "agent/command_line.h"
+#include "agent/config.h"
+#include "agent/descriptor.h"
+#include "bpf/kernel_side.h"
+#include "ca/truststore.h"
+
+#include <arpa/inet.h>
+
+namespace weir::agent {
+namespace {
+
+struct Finding {
+  std::string area;  // "kernel", "host"
+  std::string name;
+  bool good = false;
+  bool required = false;
+  std::string detail;  // what is wrong, or where the thing is
+  std::string advice;  // what serves instead, or what to do
+};
+
+std::vector<Finding> kernel_findings() {
+  std::vector<Finding> findings;
+  if (::geteuid() != 0) {
+    findings.push_back({"kernel", "native tap", false, false, "needs root", "run weir as root"});
+    return findings;
+  }
+  for (const bpf::ProgramState& feature : bpf::probe_features()) {
+    findings.push_back({"kernel", feature.name, feature.working, feature.required, feature.error, feature.instead});
+  }
+  return findings;
+}
+
+Finding state_finding(const StateDir& state) {
+  Finding finding{"host", "state directory", true, true, state.path.string(), ""};
+  std::filesystem::path nearest = state.path;
+  while (!nearest.empty() && !std::filesystem::exists(nearest)) nearest = nearest.parent_path();
+  if (::access(nearest.c_str(), W_OK) != 0) {
+    finding.good = false;
+    finding.detail = nearest.string() + ": " + std::strerror(errno);
+    finding.advice = "choose another with --state-dir";
+  }
+  return finding;
+}
+
+Finding port_finding(const std::string& name, const Endpoint& endpoint, const char* option, bool agent_runs) {
+  Finding finding{"host", name, true, true, endpoint.to_string(), ""};
+  if (agent_runs) {
+    finding.detail += " (an agent runs)";
+    return finding;
+  }
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(endpoint.port);
+  std::memcpy(&address.sin_addr, endpoint.address.bytes.data(), 4);
+  const Descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int yes = 1;
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  if (::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    finding.good = false;
+    finding.detail += ": " + std::string(std::strerror(errno));
+    finding.advice = std::string("choose another with ") + option;
+  }
+  return finding;
+}
+
+Finding roots_finding() {
+  const auto bundle = ca::system_bundle();
+  if (bundle.empty()) {
+    return {"host", "system's roots", false, false, "no bundle found",
+            "install ca-certificates, or name roots with --upstream-ca"};
+  }
+  return {"host", "system's roots", true, false, bundle.string(), ""};
+}
+
+std::vector<Finding> examine(const StateDir& state) {
+  std::vector<Finding> findings = kernel_findings();
+  const Config config = default_config();
+  const bool agent_runs = find_agent(state).has_value();
+  findings.push_back(state_finding(state));
+  findings.push_back(port_finding("proxy's port", config.proxy_listen, "--proxy-listen", agent_runs));
+  findings.push_back(port_finding("API's port", config.api_listen, "--api-listen", agent_runs));
+  findings.push_back(roots_finding());
+  return findings;
+}
+
+void print_text(const std::vector<Finding>& findings) {
+  for (const Finding& finding : findings) {
+    const char* mark = finding.good ? "ok     " : finding.required ? "MISSING" : "no     ";
+    std::cout << mark << "  " << std::left << std::setw(7) << finding.area << std::setw(32) << finding.name;
+    if (!finding.detail.empty()) std::cout << finding.detail;
+    if (!finding.good && !finding.advice.empty()) std::cout << "; " << finding.advice;
+    std::cout << '\n';
+  }
+}
+
+void print_json(const std::vector<Finding>& findings, bool fit) {
+  boost::json::array rows;
+  for (const Finding& finding : findings) {
+    rows.push_back({{"area", finding.area},
+                    {"name", finding.name},
+                    {"works", finding.good},
+                    {"required", finding.required},
+                    {"detail", finding.detail},
+                    {"advice", finding.good ? "" : finding.advice}});
+  }
+  std::cout << boost::json::serialize(boost::json::object{{"fit", fit}, {"findings", rows}}) << '\n';
+}
+
+int run(const StateDir& state, bool json) {
+  const auto findings = examine(state);
+  bool fit = true;
+  for (const Finding& finding : findings) fit = fit && (finding.good || !finding.required);
+  json ? print_json(findings, fit) : print_text(findings);
+  if (fit) return 0;
+  return report({"something that weir needs is missing here", "see the lines marked MISSING"});
+}
+
+}  // namespace
+
+void add_doctor_command(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand("doctor", "What this kernel and host allow, and what to do about the rest");
+  command->footer("Example:\n  sudo weir doctor");
+  auto state_dir = add_state_dir_option(*command);
+  auto json = std::make_shared<bool>(false);
+  command->add_flag("--json", *json, "as JSON");
+  command->callback([state_dir, json, &action] { action = [state_dir, json] { return run({*state_dir}, *json); }; });
+}
+
+}  // namespace weir::agent

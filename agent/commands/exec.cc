@@ -1,0 +1,181 @@
+// `weir exec`: runs a command through the egress proxy. With a running agent it becomes the command; without one
+// it starts an agent for as long as the command runs, and passes signals and the exit status through.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <iostream>
+
+#include "agent/child_environment.h"
+#include "agent/command.h"
+#include "agent/command_line.h"
+#include "agent/descriptor.h"
+
+namespace weir::agent {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds start_limit{60};
+constexpr std::chrono::milliseconds look_interval{20};
+
+// As shells do it.
+constexpr int not_executable = 126;
+constexpr int not_found = 127;
+
+[[noreturn]] void become_command(std::vector<std::string>& words) {
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  ::execvp(arguments[0], arguments.data());
+  const int failed = errno;
+  std::cerr << "weir: " << words[0] << ": " << std::strerror(failed) << std::endl;
+  ::_exit(failed == ENOENT ? not_found : not_executable);
+}
+
+// The agent that this command started, ended with it.
+class OwnAgent {
+ public:
+  explicit OwnAgent(const StateDir& state) : state_(state) {}
+  ~OwnAgent() { stop(); }
+  OwnAgent(const OwnAgent&) = delete;
+  OwnAgent& operator=(const OwnAgent&) = delete;
+
+  std::expected<RunningAgent, Error> start() {
+    const pid_t parent = ::getpid();
+    pid_ = ::fork();
+    if (pid_ < 0) return std::unexpected(Error{std::string("fork: ") + std::strerror(errno), ""});
+    if (pid_ == 0) become_agent(parent);
+    const auto limit = Clock::now() + start_limit;
+    while (Clock::now() < limit) {
+      if (auto agent = find_agent(state_); agent && !agent->proxy_address.empty()) return *agent;
+      int status = 0;
+      if (::waitpid(pid_, &status, WNOHANG) == pid_) {
+        pid_ = -1;
+        return std::unexpected(Error{"the agent for this command did not start", "see the line above"});
+      }
+      ::poll(nullptr, 0, static_cast<int>(look_interval.count()));
+    }
+    return std::unexpected(Error{"the agent for this command is not ready after 60 s", "try `weir agent` by itself"});
+  }
+
+  void stop() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGTERM);
+    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    pid_ = -1;
+  }
+
+ private:
+  [[noreturn]] void become_agent(pid_t parent) const {
+    ::setpgid(0, 0);  // the terminal's Ctrl-C is for the command alone
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (::getppid() != parent) ::_exit(1);
+    ::dup2(STDERR_FILENO, STDOUT_FILENO);
+    const std::string directory = state_.path.string();
+    ::execl("/proc/self/exe", "weir", "agent", "--state-dir", directory.c_str(), "--proxy-listen", "127.0.0.1:0",
+            "--api-listen", "127.0.0.1:0", static_cast<char*>(nullptr));
+    ::_exit(not_executable);
+  }
+
+  const StateDir& state_;
+  pid_t pid_ = -1;
+};
+
+// Waits for the command and hands on the signals that were meant for it.
+class Foreground {
+ public:
+  Foreground() {
+    sigemptyset(&signals_);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, SIGCONT, SIGCHLD}) {
+      sigaddset(&signals_, signal);
+    }
+    ::sigprocmask(SIG_BLOCK, &signals_, &before_);
+    descriptor_ = Descriptor(::signalfd(-1, &signals_, SFD_CLOEXEC));
+  }
+
+  // The wait status of the command.
+  int run(std::vector<std::string>& words) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::sigprocmask(SIG_SETMASK, &before_, nullptr);
+      become_command(words);
+    }
+    while (true) {
+      signalfd_siginfo info{};
+      if (::read(descriptor_.get(), &info, sizeof info) != sizeof info) continue;
+      int status = 0;
+      if (::waitpid(child, &status, WNOHANG) == child) return status;
+      const auto signal = static_cast<int>(info.ssi_signo);
+      // What the terminal sends reaches the command by itself.
+      if (signal != SIGCHLD && info.ssi_code != SI_KERNEL) ::kill(child, signal);
+    }
+  }
+
+  void restore() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t signals_{};
+  sigset_t before_{};
+  Descriptor descriptor_;
+};
+
+int end_like(int status) {
+  if (WIFEXITED(status)) return WEXITSTATUS(status);
+  const int signal = WTERMSIG(status);
+  ::signal(signal, SIG_DFL);
+  ::raise(signal);
+  return 128 + signal;
+}
+
+int run_with_own_agent(const StateDir& state, std::vector<std::string>& words) {
+  Foreground foreground;
+  int status = 0;
+  {
+    OwnAgent agent(state);
+    auto started = agent.start();
+    if (!started) return report(started.error());
+    if (auto set = set_child_environment(state, started->proxy_address); !set) return report(set.error());
+    status = foreground.run(words);
+  }
+  foreground.restore();
+  std::cerr << "weir: records: weir ls --state-dir " << state.path.string() << '\n';
+  return end_like(status);
+}
+
+int run(const StateDir& state, std::vector<std::string>& words) {
+  auto agent = find_agent(state);
+  if (!agent && agent.error().not_running) return run_with_own_agent(state, words);
+  if (!agent) return report(agent.error().error);
+  if (agent->proxy_address.empty()) {
+    return report({"the agent on " + state.path.string() + " runs without its proxy", "start it without --no-proxy"});
+  }
+  if (auto set = set_child_environment(state, agent->proxy_address); !set) return report(set.error());
+  become_command(words);
+}
+
+}  // namespace
+
+void add_exec_command(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand("exec", "Run a command through the egress proxy");
+  command->footer("Example:\n  weir exec -- java -jar app.jar\n\n"
+                  "Without a running agent, one is started for the command's lifetime.");
+  auto state_dir = add_state_dir_option(*command);
+  auto words = std::make_shared<std::vector<std::string>>();
+  command->add_option("command", *words, "the command and its arguments")->required()->type_name("CMD...");
+  command->positionals_at_end();
+  command->callback([state_dir, words, &action] {
+    action = [state_dir, words] { return run(StateDir{std::filesystem::absolute(*state_dir)}, *words); };
+  });
+}
+
+}  // namespace weir::agent

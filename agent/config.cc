@@ -1,0 +1,288 @@
+// The configuration file: a table of keys, each with its type and bounds. Must name file and line of each error,
+// and must not half-apply a file.
+#include "agent/config.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <charconv>
+#include <fstream>
+#include <functional>
+#include <sstream>
+#include <variant>
+
+namespace weir::agent {
+namespace {
+
+// Where a key's value goes, and which values it may have.
+struct Size {
+  std::uint64_t Config::*member;
+  std::uint64_t least;
+  std::uint64_t most;
+};
+struct Count {
+  std::uint32_t Config::*member;
+  std::uint32_t most;
+};
+using Place = std::variant<bool Config::*, std::string Config::*, std::vector<std::string> Config::*,
+                           Endpoint Config::*, Size, Count>;
+
+struct Key {
+  const char* section;  // "" at the top
+  const char* name;
+  Place place;
+};
+
+constexpr std::uint64_t mib = 1024 * 1024;
+
+const Key keys[] = {
+    {"", "state_dir", &Config::state_dir},
+    {"", "bodies", &Config::bodies},
+    {"", "redact", &Config::redact},
+    {"", "ingress", &Config::ingress},
+    {"", "jsonl", &Config::jsonl},
+    {"", "record", &Config::record},
+    {"", "store", &Config::store},
+    {"native", "enabled", &Config::native},
+    {"native", "ring_bytes", Size{&Config::ring_bytes, mib, 1024 * mib}},
+    {"proxy", "enabled", &Config::proxy},
+    {"proxy", "listen", &Config::proxy_listen},
+    {"proxy", "threads", Count{&Config::proxy_threads, 1024}},
+    {"proxy", "connections", Size{&Config::proxy_connections, 1, 1'000'000}},
+    {"proxy", "passthrough", &Config::passthrough},
+    {"proxy", "upstream_ca", &Config::upstream_ca},
+    {"api", "listen", &Config::api_listen},
+    {"engine", "shards", Count{&Config::shards, 256}},
+    {"engine", "connections", Size{&Config::connections, 1, 100'000'000}},
+    {"engine", "body_bytes", Size{&Config::body_bytes, 0, 1024 * mib}},
+    {"engine", "queue_bytes", Size{&Config::queue_bytes, mib, 16 * 1024 * mib}},
+    {"engine", "queue_events", Size{&Config::queue_events, 16, 100'000'000}},
+};
+
+const Key* find_key(std::string_view section, std::string_view name) {
+  for (const Key& key : keys) {
+    if (key.section == section && key.name == name) return &key;
+  }
+  return nullptr;
+}
+
+bool is_section(std::string_view name) {
+  for (const Key& key : keys) {
+    if (*key.section != '\0' && key.section == name) return true;
+  }
+  return false;
+}
+
+std::string known_names(std::string_view section) {
+  std::string names;
+  std::string_view last_section;
+  for (const Key& key : keys) {
+    std::string_view name;
+    if (key.section == section) name = key.name;
+    if (section.empty() && *key.section != '\0' && key.section != last_section) {
+      name = last_section = key.section;
+    }
+    if (name.empty()) continue;
+    if (!names.empty()) names += ", ";
+    names += name;
+  }
+  return names;
+}
+
+class Reader {
+ public:
+  Reader(std::string name, Config& config) : name_(std::move(name)), config_(config) {}
+
+  std::expected<void, Error> read(const YAML::Node& root) {
+    if (root.IsNull()) return {};
+    if (!root.IsMap()) return wrong(root, "expected a map of settings");
+    for (const auto& item : root) {
+      const std::string name = item.first.Scalar();
+      const auto done = is_section(name) ? read_section(name, item.second) : read_key("", item.first, item.second);
+      if (!done) return done;
+    }
+    return {};
+  }
+
+ private:
+  std::expected<void, Error> read_section(const std::string& section, const YAML::Node& node) {
+    if (node.IsNull()) return {};
+    if (!node.IsMap()) return wrong(node, "'" + section + "' holds a map of settings");
+    for (const auto& item : node) {
+      if (auto done = read_key(section, item.first, item.second); !done) return done;
+    }
+    return {};
+  }
+
+  std::expected<void, Error> read_key(std::string_view section, const YAML::Node& name, const YAML::Node& value) {
+    const Key* key = find_key(section, name.Scalar());
+    const std::string full = section.empty() ? name.Scalar() : std::string(section) + "." + name.Scalar();
+    if (key == nullptr) {
+      return wrong(name, "unknown setting '" + full + "'", "known here: " + known_names(section));
+    }
+    return std::visit([&](auto place) { return store(place, full, value); }, key->place);
+  }
+
+  std::expected<void, Error> store(bool Config::*member, const std::string& key, const YAML::Node& value) {
+    if (!value.IsScalar() || !YAML::convert<bool>::decode(value, config_.*member)) {
+      return wrong(value, key + " is true or false (or on, off)");
+    }
+    return {};
+  }
+
+  std::expected<void, Error> store(std::string Config::*member, const std::string& key, const YAML::Node& value) {
+    if (!value.IsScalar()) return wrong(value, key + " is a text");
+    config_.*member = value.Scalar();
+    return {};
+  }
+
+  std::expected<void, Error> store(std::vector<std::string> Config::*member, const std::string& key,
+                                   const YAML::Node& value) {
+    if (!value.IsSequence()) return wrong(value, key + " is a list");
+    std::vector<std::string> items;
+    for (const auto& item : value) {
+      if (!item.IsScalar() || item.Scalar().empty()) return wrong(item, key + " is a list of texts");
+      items.push_back(item.Scalar());
+    }
+    config_.*member = std::move(items);
+    return {};
+  }
+
+  std::expected<void, Error> store(Endpoint Config::*member, const std::string& key, const YAML::Node& value) {
+    if (!value.IsScalar()) return wrong(value, key + " is an address and a port");
+    auto endpoint = parse_endpoint(value.Scalar());
+    if (!endpoint) return wrong(value, key + ": " + endpoint.error().what);
+    config_.*member = *endpoint;
+    return {};
+  }
+
+  std::expected<void, Error> store(Size size, const std::string& key, const YAML::Node& value) {
+    auto number = read_number(key, value, size.least, size.most);
+    if (!number) return std::unexpected(number.error());
+    config_.*size.member = *number;
+    return {};
+  }
+
+  std::expected<void, Error> store(Count count, const std::string& key, const YAML::Node& value) {
+    auto number = read_number(key, value, 0, count.most);
+    if (!number) return std::unexpected(number.error());
+    config_.*count.member = static_cast<std::uint32_t>(*number);
+    return {};
+  }
+
+  std::expected<std::uint64_t, Error> read_number(const std::string& key, const YAML::Node& value,
+                                                  std::uint64_t least, std::uint64_t most) {
+    const std::string bounds =
+        key + " is a whole number from " + std::to_string(least) + " to " + std::to_string(most);
+    if (!value.IsScalar()) return std::unexpected(at(value, bounds));
+    const std::string& text = value.Scalar();
+    std::uint64_t number = 0;
+    const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (failed != std::errc() || end != text.data() + text.size() || number < least || number > most) {
+      return std::unexpected(at(value, bounds));
+    }
+    return number;
+  }
+
+  Error at(const YAML::Node& node, const std::string& what, const std::string& remedy = "") const {
+    return {name_ + ":" + std::to_string(node.Mark().line + 1) + ": " + what, remedy};
+  }
+  std::unexpected<Error> wrong(const YAML::Node& node, const std::string& what,
+                               const std::string& remedy = "") const {
+    return std::unexpected(at(node, what, remedy));
+  }
+
+  std::string name_;
+  Config& config_;
+};
+
+void emit(YAML::Emitter& out, const Config& config, const Place& place) {
+  if (const auto* flag = std::get_if<bool Config::*>(&place)) {
+    out << config.**flag;
+  } else if (const auto* text = std::get_if<std::string Config::*>(&place)) {
+    out << YAML::DoubleQuoted << config.**text;
+  } else if (const auto* list = std::get_if<std::vector<std::string> Config::*>(&place)) {
+    out << YAML::BeginSeq;
+    for (const std::string& item : config.**list) out << YAML::DoubleQuoted << item;
+    out << YAML::EndSeq;
+  } else if (const auto* endpoint = std::get_if<Endpoint Config::*>(&place)) {
+    out << YAML::DoubleQuoted << (config.**endpoint).to_string();
+  } else if (const auto* size = std::get_if<Size>(&place)) {
+    out << config.*size->member;
+  } else if (const auto* count = std::get_if<Count>(&place)) {
+    out << config.*count->member;
+  }
+}
+
+}  // namespace
+
+Config default_config() {
+  Config config;
+  config.state_dir = default_state_dir().path.string();
+  config.proxy_listen = {parse_ip_address("127.0.0.1"), 7443};
+  config.api_listen = {parse_ip_address("127.0.0.1"), 7480};
+  return config;
+}
+
+std::expected<void, Error> read_config_text(std::string_view text, const std::string& name, Config& config) {
+  YAML::Node root;
+  try {
+    root = YAML::Load(std::string(text));
+  } catch (const YAML::Exception& error) {
+    return std::unexpected(Error{name + ":" + std::to_string(error.mark.line + 1) + ": " + error.msg, ""});
+  }
+  Config read = config;
+  auto done = Reader(name, read).read(root);
+  if (done) config = std::move(read);
+  return done;
+}
+
+std::expected<void, Error> read_config_file(const std::filesystem::path& file, Config& config) {
+  std::ifstream in(file);
+  if (!in) return std::unexpected(Error{file.string() + ": can't be read", "check the path given to --config"});
+  std::stringstream text;
+  text << in.rdbuf();
+  return read_config_text(text.str(), file.string(), config);
+}
+
+std::string to_yaml(const Config& config) {
+  YAML::Emitter out;
+  out << YAML::BeginMap;
+  std::string_view section;
+  for (const Key& key : keys) {
+    if (section != key.section) {
+      if (!section.empty()) out << YAML::EndMap;
+      section = key.section;
+      out << YAML::Key << key.section << YAML::Value << YAML::BeginMap;
+    }
+    out << YAML::Key << key.name << YAML::Value;
+    emit(out, config, key.place);
+  }
+  if (!section.empty()) out << YAML::EndMap;
+  out << YAML::EndMap;
+  return out.c_str();
+}
+
+std::expected<Endpoint, Error> parse_endpoint(std::string_view text) {
+  const Error malformed{"'" + std::string(text) + "' is not an address and a port",
+                        "write it like 127.0.0.1:7443 or [::1]:7443"};
+  const auto colon = text.rfind(':');
+  if (colon == std::string_view::npos) return std::unexpected(malformed);
+  std::string_view host = text.substr(0, colon);
+  const std::string_view port_text = text.substr(colon + 1);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string_view::npos) {
+    return std::unexpected(malformed);
+  }
+  Endpoint endpoint;
+  endpoint.address = parse_ip_address(host == "localhost" ? "127.0.0.1" : std::string(host));
+  const auto [end, failed] =
+      std::from_chars(port_text.data(), port_text.data() + port_text.size(), endpoint.port);
+  if (failed != std::errc() || end != port_text.data() + port_text.size() ||
+      endpoint.address.family == IpAddress::Family::unknown) {
+    return std::unexpected(malformed);
+  }
+  return endpoint;
+}
+
+}  // namespace weir::agent

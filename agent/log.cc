@@ -1,0 +1,34 @@
+// One logger for a process, on standard error. Must never write to standard output, which is for data.
+#include "agent/log.h"
+
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <iostream>
+
+#include "agent/error.h"
+
+namespace weir::agent {
+namespace {
+
+spdlog::logger& logger() {
+  static const auto instance = [] {
+    auto made = std::make_shared<spdlog::logger>("weir", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    made->set_pattern("weir: %^%l%$: %v");
+    return made;
+  }();
+  return *instance;
+}
+
+}  // namespace
+
+void log_error(const std::string& text) { logger().error("{}", text); }
+void log_warning(const std::string& text) { logger().warn("{}", text); }
+void log_info(const std::string& text) { logger().info("{}", text); }
+
+int report(const Error& error) {
+  std::cerr << "weir: " << to_string(error) << '\n';
+  return 1;
+}
+
+}  // namespace weir::agent

@@ -1,0 +1,43 @@
+// The `weir` program: one executable, its subcommands, and the broker's hidden `worker`.
+#include <CLI/CLI.hpp>
+#include <cstring>
+#include <iostream>
+
+#include "agent/command.h"
+#include "agent/worker.h"
+
+int main(int argc, char** argv) {
+  using namespace weir::agent;
+  // Not on the command line's help: only the broker starts it, with a channel that nobody else has.
+  if (argc == 2 && std::strcmp(argv[1], "worker") == 0) return run_worker();
+
+  CLI::App app("weir shows what every process on this host says to the outside world.", "weir");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", WEIR_VERSION);
+  app.footer(
+      "Examples:\n"
+      "  weir agent &            watch this host (as root: all of it)\n"
+      "  weir tail               the live feed\n"
+      "  weir exec -- java -jar app.jar    run a program through the egress proxy\n"
+      "\n`weir COMMAND --help` tells more of each.");
+  Action action;
+  add_agent_command(app, action);
+  add_exec_command(app, action);
+  add_env_command(app, action);
+  add_tail_command(app, action);
+  add_ls_command(app, action);
+  add_coverage_command(app, action);
+  add_status_command(app, action);
+  add_ca_command(app, action);
+  add_doctor_command(app, action);
+  add_replay_command(app, action);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << "weir: " << error.what() << "\nTry `weir --help`.\n";
+    return 2;
+  }
+  return action();
+}

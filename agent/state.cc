@@ -1,0 +1,87 @@
+// The state directory: made, checked, locked. Must refuse what another user could have prepared.
+#include "agent/state.h"
+
+#include <fcntl.h>
+#include <pwd.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+
+namespace weir::agent {
+namespace {
+
+// systemd's range for dynamic users; no distribution gives these ids to accounts.
+constexpr uid_t first_dynamic_uid = 61184;
+constexpr uid_t last_dynamic_uid = 65519;
+
+Error errno_error(const std::string& what, const std::string& remedy) {
+  return {what + ": " + std::strerror(errno), remedy};
+}
+
+std::expected<Descriptor, Error> take_lock(const StateDir& state) {
+  const std::string name = state.lock().string();
+  Descriptor lock(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
+  if (!lock) return std::unexpected(errno_error(name, "check the state directory's owner and mode"));
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    std::string holder(32, '\0');
+    const ssize_t size = ::pread(lock.get(), holder.data(), holder.size(), 0);
+    holder.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+    while (!holder.empty() && holder.back() == '\n') holder.pop_back();
+    return std::unexpected(Error{"another agent (pid " + holder + ") runs on state directory " + state.path.string(),
+                                 "stop it, or give this one its own --state-dir"});
+  }
+  const std::string pid = std::to_string(::getpid()) + "\n";
+  if (::ftruncate(lock.get(), 0) != 0 ||
+      ::pwrite(lock.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
+    return std::unexpected(errno_error(name, "is the disk full?"));
+  }
+  return lock;
+}
+
+}  // namespace
+
+std::expected<WorkerUser, Error> choose_worker_user() {
+  if (::geteuid() != 0) return WorkerUser{::geteuid(), ::getegid()};
+  if (const passwd* account = ::getpwnam("weir")) return WorkerUser{account->pw_uid, account->pw_gid};
+  for (uid_t id = first_dynamic_uid; id <= last_dynamic_uid; ++id) {
+    if (::getpwuid(id) == nullptr) return WorkerUser{id, id};
+  }
+  return std::unexpected(Error{"no unused user id for the worker", "make a system user named weir"});
+}
+
+std::expected<LockedState, Error> open_state(const StateDir& state, const WorkerUser& worker) {
+  const std::string name = state.path.string();
+  const std::string remedy = "choose another with --state-dir";
+  std::error_code failed;
+  std::filesystem::create_directories(state.path, failed);
+  if (failed) return std::unexpected(Error{"state directory " + name + ": " + failed.message(), remedy});
+
+  Descriptor directory(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  struct stat status{};
+  if (!directory || ::fstat(directory.get(), &status) != 0) {
+    return std::unexpected(errno_error("state directory " + name, remedy));
+  }
+  if (status.st_uid != ::geteuid()) {
+    return std::unexpected(
+        Error{"state directory " + name + " belongs to user " + std::to_string(status.st_uid), remedy});
+  }
+  if (::faccessat(directory.get(), ".", W_OK | X_OK, AT_EACCESS) != 0) {
+    return std::unexpected(errno_error("state directory " + name + " is not writable", remedy));
+  }
+  const bool split = worker.uid != ::geteuid();
+  if (split && ::fchown(directory.get(), ::geteuid(), worker.gid) != 0) {
+    return std::unexpected(errno_error("state directory " + name, remedy));
+  }
+  if (::fchmod(directory.get(), split ? 01775 : 0755) != 0) {
+    return std::unexpected(errno_error("state directory " + name, remedy));
+  }
+  auto lock = take_lock(state);
+  if (!lock) return std::unexpected(lock.error());
+  return LockedState{std::move(directory), std::move(*lock)};
+}
+
+}  // namespace weir::agent

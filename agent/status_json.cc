@@ -1,0 +1,128 @@
+// JSON of the agent's status. Must keep its names: scripts read them.
+#include "agent/status_json.h"
+
+#include <boost/json.hpp>
+
+namespace weir::agent {
+namespace {
+
+using boost::json::array;
+using boost::json::object;
+
+// ready, off (as asked), or unavailable.
+const char* native_state(const AgentStatus& status) {
+  if (status.native_reason.empty()) return "ready";
+  return status.native_wanted ? "unavailable" : "off";
+}
+
+object native_json(const AgentStatus& status) {
+  object native{{"state", native_state(status)}, {"targets", status.targets.attached}};
+  if (!status.native_reason.empty()) native["reason"] = status.native_reason;
+  if (status.targets.failed > 0) native["last_failed_target"] = status.targets.last_error;
+  return native;
+}
+
+object native_counters(const AgentStatus& status) {
+  const auto& native = status.native;
+  return {{"records", native.records},
+          {"bytes", native.bytes},
+          {"malformed", native.malformed},
+          {"dropped_ring_full", native.ring_full},
+          {"dropped_ring_full_bytes", native.ring_full_bytes},
+          {"faults", native.faults},
+          {"dropped_table_full", native.table_full},
+          {"failed_targets", status.targets.failed}};
+}
+
+object proxy_counters(const proxy::Counters& proxy) {
+  return {{"accepted", proxy.accepted},
+          {"active", proxy.active},
+          {"bumped", proxy.bumped},
+          {"tunnelled", proxy.tunnelled},
+          {"requests", proxy.requests},
+          {"leaves_signed", proxy.leaves_signed},
+          {"refused_unresolved", proxy.unresolved_refused},
+          {"closed_over_limit", proxy.over_limit_closed},
+          {"upstream_failed", proxy.upstream_failed},
+          {"client_rejected_certificate", proxy.client_rejected_certificate},
+          {"malformed_requests", proxy.malformed_requests}};
+}
+
+object engine_counters(const RunnerCounters& runner) {
+  const EngineCounters& engine = runner.engine;
+  return {{"events", engine.events},
+          {"records", engine.records},
+          {"exchanges", engine.exchanges},
+          {"connections_tracked", engine.connections_tracked},
+          {"native_bytes", engine.native_bytes},
+          {"proxy_bytes", engine.proxy_bytes},
+          {"duplicate_bytes_dropped", engine.duplicate_bytes_dropped},
+          {"unparsed_bytes", engine.unparsed_bytes},
+          {"gap_bytes", engine.gap_bytes},
+          {"dropped_unlinked_bytes", engine.unlinked_bytes_dropped},
+          {"evicted_connections", engine.connections_evicted},
+          {"evicted_processes", engine.processes_evicted},
+          {"queue_events_now", runner.queue_events_now},
+          {"queue_bytes_now", runner.queue_bytes_now},
+          {"dropped_queue_events", runner.queue_dropped_events},
+          {"dropped_queue_bytes", runner.queue_dropped_bytes}};
+}
+
+array sinks_json(const std::vector<sinks::SinkCounters>& sinks) {
+  array rows;
+  for (const auto& sink : sinks) {
+    rows.push_back(object{{"name", sink.name},
+                          {"written", sink.written},
+                          {"dropped", sink.dropped},
+                          {"last_error", sink.last_error}});
+  }
+  return rows;
+}
+
+}  // namespace
+
+std::string status_json(const AgentStatus& status) {
+  array not_ready;
+  if (status.native_wanted && !status.native_reason.empty()) not_ready.emplace_back("native: " + status.native_reason);
+  if (status.proxy_wanted && status.proxy_address.empty()) not_ready.emplace_back("proxy: not listening");
+  object proxy{{"state", status.proxy_address.empty() ? "off" : "ready"}};
+  if (!status.proxy_address.empty()) proxy["address"] = status.proxy_address;
+  object api;
+  if (!status.api_address.empty()) api["address"] = status.api_address;
+  return boost::json::serialize(object{
+      {"ready", not_ready.empty()},
+      {"not_ready", not_ready},
+      {"version", WEIR_VERSION},
+      {"pid", status.broker_pid},
+      {"worker_pid", status.worker_pid},
+      {"worker_restarts", status.restarts},
+      {"state_dir", status.state_dir},
+      {"native", native_json(status)},
+      {"proxy", proxy},
+      {"api", api},
+      {"counters", object{{"native", native_counters(status)},
+                          {"proxy", proxy_counters(status.proxy)},
+                          {"engine", engine_counters(status.engine)}}},
+      {"sinks", sinks_json(status.sinks)},
+  });
+}
+
+std::string coverage_json(const std::vector<Engine::Coverage>& coverage) {
+  std::string lines;
+  for (const auto& row : coverage) {
+    lines += boost::json::serialize(object{{"process.pid", row.process.key.pid},
+                                           {"process.executable.name", row.executable_name},
+                                           {"connections", row.connections},
+                                           {"readable_connections", row.readable_connections}}) +
+             "\n";
+  }
+  return lines;
+}
+
+std::string native_line(const AgentStatus& status) {
+  if (!status.native_reason.empty()) return status.native_reason;
+  return "ready, " + std::to_string(status.targets.attached) +
+         (status.targets.attached == 1 ? " TLS library" : " TLS libraries");
+}
+
+}  // namespace weir::agent

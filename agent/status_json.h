@@ -1,0 +1,39 @@
+// What a running agent tells of itself: the facts, and their JSON for `weir status` and `weir coverage`.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "agent/targets.h"
+#include "attribution/runner.h"
+#include "bpf/event_source.h"
+#include "proxy/proxy.h"
+#include "sinks/sink.h"
+
+namespace weir::agent {
+
+struct AgentStatus {
+  std::uint32_t broker_pid = 0;
+  std::uint32_t worker_pid = 0;
+  std::uint32_t restarts = 0;
+  std::string state_dir;
+  bool native_wanted = true;
+  std::string native_reason;  // why there is no native tap; "" when there is
+  bpf::SourceCounters native;
+  Targets::Counts targets;
+  bool proxy_wanted = true;
+  std::string proxy_address;
+  std::string api_address;
+  proxy::Counters proxy;
+  RunnerCounters engine;
+  std::vector<sinks::SinkCounters> sinks;
+};
+
+std::string status_json(const AgentStatus& status);
+// One JSON line for each process.
+std::string coverage_json(const std::vector<Engine::Coverage>& coverage);
+// "ready, 2 libraries" or why not.
+std::string native_line(const AgentStatus& status);
+
+}  // namespace weir::agent

@@ -1,0 +1,407 @@
+// The worker's life: greet the broker, build sinks, engine, API, proxy and native tap, run until told to stop,
+// drain in the opposite order.
+#include "agent/worker.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <optional>
+#include <random>
+
+#include "agent/api.h"
+#include "agent/broker_signer.h"
+#include "agent/channel.h"
+#include "agent/config.h"
+#include "agent/diag_resolver.h"
+#include "agent/log.h"
+#include "agent/native_tap.h"
+#include "agent/process_info.h"
+#include "agent/status_json.h"
+#include "attribution/recording.h"
+#include "attribution/runner.h"
+#include "proxy/proxy.h"
+#include "sinks/jsonl.h"
+#include "sinks/sqlite.h"
+
+namespace weir::agent {
+namespace {
+
+constexpr std::chrono::milliseconds proxy_grace{2000};
+
+// Names in the state directory, which is the worker's current directory: its parents may be closed to it.
+constexpr const char* database_name = "weir.db";
+constexpr const char* socket_name = "agent.sock";
+constexpr const char* token_name = "api.token";
+constexpr const char* root_name = "ca/ca.crt";
+
+std::string first_line(const char* file) {
+  std::ifstream in(file);
+  std::string line;
+  std::getline(in, line);
+  return line;
+}
+
+std::string host_id() {
+  const std::string machine = first_line("/etc/machine-id");
+  return machine.empty() ? first_line("/proc/sys/kernel/hostname") : machine;
+}
+
+std::string user_name(std::uint32_t uid) {
+  passwd account{};
+  passwd* found = nullptr;
+  std::array<char, 4096> buffer{};
+  if (::getpwuid_r(uid, &account, buffer.data(), buffer.size(), &found) == 0 && found != nullptr) {
+    return account.pw_name;
+  }
+  return std::to_string(uid);
+}
+
+std::string read_descriptor(int descriptor) {
+  std::string text;
+  std::array<char, 65536> part{};
+  off_t at = 0;
+  while (true) {
+    const ssize_t size = ::pread(descriptor, part.data(), part.size(), at);
+    if (size <= 0) return text;
+    text.append(part.data(), static_cast<std::size_t>(size));
+    at += size;
+  }
+}
+
+// Beyond 1,024 descriptors, as far as the hard limit lets us without a capability.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+std::expected<std::string, Error> make_token() {
+  std::random_device random;
+  std::string token;
+  for (int i = 0; i < 8; ++i) {
+    std::array<char, 9> word{};
+    std::snprintf(word.data(), word.size(), "%08x", random());
+    token += word.data();
+  }
+  // Readers open the file by its name at any time, so it is complete before it has that name.
+  const std::string fresh = std::string(token_name) + ".new";
+  ::unlink(fresh.c_str());
+  const Descriptor file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!file || ::write(file.get(), token.data(), token.size()) != static_cast<ssize_t>(token.size()) ||
+      ::rename(fresh.c_str(), token_name) != 0) {
+    return std::unexpected(Error{std::string(token_name) + ": " + std::strerror(errno), ""});
+  }
+  return token;
+}
+
+// Allows everything: the rules come with the policy.
+class AllowAll : public PolicyDecider {
+ public:
+  Verdict decide(const Client&, const Destination&, const RequestSummary*) override { return {}; }
+};
+
+// What the broker handed over, in protocol.h's order.
+struct Inheritance {
+  Welcome welcome;
+  std::string config_text;
+  Descriptor state_directory;
+  Descriptor upstream_roots;
+  Descriptor ring;
+  Descriptor tuples;
+  Descriptor control;
+  Descriptor jsonl;
+  Descriptor recording;
+};
+
+std::expected<Inheritance, Error> greet(BrokerClient& broker) {
+  Request request;
+  request.operation = Operation::hello;
+  auto answer = broker.call(request);
+  if (!answer) return std::unexpected(answer.error());
+  Inheritance inheritance;
+  if (answer->reply.data_size != sizeof(Welcome)) return std::unexpected(Error{"the broker's welcome is malformed", ""});
+  std::memcpy(&inheritance.welcome, answer->reply.data.data(), sizeof(Welcome));
+  auto next = answer->descriptors.begin();
+  const auto take = [&] { return next == answer->descriptors.end() ? Descriptor() : std::move(*next++); };
+  const Descriptor config = take();
+  inheritance.config_text = read_descriptor(config.get());
+  inheritance.state_directory = take();
+  inheritance.upstream_roots = take();
+  if (inheritance.welcome.has_native) {
+    inheritance.ring = take();
+    inheritance.tuples = take();
+    inheritance.control = take();
+  }
+  if (inheritance.welcome.has_jsonl) inheritance.jsonl = take();
+  if (inheritance.welcome.has_recording) inheritance.recording = take();
+  return inheritance;
+}
+
+class Worker {
+ public:
+  explicit Worker(BrokerClient& broker) : broker_(broker), signer_(broker) {}
+
+  std::expected<void, Error> start() {
+    auto inheritance = greet(broker_);
+    if (!inheritance) return std::unexpected(inheritance.error());
+    inheritance_ = std::move(*inheritance);
+    config_ = default_config();
+    if (auto read = read_config_text(inheritance_.config_text, "configuration", config_); !read) return read;
+    if (::fchdir(inheritance_.state_directory.get()) != 0) {
+      return std::unexpected(Error{"state directory: " + std::string(std::strerror(errno)), ""});
+    }
+    keep_earlier_ports();
+    if (auto started = start_sinks(); !started) return started;
+    if (auto started = start_api(); !started) return started;
+    make_engine();
+    if (auto started = start_proxy(); !started) return started;
+    if (auto started = start_recording(); !started) return started;
+    engine_->start();
+    if (proxy_) proxy_->start();
+    start_native();
+    api_->start();
+    say_ready();
+    return {};
+  }
+
+  // Until a signal asks to stop, or the broker is gone.
+  void run(int signals) {
+    while (true) {
+      pollfd waits[] = {{signals, POLLIN, 0}, {broker_.socket(), POLLRDHUP, 0}};
+      if (::poll(waits, 2, -1) < 0) continue;
+      if ((waits[1].revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0) return;
+      signalfd_siginfo info{};
+      if ((waits[0].revents & POLLIN) != 0 && ::read(signals, &info, sizeof info) == sizeof info &&
+          info.ssi_signo == SIGTERM) {
+        return;
+      }
+    }
+  }
+
+  void stop() {
+    if (proxy_) proxy_->stop(proxy_grace);
+    if (native_) native_->stop();
+    engine_->stop();
+    if (recorder_) recorder_->flush();
+    for (auto& sink : sinks_) sink->stop();
+    api_->stop();
+  }
+
+ private:
+  // A restarted worker listens where the earlier one did: clients have the address in their environment.
+  void keep_earlier_ports() {
+    const auto earlier = [](const auto& text, Endpoint& endpoint) {
+      if (auto parsed = parse_endpoint(text.data())) endpoint = *parsed;
+    };
+    earlier(inheritance_.welcome.proxy_listen, config_.proxy_listen);
+    earlier(inheritance_.welcome.api_listen, config_.api_listen);
+  }
+
+  std::expected<void, Error> start_sinks() {
+    if (inheritance_.jsonl) {
+      sinks_.push_back(std::make_unique<sinks::SinkThread>(
+          sinks::make_jsonl_sink(inheritance_.jsonl.release(), config_.jsonl)));
+    }
+    if (config_.store) {
+      auto store = sinks::make_sqlite_sink({database_name});
+      if (!store) return std::unexpected(to_error(store.error()));
+      sinks_.push_back(std::make_unique<sinks::SinkThread>(std::move(*store)));
+    }
+    return {};
+  }
+
+  std::expected<void, Error> start_api() {
+    auto token = make_token();
+    if (!token) return std::unexpected(token.error());
+    ApiConfig api;
+    api.unix_socket = socket_name;
+    api.tcp = config_.api_listen;
+    api.token = *token;
+    ApiBackend backend;
+    backend.status_json = [this] { return status_json(status()); };
+    backend.coverage_json = [this] { return coverage_json(engine_->coverage()); };
+    backend.database = database_name;
+    auto server = ApiServer::create(api, backend);
+    if (!server) return std::unexpected(to_error(server.error()));
+    api_ = std::move(*server);
+    return {};
+  }
+
+  void make_engine() {
+    RunnerConfig runner;
+    runner.shards = std::max(config_.shards, 1u);
+    runner.queue_events = config_.queue_events;
+    runner.queue_bytes = config_.queue_bytes;
+    runner.engine.host_id = host_id();
+    runner.engine.boot_id = first_line("/proc/sys/kernel/random/boot_id");
+    runner.engine.boot_time = boot_time();
+    runner.engine.user_name = user_name;
+    runner.engine.capture_bodies = config_.bodies;
+    runner.engine.redact = config_.redact;
+    runner.engine.ingress = config_.ingress;
+    runner.engine.limits.connections = config_.connections;
+    runner.engine.limits.body_bytes = config_.body_bytes;
+    runner.engine.own_pids = {inheritance_.welcome.broker_pid, static_cast<std::uint32_t>(::getpid())};
+    engine_ = std::make_unique<EngineRunner>(runner, [this](const RecordPtr& record) {
+      for (auto& sink : sinks_) sink->submit(record);
+      api_->publish(record);
+    });
+  }
+
+  std::expected<void, Error> start_proxy() {
+    if (!config_.proxy) return {};
+    resolver_ = inheritance_.welcome.has_native
+                    ? bpf::make_kernel_resolver(inheritance_.tuples.get(), inheritance_.welcome.network_namespace_cookie)
+                    : make_diag_resolver(engine_->add_source());
+    proxy::Config proxy;
+    proxy.listen = config_.proxy_listen;
+    proxy.threads = config_.proxy_threads;
+    proxy.passthrough = config_.passthrough;
+    proxy.limits.connections = config_.proxy_connections;
+    if (!config_.upstream_ca.empty()) {
+      proxy.upstream_ca.emplace_back("/proc/self/fd/" + std::to_string(inheritance_.upstream_roots.get()));
+    }
+    if (auto address = api_->address()) proxy.refused_destinations.push_back(*address);
+    std::ifstream root(root_name);
+    proxy.ca_certificate_pem.assign(std::istreambuf_iterator<char>(root), {});
+    auto made = proxy::Proxy::create(proxy, signer_, *resolver_, allow_all_,
+                                     [this]() -> EventPublisher& { return engine_->add_source(); });
+    if (!made) return std::unexpected(to_error(made.error()));
+    proxy_ = std::move(*made);
+    engine_->set_proxy_listeners({proxy_->address()});
+    return {};
+  }
+
+  std::expected<void, Error> start_recording() {
+    if (!inheritance_.recording) return {};
+    RecordingSession session;
+    session.host_id = host_id();
+    session.boot_id = first_line("/proc/sys/kernel/random/boot_id");
+    session.boot_time = boot_time();
+    session.own_pids = {inheritance_.welcome.broker_pid, static_cast<std::uint32_t>(::getpid())};
+    if (proxy_) session.proxy_listeners = {proxy_->address()};
+    auto recorder = EventRecorder::open(inheritance_.recording.release(), session);
+    if (!recorder) return std::unexpected(Error{recorder.error(), ""});
+    recorder_ = std::move(*recorder);
+    engine_->set_observer([this](const Event& event) { recorder_->record(event); });
+    return {};
+  }
+
+  void start_native() {
+    if (!inheritance_.welcome.has_native) {
+      native_reason_ = inheritance_.welcome.native_reason.data();
+      return;
+    }
+    auto native = NativeTap::start(
+        broker_,
+        {std::move(inheritance_.ring), std::move(inheritance_.control), inheritance_.welcome.ring_bytes},
+        engine_->add_source());
+    if (native) {
+      native_ = std::move(*native);
+    } else {
+      native_reason_ = to_string(native.error());
+      log_error("the native tap is off: " + native_reason_);
+    }
+  }
+
+  AgentStatus status() const {
+    AgentStatus status;
+    status.broker_pid = inheritance_.welcome.broker_pid;
+    status.worker_pid = static_cast<std::uint32_t>(::getpid());
+    status.restarts = inheritance_.welcome.restarts;
+    status.state_dir = config_.state_dir;
+    status.native_wanted = inheritance_.welcome.native_wanted;
+    status.native_reason = native_reason_;
+    if (native_) {
+      status.native = native_->counters();
+      status.targets = native_->targets();
+    }
+    status.proxy_wanted = config_.proxy;
+    if (proxy_) {
+      status.proxy = proxy_->counters();
+      status.proxy_address = proxy_->address().to_string();
+    }
+    if (auto address = api_->address()) status.api_address = address->to_string();
+    status.engine = engine_->counters();
+    for (const auto& sink : sinks_) status.sinks.push_back(sink->counters());
+    return status;
+  }
+
+  void say_ready() {
+    const AgentStatus now = status();
+    Request request;
+    request.operation = Operation::ready;
+    request.ready = {};
+    const auto put = [](const std::string& text, auto& place) {
+      std::memcpy(place.data(), text.data(), std::min(text.size(), place.size() - 1));
+    };
+    put(now.proxy_address, request.ready.proxy_address);
+    put(now.api_address, request.ready.api_address);
+    put(native_line(now), request.ready.native);
+    (void)broker_.tell(request);
+  }
+
+  BrokerClient& broker_;
+  BrokerSigner signer_;
+  AllowAll allow_all_;
+  Inheritance inheritance_;
+  Config config_;
+  std::string native_reason_;
+  std::vector<std::unique_ptr<sinks::SinkThread>> sinks_;
+  std::unique_ptr<ApiServer> api_;
+  std::unique_ptr<EventRecorder> recorder_;
+  std::unique_ptr<EngineRunner> engine_;
+  std::unique_ptr<ClientResolver> resolver_;
+  std::unique_ptr<proxy::Proxy> proxy_;
+  std::unique_ptr<NativeTap> native_;
+};
+
+Descriptor block_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  // The terminal's Ctrl-C reaches the whole group; the broker decides when the worker ends.
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  return Descriptor(::signalfd(-1, &signals, SFD_CLOEXEC));
+}
+
+}  // namespace
+
+int run_worker() {
+  const Descriptor signals = block_signals();
+  ::fcntl(worker_channel_descriptor, F_SETFD, FD_CLOEXEC);
+  // Without the broker nothing would watch over this process: end with it, however it ends.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  ::umask(0077);
+  raise_descriptor_limit();
+  BrokerClient broker{Descriptor(worker_channel_descriptor)};
+  Worker worker(broker);
+  if (auto started = worker.start(); !started) {
+    Request request;
+    request.operation = Operation::start_failed;
+    request.start_failed = {};
+    const std::string text = to_string(started.error());
+    std::memcpy(request.start_failed.text.data(), text.data(),
+                std::min(text.size(), request.start_failed.text.size() - 1));
+    (void)broker.tell(request);
+    return 1;
+  }
+  worker.run(signals.get());
+  worker.stop();
+  return 0;
+}
+
+}  // namespace weir::agent

@@ -1,0 +1,58 @@
+// The connection table's bookkeeping: recency, ended cookies, deadlines.
+#include "attribution/connection.h"
+
+#include <algorithm>
+
+namespace weir {
+namespace {
+
+constexpr std::size_t kEndedRemembered = 65'536;
+
+}  // namespace
+
+Connection* ConnectionTable::find(SocketCookie cookie) {
+  const auto found = index_.find(cookie);
+  if (found == index_.end()) return nullptr;
+  connections_.splice(connections_.begin(), connections_, found->second);
+  return &*found->second;
+}
+
+Connection& ConnectionTable::insert(SocketCookie cookie, Time when) {
+  Connection& connection = connections_.emplace_front();
+  connection.cookie = cookie;
+  connection.first_seen = when;
+  index_[cookie] = connections_.begin();
+  return connection;
+}
+
+void ConnectionTable::erase(SocketCookie cookie, bool ended) {
+  const auto found = index_.find(cookie);
+  if (found == index_.end()) return;
+  set_deadline(*found->second, std::nullopt);
+  connections_.erase(found->second);
+  index_.erase(found);
+  if (!ended || !ended_.insert(cookie).second) return;
+  ended_order_.push_back(cookie);
+  if (ended_order_.size() <= kEndedRemembered) return;
+  ended_.erase(ended_order_.front());
+  ended_order_.pop_front();
+}
+
+void ConnectionTable::set_deadline(Connection& connection, std::optional<Time> when) {
+  if (connection.deadline == when) return;
+  if (connection.deadline) {
+    const auto [first, last] = deadlines_.equal_range(*connection.deadline);
+    deadlines_.erase(std::find_if(first, last, [&](const auto& one) { return one.second == connection.cookie; }));
+  }
+  connection.deadline = when;
+  if (when) deadlines_.emplace(*when, connection.cookie);
+}
+
+Connection* ConnectionTable::due(Time now) {
+  if (deadlines_.empty() || deadlines_.begin()->first > now) return nullptr;
+  Connection& connection = *index_.at(deadlines_.begin()->second);
+  set_deadline(connection, std::nullopt);
+  return &connection;
+}
+
+}  // namespace weir

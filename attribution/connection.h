@@ -1,0 +1,102 @@
+// One connection as the engine knows it, and the table of them. State only: what it means is the engine's.
+#pragma once
+
+#include <deque>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "attribution/events.h"
+#include "attribution/plaintext_stream.h"
+
+namespace weir {
+
+enum class Role : std::uint8_t { undecided, client, server };
+
+using DecisionPtr = std::shared_ptr<const DecisionMade>;
+
+// A whole exchange that waits to be written, or is about to be.
+struct HeldExchange {
+  http::Exchange exchange;
+  Tap tap = Tap::native;
+  DecisionPtr decision;  // proxy tap: the one that applied to it
+  ProcessKey caller;     // native tap: who made the call
+  Time since{};
+};
+
+struct TlsFacts {
+  bool seen = false;
+  TlsLibrary library = TlsLibrary::unknown;
+  std::string version;
+  std::string sni;
+  std::string alpn;
+  std::optional<std::uint8_t> alert;
+};
+
+// What one tap read of the connection.
+struct TapAccount {
+  std::uint64_t fresh_bytes = 0;
+  std::uint64_t gap_bytes = 0;
+};
+
+struct Connection {
+  SocketCookie cookie;
+  Time first_seen{};
+  std::optional<ConnectionOpened> opened;
+  ProcessKey owner;  // who uses it now
+  Role role = Role::undecided;
+  TlsFacts tls;
+
+  DecisionPtr decision;        // the latest
+  DecisionPtr active_decision; // the one that applies to the exchange that is open in the proxy's stream
+  bool superseded = false;     // the proxy's view is the record, native bytes are copies
+
+  std::map<TlsObjectId, std::unique_ptr<PlaintextStream>> native;
+  std::unique_ptr<PlaintextStream> proxy;
+  ProcessKey native_caller;
+  TapAccount native_account;
+  TapAccount proxy_account;
+
+  std::deque<HeldExchange> held;
+  std::size_t held_body_bytes = 0;
+  std::optional<ConnectionClosed> closed;
+  Time closed_since{};
+  Time proxy_ended_since{};
+  bool cut_short = false;   // ended by us: evicted, or the engine finishes
+  std::uint64_t exchanges = 0;
+  bool spoke_http = false;
+  std::optional<Time> deadline;     // its entry among the table's deadlines
+  std::uint32_t waits_for_pid = 0;  // its entry among those that wait for a process to become known
+};
+
+// Bounded: the caller evicts when full(). Cookies are unique for a boot, so an ended one never comes back; it
+// is remembered for a while, lest a late event of another source raise it again.
+class ConnectionTable {
+ public:
+  explicit ConnectionTable(std::size_t limit) : limit_(limit) {}
+
+  Connection* find(SocketCookie cookie);  // marks it as used
+  Connection& insert(SocketCookie cookie, Time when);
+  void erase(SocketCookie cookie, bool ended);
+  bool ended(SocketCookie cookie) const { return ended_.contains(cookie); }
+  bool full() const { return index_.size() >= limit_; }
+  bool empty() const { return index_.empty(); }
+  Connection& least_recently_used() { return connections_.back(); }
+
+  void set_deadline(Connection& connection, std::optional<Time> when);
+  // The next connection whose deadline has come, its deadline cleared; null when there is none.
+  Connection* due(Time now);
+
+ private:
+  std::size_t limit_;
+  std::list<Connection> connections_;  // most recently used first
+  std::unordered_map<SocketCookie, std::list<Connection>::iterator> index_;
+  std::unordered_set<SocketCookie> ended_;
+  std::deque<SocketCookie> ended_order_;
+  std::multimap<Time, SocketCookie> deadlines_;
+};
+
+}  // namespace weir

@@ -1,0 +1,51 @@
+// Offset arithmetic: a jump forward is a gap of exactly that size, a jump backward is bytes already seen.
+#include "attribution/plaintext_stream.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace weir {
+
+PlaintextStream::Account PlaintextStream::bytes(Direction direction, std::uint64_t offset,
+                                                std::span<const std::byte> data, Time when) {
+  OneSide& one = side(direction);
+  Account account;
+  if (offset > one.next) account = gap(direction, one.next, offset - one.next, when);
+  one.joined = true;
+  account.duplicate = std::min<std::uint64_t>(one.next - offset, data.size());
+  account.fresh = data.size() - account.duplicate;
+  if (account.fresh == 0) return account;
+  one.next += account.fresh;
+  builder_.feed(http_side(direction), data.subspan(account.duplicate), when);
+  return account;
+}
+
+PlaintextStream::Account PlaintextStream::gap(Direction direction, std::uint64_t offset, std::uint64_t length,
+                                              Time when) {
+  OneSide& one = side(direction);
+  one.joined = true;
+  const std::uint64_t end = offset + length;
+  if (end <= one.next) return {};
+  const std::uint64_t missing = end - one.next;
+  one.next = end;
+  builder_.gap(http_side(direction), missing, when);
+  return {.missing = missing};
+}
+
+void PlaintextStream::end(Direction direction, Time when) {
+  OneSide& one = side(direction);
+  if (one.ended) return;
+  one.ended = true;
+  builder_.end(http_side(direction), when);
+}
+
+void PlaintextStream::join_at(Direction direction, std::uint64_t offset) {
+  OneSide& one = side(direction);
+  if (!std::exchange(one.joined, true)) one.next = offset;
+}
+
+std::uint64_t PlaintextStream::unparsed_bytes() const {
+  return builder_.unparsed_bytes(http::Side::request) + builder_.unparsed_bytes(http::Side::response);
+}
+
+}  // namespace weir

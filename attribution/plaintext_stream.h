@@ -1,0 +1,56 @@
+// Both directions of one plaintext conversation (a TLS object's, or the proxy's view of a client): turns
+// offsets into exact accounts of what came, what came twice and what is missing, and feeds the exchange
+// builder. Knows neither process nor socket.
+#pragma once
+
+#include <array>
+
+#include "attribution/events.h"
+#include "http/exchange.h"
+
+namespace weir {
+
+class PlaintextStream {
+ public:
+  // `request_direction`: which way requests travel; `sent` for a client.
+  PlaintextStream(Direction request_direction, const http::ExchangeLimits& limits,
+                  http::H1ExchangeBuilder::OnExchange on_exchange)
+      : request_direction_(request_direction), builder_(limits, std::move(on_exchange)) {}
+
+  struct Account {
+    std::uint64_t fresh = 0;
+    std::uint64_t duplicate = 0;
+    std::uint64_t missing = 0;
+  };
+  Account bytes(Direction direction, std::uint64_t offset, std::span<const std::byte> data, Time when);
+  Account gap(Direction direction, std::uint64_t offset, std::uint64_t length, Time when);
+  void end(Direction direction, Time when);
+  void finish(Time when) { builder_.finish(when); }
+
+  // What came before this offset was never ours to see; without effect on a direction that is already read.
+  void join_at(Direction direction, std::uint64_t offset);
+  std::uint64_t next_offset(Direction direction) const { return side(direction).next; }
+  bool ended() const { return sides_[0].ended && sides_[1].ended; }
+  bool idle() const { return builder_.idle(); }
+  Direction request_direction() const { return request_direction_; }
+  bool spoke_http() const { return builder_.protocol() == http::Protocol::http1; }
+  std::uint64_t unparsed_bytes() const;
+
+ private:
+  struct OneSide {
+    std::uint64_t next = 0;
+    bool joined = false;
+    bool ended = false;
+  };
+  const OneSide& side(Direction direction) const { return sides_[static_cast<std::size_t>(direction)]; }
+  OneSide& side(Direction direction) { return sides_[static_cast<std::size_t>(direction)]; }
+  http::Side http_side(Direction direction) const {
+    return direction == request_direction_ ? http::Side::request : http::Side::response;
+  }
+
+  Direction request_direction_;
+  http::H1ExchangeBuilder builder_;
+  std::array<OneSide, 2> sides_;
+};
+
+}  // namespace weir

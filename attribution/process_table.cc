@@ -1,0 +1,106 @@
+// Fork inherits, exec replaces, what was merely seen fills in what is missing. Reads no /proc: sources do.
+#include "attribution/process_table.h"
+
+#include <algorithm>
+
+namespace weir {
+namespace {
+
+constexpr std::chrono::seconds kKeptAfterExit{60};
+constexpr std::size_t kImagesKept = 8;
+
+void fill_missing(ProcessImage& image, const ProcessEvent& event) {
+  if (image.executable_path.empty()) image.executable_path = event.executable_path;
+  if (image.arguments.empty()) image.arguments = event.arguments;
+  if (!image.uid) image.uid = event.uid;
+  if (image.cgroup_path.empty()) image.cgroup_path = event.cgroup_path;
+}
+
+void push_exec(Process& process, const ProcessEvent& event) {
+  ProcessImage image = process.images.back();
+  image.since = event.time;
+  image.generation += 1;
+  image.executable_path = event.executable_path;
+  image.arguments = event.arguments;
+  if (event.uid) image.uid = event.uid;
+  if (!event.cgroup_path.empty()) image.cgroup_path = event.cgroup_path;
+  process.images.push_back(std::move(image));
+  if (process.images.size() > kImagesKept) process.images.erase(process.images.begin());
+}
+
+}  // namespace
+
+const ProcessImage& Process::image_at(Time when) const {
+  const auto later = std::ranges::upper_bound(images, when, {}, &ProcessImage::since);
+  return later == images.begin() ? images.front() : *std::prev(later);
+}
+
+bool ProcessTable::apply(const ProcessEvent& event) {
+  if (!event.process) return false;
+  const auto known = lookup(event.process);
+  Process& process = known ? **known : insert(event);
+  if (process.key.start_boottime_ns % 10'000'000 == 0 && event.process.start_boottime_ns != 0) {
+    process.key = event.process;  // the more exact of the two
+  }
+  if (event.parent) process.parent = event.parent;
+  if (event.inner_pid != 0) process.inner_pid = event.inner_pid;
+  if (known && event.what == ProcessEvent::What::execed) {
+    push_exec(process, event);
+  } else if (event.what != ProcessEvent::What::exited) {
+    fill_missing(process.images.back(), event);
+  } else {
+    exited_.emplace_back(event.time, process.key);
+  }
+  return !known;
+}
+
+Process* ProcessTable::find(const ProcessKey& key) {
+  const auto entry = lookup(key);
+  if (!entry) return nullptr;
+  processes_.splice(processes_.begin(), processes_, *entry);
+  return &**entry;
+}
+
+void ProcessTable::forget_exited(Time now) {
+  while (!exited_.empty() && exited_.front().first + kKeptAfterExit <= now) {
+    if (const auto entry = lookup(exited_.front().second)) erase(*entry);
+    exited_.pop_front();
+  }
+}
+
+Process& ProcessTable::insert(const ProcessEvent& event) {
+  ProcessImage image{.since = event.time};
+  if (event.what == ProcessEvent::What::started) {
+    if (const auto parent = lookup(event.parent)) {
+      image = (*parent)->images.back();
+      image.since = event.time;
+      image.generation = 0;
+    }
+  }
+  while (processes_.size() >= std::max<std::size_t>(limit_, 1)) {
+    erase(std::prev(processes_.end()));
+    ++evicted_;
+  }
+  processes_.push_front(Process{.key = event.process, .images = {std::move(image)}});
+  by_pid_.emplace(event.process.pid, processes_.begin());
+  return processes_.front();
+}
+
+void ProcessTable::erase(Entry entry) {
+  const auto [first, last] = by_pid_.equal_range(entry->key.pid);
+  by_pid_.erase(std::find_if(first, last, [&](const auto& pair) { return pair.second == entry; }));
+  processes_.erase(entry);
+}
+
+std::optional<ProcessTable::Entry> ProcessTable::lookup(const ProcessKey& key) {
+  const auto [first, last] = by_pid_.equal_range(key.pid);
+  std::optional<Entry> best;
+  for (auto it = first; it != last; ++it) {
+    const ProcessKey& candidate = it->second->key;
+    if (!start_matches(candidate.start_boottime_ns, key.start_boottime_ns)) continue;
+    if (!best || candidate.start_boottime_ns > (*best)->key.start_boottime_ns) best = it->second;
+  }
+  return best;
+}
+
+}  // namespace weir

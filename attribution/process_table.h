@@ -1,0 +1,63 @@
+// What is known of processes: who they are, and what each of them was running at a given time. Kept for a
+// while after exit, because bytes of a process may be read later than its exit. Bounded: the least recently
+// used goes first.
+#pragma once
+
+#include <deque>
+#include <list>
+#include <unordered_map>
+
+#include "attribution/events.h"
+
+namespace weir {
+
+// What a process runs between two execs.
+struct ProcessImage {
+  Time since{};
+  std::uint32_t generation = 0;
+  std::string executable_path{};
+  std::vector<std::string> arguments{};
+  std::optional<std::uint32_t> uid{};
+  std::string cgroup_path{};
+};
+
+struct Process {
+  ProcessKey key;
+  ProcessKey parent{};
+  std::uint32_t inner_pid = 0;
+  std::vector<ProcessImage> images;  // never empty; oldest first
+  std::uint64_t connections = 0;
+  std::uint64_t readable_connections = 0;
+
+  const ProcessImage& image_at(Time when) const;
+};
+
+class ProcessTable {
+ public:
+  explicit ProcessTable(std::size_t limit) : limit_(limit) {}
+
+  // True when the process was not known before.
+  bool apply(const ProcessEvent& event);
+  // A key without a start time finds the latest process of that pid. Null when unknown; valid until the next
+  // apply() or forget_exited().
+  Process* find(const ProcessKey& key);
+  void forget_exited(Time now);
+
+  std::uint64_t evicted() const { return evicted_; }
+  const std::list<Process>& all() const { return processes_; }
+
+ private:
+  using Entry = std::list<Process>::iterator;
+
+  Process& insert(const ProcessEvent& event);
+  void erase(Entry entry);
+  std::optional<Entry> lookup(const ProcessKey& key);
+
+  std::size_t limit_;
+  std::list<Process> processes_;  // most recently used first
+  std::unordered_multimap<std::uint32_t, Entry> by_pid_;
+  std::deque<std::pair<Time, ProcessKey>> exited_;
+  std::uint64_t evicted_ = 0;
+};
+
+}  // namespace weir

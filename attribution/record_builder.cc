@@ -1,0 +1,360 @@
+// The record's fields, in the order of DESIGN's table. Each add_* function writes one row or group of it.
+#include "attribution/record_builder.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+
+#include "attribution/container.h"
+#include "attribution/redaction.h"
+#include "attribution/text.h"
+
+namespace weir {
+namespace {
+
+using http::Exchange;
+using http::Fields;
+
+class FieldWriter {
+ public:
+  explicit FieldWriter(Record& record) : record_(record) { record.fields.reserve(64); }
+
+  void always(std::string key, FieldValue value) { record_.fields.emplace_back(std::move(key), std::move(value)); }
+  void known(std::string key, std::string value) {
+    if (!value.empty()) always(std::move(key), std::move(value));
+  }
+  void known(std::string key, std::uint64_t value) {
+    if (value != 0) always(std::move(key), value);
+  }
+  void endpoint(const std::string& prefix, const Endpoint& endpoint) {
+    known(prefix + ".address", endpoint.address.to_string());
+    known(prefix + ".port", endpoint.port);
+  }
+
+ private:
+  Record& record_;
+};
+
+std::string_view name_of(TlsLibrary library) {
+  static constexpr std::string_view kNames[] = {"", "none", "openssl", "boringssl", "gnutls", "nss", "go"};
+  return kNames[static_cast<std::size_t>(library)];
+}
+
+// An upstream that failed was to be bumped; error.type says what became of it.
+std::string_view name_of(Decision decision) {
+  static constexpr std::string_view kNames[] = {"bumped", "tunnelled", "passed_through",
+                                                "refused", "redirected", "bumped"};
+  return kNames[static_cast<std::size_t>(decision)];
+}
+
+std::string_view name_of(Tap tap) { return tap == Tap::native ? "native" : "proxy"; }
+
+struct Authority {
+  std::string host;  // no brackets
+  std::uint16_t port = 0;
+};
+
+Authority parse_authority(std::string_view text) {
+  text.remove_prefix(text.rfind('@') + 1);  // npos + 1 is 0
+  const std::size_t bracket = text.find(']');
+  const std::size_t colon = text.find(':', bracket == std::string_view::npos ? 0 : bracket);
+  Authority authority{.host = std::string(text.substr(0, colon))};
+  if (authority.host.starts_with('[') && authority.host.ends_with(']')) {
+    authority.host = authority.host.substr(1, authority.host.size() - 2);
+  }
+  if (colon != std::string_view::npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), authority.port);
+  return authority;
+}
+
+// What the request says of where it goes, as written: "example.org", "example.org:8443", "[::1]:80".
+struct Target {
+  std::string authority{};
+  std::string url{};
+  bool cleartext = false;
+};
+
+std::string bracketed(const std::string& host) { return host.find(':') == std::string::npos ? host : "[" + host + "]"; }
+
+std::string fallback_authority(const Connection& connection, const DecisionMade* decision) {
+  if (decision != nullptr && !decision->server_name.empty()) {
+    const std::string port = decision->server_port == 0 || decision->server_port == 443
+                                 ? std::string()
+                                 : ":" + std::to_string(decision->server_port);
+    return bracketed(decision->server_name) + port;
+  }
+  return connection.tls.sni;
+}
+
+Target target_of(const Connection& connection, const DecisionMade* decision, const Exchange& exchange) {
+  const std::string& target = exchange.request.target;
+  if (const std::size_t scheme = target.find("://"); scheme != std::string::npos && !target.starts_with('/')) {
+    const std::size_t begin = scheme + 3;
+    const std::size_t end = std::min(target.find_first_of("/?#", begin), target.size());
+    return {.authority = target.substr(begin, end - begin),
+            .url = target,
+            .cleartext = to_lower(target.substr(0, scheme)) == "http"};
+  }
+  if (exchange.request.method == "CONNECT") return {.authority = target, .cleartext = true};
+
+  Target result{.cleartext = connection.tls.library == TlsLibrary::none};
+  const http::Field* host = http::find_field(exchange.request.fields, "host");
+  result.authority = host != nullptr && !host->value.empty() ? host->value : fallback_authority(connection, decision);
+  const std::string path = target == "*" ? std::string() : target;  // OPTIONS * (RFC 9112, section 3.2.4)
+  if (!result.authority.empty()) result.url = (result.cleartext ? "http://" : "https://") + result.authority + path;
+  return result;
+}
+
+Endpoint true_peer(const RecordContext& context, const DecisionMade* decision) {
+  if (decision != nullptr && decision->upstream_peer) return *decision->upstream_peer;
+  if (context.proxied || !context.connection.opened) return {};
+  return context.connection.opened->tuple.peer;
+}
+
+void add_host(FieldWriter& out, const EngineConfig& config) {
+  out.known("host.id", config.host_id);
+  out.known("weir.boot.id", config.boot_id);
+}
+
+void add_identity(FieldWriter& out, const RecordContext& context, std::optional<Tap> source, TlsLibrary library) {
+  const std::string cookie = std::to_string(context.connection.cookie.value);
+  add_host(out, context.config);
+  if (source) out.always("weir.source", std::vector<std::string>{std::string(name_of(*source))});
+  out.known("weir.tls.library", std::string(name_of(library)));
+  out.always("weir.socket.cookie", cookie);
+  out.always("weir.connection.id", context.config.boot_id.empty() ? cookie : context.config.boot_id + "-" + cookie);
+}
+
+void add_container(FieldWriter& out, const ProcessImage& image) {
+  if (image.cgroup_path.empty()) return;
+  ContainerFacts facts = container_facts(image.cgroup_path);
+  out.always("container.id", std::move(facts.container_id));
+  out.known("k8s.pod.uid", std::move(facts.pod_uid));
+  out.known("weir.systemd.unit", std::move(facts.systemd_unit));
+}
+
+std::string user_name(const EngineConfig& config, std::uint32_t uid) {
+  std::string name = config.user_name ? config.user_name(uid) : std::string();
+  return name.empty() ? std::to_string(uid) : name;
+}
+
+void add_process(FieldWriter& out, Record& record, const EngineConfig& config, const ProcessKey& key,
+                 const Process* process) {
+  record.pid = key.pid;
+  if (!key) return;
+  out.always("process.pid", std::uint64_t{key.pid});
+  if (process == nullptr) return;
+  const ProcessImage& image = process->image_at(record.timestamp);
+  record.executable_name = image.executable_path.substr(image.executable_path.rfind('/') + 1);
+  out.known("process.parent_pid", process->parent.pid);
+  if (const auto start = process->key.start_boottime_ns; start != 0 && config.boot_time != Time{}) {
+    out.always("process.creation.time", to_rfc3339(config.boot_time + std::chrono::nanoseconds(start)));
+  }
+  out.known("process.executable.name", record.executable_name);
+  out.known("process.executable.path", image.executable_path);
+  if (!image.arguments.empty()) {
+    out.always("process.command_args", config.redact ? redact_arguments(image.arguments) : image.arguments);
+  }
+  if (image.uid) out.always("process.owner", user_name(config, *image.uid));
+  out.known("weir.process.inner_pid", process->inner_pid);
+  add_container(out, image);
+}
+
+void add_network(FieldWriter& out, const RecordContext& context, const DecisionMade* decision) {
+  out.always("network.transport", std::string("tcp"));
+  if (context.connection.opened) out.endpoint("network.local", context.connection.opened->tuple.local);
+  out.endpoint("network.peer", true_peer(context, decision));
+  if (decision != nullptr && decision->upstream_local) out.endpoint("weir.upstream.local", *decision->upstream_local);
+}
+
+// `said`: what the request says; where it says nothing, the TLS session, then the proxy's decision, then the peer.
+void add_server(FieldWriter& out, Record& record, const RecordContext& context, const DecisionMade* decision,
+                Authority said) {
+  const Endpoint peer = true_peer(context, decision);
+  const std::string decided_name = decision == nullptr ? std::string() : decision->server_name;
+  const std::uint16_t decided_port = decision == nullptr ? std::uint16_t{0} : decision->server_port;
+  for (const std::string& name : {said.host, context.connection.tls.sni, decided_name, peer.address.to_string()}) {
+    if (record.server_address.empty()) record.server_address = name;
+  }
+  out.known("server.address", record.server_address);
+  out.known("server.port", said.port != 0 ? said.port : decided_port != 0 ? decided_port : peer.port);
+}
+
+void add_tls(FieldWriter& out, const TlsFacts& tls) {
+  out.known("weir.tls.sni", tls.sni);
+  out.known("tls.protocol.version", tls.version);
+  out.known("tls.next_protocol", tls.alpn);
+}
+
+// Repeats survive, in their order, under one key.
+void add_header_fields(FieldWriter& out, const std::string& prefix, const Fields& fields, bool redact) {
+  std::vector<std::pair<std::string, std::vector<std::string>>> grouped;
+  for (const http::Field& field : fields) {
+    const std::string name = to_lower(field.name);
+    auto group = std::ranges::find(grouped, name, [](const auto& one) -> const std::string& { return one.first; });
+    if (group == grouped.end()) group = grouped.insert(grouped.end(), {name, {}});
+    group->second.push_back(redact ? redact_header(name, field.value) : field.value);
+  }
+  for (auto& [name, values] : grouped) out.always(prefix + name, std::move(values));
+}
+
+void add_body(FieldWriter& out, const std::string& key, const http::Body& body) {
+  if (body.data.empty()) return;
+  const bool text = is_utf8(as_text(body.data));
+  out.always(key, text ? std::string(as_text(body.data)) : to_base64(body.data));
+  out.always(key + ".encoding", std::string(text ? "utf8" : "base64"));
+}
+
+std::string error_type(const Exchange& exchange, const DecisionMade* decision) {
+  if (decision != nullptr && !decision->error_type.empty()) return decision->error_type;
+  if (!exchange.protocol_error.empty()) return exchange.protocol_error;
+  const bool failed = exchange.response && exchange.response->status >= 400;
+  return failed ? std::to_string(exchange.response->status) : std::string();
+}
+
+void add_exchange(FieldWriter& out, const EngineConfig& config, const Exchange& exchange, const std::string& url,
+                  const DecisionMade* decision) {
+  out.known("http.request.method", exchange.request.method);
+  out.known("url.full", config.redact ? redact_url(url) : url);
+  if (exchange.response) out.always("http.response.status_code", std::uint64_t{exchange.response->status});
+  add_header_fields(out, "http.request.header.", exchange.request.fields, config.redact);
+  if (exchange.response) add_header_fields(out, "http.response.header.", exchange.response->fields, config.redact);
+  out.always("http.request.body.size", exchange.request_body.size);
+  if (exchange.response) out.always("http.response.body.size", exchange.response_body.size);
+  out.always("weir.duration_ns", std::int64_t{(exchange.ended - exchange.began).count()});
+  out.known("error.type", error_type(exchange, decision));
+  if (!config.capture_bodies) return;
+  add_body(out, "weir.request.body", exchange.request_body);
+  add_body(out, "weir.response.body", exchange.response_body);
+  if (exchange.request_body.truncated || exchange.response_body.truncated) out.always("weir.body.truncated", true);
+}
+
+void add_decision(FieldWriter& out, const DecisionMade* decision) {
+  if (decision == nullptr) return;
+  out.always("weir.decision", std::string(name_of(decision->decision)));
+  out.known("weir.policy.rule", decision->rule);
+}
+
+// Unique over evictions and restarts too: a cookie lives as long as its boot, and a time comes once.
+std::string record_id(const RecordContext& context, Time when, const std::string& which) {
+  const EngineConfig& config = context.config;
+  return (config.boot_id.empty() ? config.host_id : config.boot_id) + "-" +
+         std::to_string(context.connection.cookie.value) + "-" + std::to_string(when.time_since_epoch().count()) + "-" +
+         which;
+}
+
+bool certificate_alert(const TlsFacts& tls) {
+  // RFC 8446, section 6: bad_certificate to certificate_unknown, and unknown_ca.
+  return tls.alert && ((*tls.alert >= 42 && *tls.alert <= 46) || *tls.alert == 48);
+}
+
+// Why nothing of a connection could be read.
+std::string_view opaque_reason(const Connection& connection) {
+  const auto& closed = connection.closed;
+  const bool no_payload = closed && closed->bytes_sent == 0u && closed->bytes_received == 0u;
+  const struct {
+    bool holds;
+    std::string_view reason;
+  } reasons[] = {
+      {certificate_alert(connection.tls), "certificate rejected by client"},
+      {closed && closed->error != 0 && no_payload, "connect failed"},
+      {no_payload, "no payload"},
+      {connection.native_account.gap_bytes + connection.proxy_account.gap_bytes > 0, "events lost"},
+      {connection.opened && connection.opened->before_start, "opened before start"},
+      {connection.tls.seen, "no probe for this TLS library"},
+      {true, "no probe saw its bytes"},
+  };
+  return std::ranges::find_if(reasons, [](const auto& one) { return one.holds; })->reason;
+}
+
+std::string connection_error(const Connection& connection) {
+  const DecisionMade* decision = connection.decision.get();
+  if (decision != nullptr && !decision->error_type.empty()) return decision->error_type;
+  if (!connection.closed || connection.closed->error == 0) return {};
+  const char* name = strerrorname_np(connection.closed->error);
+  return name != nullptr ? name : std::to_string(connection.closed->error);
+}
+
+std::string_view connection_incomplete(const Connection& connection, std::uint64_t gap_bytes) {
+  if (gap_bytes > 0) return "gap";
+  if (connection.opened && connection.opened->before_start) return "joined_midstream";
+  return connection.cut_short ? "closed_early" : "";
+}
+
+}  // namespace
+
+bool readable(const Connection& connection) {
+  return connection.native_account.fresh_bytes + connection.proxy_account.fresh_bytes > 0;
+}
+
+RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held, std::uint64_t number) {
+  const Exchange& exchange = held.exchange;
+  const DecisionMade* decision = held.decision ? held.decision.get() : context.connection.decision.get();
+  const Target target = target_of(context.connection, decision, exchange);
+  auto record = std::make_shared<Record>();
+  record->kind = RecordKind::exchange;
+  record->id = record_id(context, exchange.began, std::to_string(number));
+  record->timestamp = exchange.began;
+  record->status_code = exchange.response ? exchange.response->status : 0;
+
+  FieldWriter out(*record);
+  add_identity(out, context, held.tap, target.cleartext ? TlsLibrary::none : context.connection.tls.library);
+  add_process(out, *record, context.config, context.process_key, context.process);
+  add_network(out, context, decision);
+  out.always("network.protocol.name", std::string("http"));
+  out.always("network.protocol.version", std::to_string(exchange.request.version.major) + "." +
+                                             std::to_string(exchange.request.version.minor));
+  add_server(out, *record, context, decision, parse_authority(target.authority));
+  add_tls(out, context.connection.tls);
+  add_exchange(out, context.config, exchange, target.url, decision);
+  out.known("weir.incomplete", exchange.incomplete);
+  out.known("weir.gap.bytes", exchange.gap_bytes);
+  add_decision(out, decision);
+  return record;
+}
+
+RecordPtr connection_record(const RecordContext& context) {
+  const Connection& connection = context.connection;
+  const DecisionMade* decision = connection.decision.get();
+  const bool native = connection.native_account.fresh_bytes > 0;
+  const bool read = readable(connection);
+  const std::uint64_t gap_bytes = connection.native_account.gap_bytes + connection.proxy_account.gap_bytes;
+  auto record = std::make_shared<Record>();
+  record->kind = RecordKind::connection;
+  record->timestamp = connection.opened ? connection.opened->time : connection.first_seen;
+  record->id = record_id(context, record->timestamp, "c");
+
+  FieldWriter out(*record);
+  add_identity(out, context, read ? std::optional(native ? Tap::native : Tap::proxy) : std::nullopt,
+               connection.tls.library);
+  add_process(out, *record, context.config, context.process_key, context.process);
+  add_network(out, context, decision);
+  if (connection.spoke_http) out.always("network.protocol.name", std::string("http"));
+  add_server(out, *record, context, decision, {});
+  add_tls(out, connection.tls);
+  out.known("error.type", connection_error(connection));
+  out.known("weir.incomplete", std::string(connection_incomplete(connection, gap_bytes)));
+  out.known("weir.gap.bytes", gap_bytes);
+  add_decision(out, decision);
+  if (connection.closed && connection.closed->bytes_sent) out.always("weir.bytes.sent", *connection.closed->bytes_sent);
+  if (connection.closed && connection.closed->bytes_received) {
+    out.always("weir.bytes.received", *connection.closed->bytes_received);
+  }
+  if (!read) out.always("weir.opaque.reason", std::string(opaque_reason(connection)));
+  return record;
+}
+
+RecordPtr dns_record(const EngineConfig& config, const Dns& dns, const Process* process) {
+  auto record = std::make_shared<Record>();
+  record->kind = RecordKind::dns;
+  record->timestamp = dns.time;
+  record->id = (config.boot_id.empty() ? config.host_id : config.boot_id) + "-dns-" + std::to_string(dns.process.pid) +
+               "-" + std::to_string(dns.time.time_since_epoch().count());
+  FieldWriter out(*record);
+  add_host(out, config);
+  add_process(out, *record, config, dns.process, process);
+  out.known("dns.question.name", dns.query);
+  if (!dns.answers.empty()) out.always("dns.answers", dns.answers);
+  return record;
+}
+
+}  // namespace weir

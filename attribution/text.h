@@ -1,0 +1,29 @@
+// Small text helpers that several files of this room need. Pure functions over bytes.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace weir {
+
+// The length of the UTF-8 character that `text` begins with (RFC 3629: no surrogates, no overlong forms);
+// 0 when it begins with none.
+std::size_t utf8_length(std::string_view text);
+bool is_utf8(std::string_view text);
+
+std::string to_base64(std::span<const std::byte> data);
+std::optional<std::vector<std::byte>> from_base64(std::string_view text);
+
+std::string to_lower(std::string_view text);
+bool is_letter(char c);
+bool is_digit(char c);
+
+inline std::string_view as_text(std::span<const std::byte> data) {
+  return {reinterpret_cast<const char*>(data.data()), data.size()};
+}
+
+}  // namespace weir

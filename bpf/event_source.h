@@ -1,0 +1,80 @@
+// The worker's half of the native tap: reads the ring buffer it was handed and publishes events. Needs no
+// capability. One thread calls poll(); the publisher and the enricher are called on it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <expected>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "attribution/events.h"
+#include "attribution/policy.h"
+
+namespace weir::bpf {
+
+struct SourceError {
+  std::string what;
+  std::string remedy;
+};
+
+struct SourceCounters {
+  std::uint64_t records = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t malformed = 0;     // ring records that no kernel side of ours would write
+  // As the kernel side counts them:
+  std::uint64_t ring_full = 0;     // records dropped
+  std::uint64_t ring_full_bytes = 0;
+  std::uint64_t faults = 0;        // user memory that could not be read
+  std::uint64_t table_full = 0;
+};
+
+class EventSource {
+ public:
+  struct Descriptors {
+    int ring = -1;  // taken over
+    std::size_t ring_bytes = 0;
+    int control = -1;  // taken over
+  };
+  // `cgroup_of` gives the text of a process's /proc/PID/cgroup, "" when it is gone. Called at exec and for
+  // processes seen at the start; the result is carried in the ProcessEvent.
+  static std::expected<std::unique_ptr<EventSource>, SourceError> create(
+      Descriptors descriptors, EventPublisher& publisher,
+      std::function<std::string(std::uint32_t pid)> cgroup_of);
+  virtual ~EventSource() = default;
+
+  // Publishes what the ring holds, waiting up to `wait` for something to come. Returns the records consumed.
+  virtual std::size_t poll(std::chrono::milliseconds wait) = 0;
+  // Publishes processes that existed before: the descriptor of KernelSide::open_task_iterator().
+  virtual std::expected<std::size_t, SourceError> seed_processes(int task_iterator) = 0;
+  // Says "the worker lives" in the shared control page.
+  virtual void beat() = 0;
+  virtual SourceCounters counters() const = 0;  // thread-safe
+};
+
+// Turns one ring record into an event; the decoder behind EventSource, apart for tests and fuzzing. Returns
+// nothing for a record that is malformed.
+struct ClockOffset {
+  std::chrono::nanoseconds boot_to_wall{};
+};
+std::optional<Event> decode(std::span<const std::byte> record, ClockOffset clock);
+
+// One file mapping of a process, as the mapping iterator tells it.
+struct Mapping {
+  std::uint32_t pid = 0;
+  std::uint64_t start = 0;
+  std::uint64_t end = 0;
+  std::uint64_t file_offset = 0;
+  std::uint64_t device = 0;  // of the real inode, also under overlayfs
+  std::uint64_t inode = 0;
+  std::string name;          // the file's last path component
+};
+std::expected<void, SourceError> read_mappings(int mapping_iterator, const std::function<void(const Mapping&)>& each);
+
+// Answers resolve() from the kernel side's table of tuples. Thread-safe; a look-up is a system call of ~2 us.
+std::unique_ptr<ClientResolver> make_kernel_resolver(int tuples_descriptor, std::uint64_t network_namespace_cookie);
+
+}  // namespace weir::bpf

@@ -1,0 +1,265 @@
+// Loading and attaching by libbpf's skeleton. Everything is held by descriptors of this process, nothing is pinned,
+// so the kernel takes it down with the process. Never reads the files it attaches to.
+#include "bpf/kernel_side.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "bpf/libbpf_log.h"
+#include "bpf/wire.h"
+#include "weir_bpf.skel.h"
+
+namespace weir::bpf {
+namespace {
+
+enum class How { tracing, cgroup, iterator, uprobe };
+
+struct ProgramEntry {
+  const char* name;  // as in the skeleton
+  const char* shown;
+  How how;
+  bool required;
+  const char* instead;
+};
+
+constexpr ProgramEntry kPrograms[] = {
+    {"process_started", "sched_process_fork (BTF tracepoint)", How::tracing, true, ""},
+    {"process_execed", "sched_process_exec (BTF tracepoint)", How::tracing, true, ""},
+    {"process_exited", "sched_process_exit (BTF tracepoint)", How::tracing, true, ""},
+    {"connect4", "connect4 (cgroup)", How::cgroup, true, ""},
+    {"connect6", "connect6 (cgroup)", How::cgroup, true, ""},
+    {"connection_opening", "sockops (cgroup)", How::cgroup, true, ""},
+    {"connection_closed", "inet_sock_set_state (BTF tracepoint)", How::tracing, true, ""},
+    {"socket_sent", "sock_send_length (BTF tracepoint)", How::tracing, true, ""},
+    {"socket_received", "sock_recv_length (BTF tracepoint)", How::tracing, true, ""},
+    {"tls_enter", "TLS call (uprobe)", How::uprobe, true, ""},
+    {"tls_return", "TLS return (sleepable uretprobe)", How::uprobe, true, ""},
+    {"tls_end", "TLS object's end (uprobe)", How::uprobe, true, ""},
+    {"tls_name", "TLS server name (uprobe)", How::uprobe, false, "the destination's address"},
+    {"each_task", "task (iterator)", How::iterator, false, "/proc"},
+    {"each_mapping", "task_vma (iterator)", How::iterator, false, "/proc/PID/maps"},
+};
+
+// By enum wire_uprobe_program.
+constexpr const char* kUprobePrograms[WIRE_UPROBE_PROGRAMS] = {"tls_enter", "tls_return", "tls_end", "tls_name"};
+// Returns first: a call that is seen to begin must be seen to end.
+constexpr std::uint32_t kAttachOrder[] = {WIRE_TLS_RETURN, WIRE_TLS_END, WIRE_TLS_NAME, WIRE_TLS_ENTER};
+
+const char* shown_name(const std::string& name) {
+  for (const auto& entry : kPrograms)
+    if (name == entry.name) return entry.shown;
+  return "";
+}
+
+Error system_error(const std::string& what, int error) {
+  const bool denied = error == EPERM || error == EACCES;
+  return {what + ": " + std::strerror(error),
+          denied ? "run as root, with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" : "see what `weir doctor` says of this kernel"};
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int value = -1) : value_(value) {}
+  ~Descriptor() {
+    if (value_ >= 0) ::close(value_);
+  }
+  Descriptor(Descriptor&& other) noexcept : value_(std::exchange(other.value_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(value_, other.value_);
+    return *this;
+  }
+  int get() const { return value_; }
+
+ private:
+  int value_;
+};
+
+struct LinkDeleter {
+  void operator()(bpf_link* link) const { bpf_link__destroy(link); }
+};
+using Link = std::unique_ptr<bpf_link, LinkDeleter>;
+
+struct SkeletonDeleter {
+  void operator()(weir_bpf* skeleton) const { weir_bpf::destroy(skeleton); }
+};
+using Skeleton = std::unique_ptr<weir_bpf, SkeletonDeleter>;
+
+// The root of the cgroup v2 hierarchy as a mount of our own that stands nowhere: it does not matter whether and
+// where the host (or a chroot) has it mounted.
+std::expected<Descriptor, Error> open_cgroup_root() {
+  Descriptor context(static_cast<int>(::syscall(SYS_fsopen, "cgroup2", FSOPEN_CLOEXEC)));
+  if (context.get() < 0) return std::unexpected(system_error("cannot open the cgroup v2 hierarchy", errno));
+  if (::syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0)
+    return std::unexpected(system_error("cannot open the cgroup v2 hierarchy", errno));
+  Descriptor mount(static_cast<int>(::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, 0)));
+  if (mount.get() < 0) return std::unexpected(system_error("cannot mount the cgroup v2 hierarchy", errno));
+  // The mount's descriptor is O_PATH-like; attaching wants an opened directory.
+  Descriptor root(::openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (root.get() < 0) return std::unexpected(system_error("cannot open the cgroup v2 root", errno));
+  return root;
+}
+
+// A quarter of small rings, 4 MiB of large ones, is kept free of payload.
+std::uint64_t payload_limit(std::size_t ring_bytes) {
+  return ring_bytes - std::min<std::size_t>(ring_bytes / 8, 4u << 20);
+}
+
+class LibbpfKernelSide final : public KernelSide {
+ public:
+  static std::expected<std::unique_ptr<KernelSide>, Error> load(const LoadOptions& options);
+
+  std::vector<ProgramState> programs() const override { return states_; }
+  int ring_descriptor() const override { return bpf_map__fd(skeleton_->maps.ring); }
+  int tuples_descriptor() const override { return bpf_map__fd(skeleton_->maps.tuples); }
+  int control_descriptor() const override { return bpf_map__fd(skeleton_->maps.control); }
+  void set_own_processes(std::span<const std::uint32_t> tgids) override;
+  std::expected<int, Error> open_task_iterator() override { return open_iterator("each_task"); }
+  std::expected<int, Error> open_mapping_iterator() override { return open_iterator("each_mapping"); }
+  std::expected<TargetHandle, Error> attach(int file_descriptor, std::span<const ProbeSite> sites) override;
+  void detach(TargetHandle target) override;
+
+ private:
+  std::expected<void, Error> load_programs(const LoadOptions& options);
+  std::expected<void, Error> attach_programs();
+  std::expected<void, Error> attach_program(const ProgramEntry& entry, bpf_program* program, int cgroup);
+  std::expected<int, Error> open_iterator(const char* name);
+  bpf_program* find(const char* name) const {
+    return bpf_object__find_program_by_name(skeleton_->obj, name);
+  }
+
+  Skeleton skeleton_;
+  std::vector<ProgramState> states_;
+  std::map<std::string, std::string> refused_;  // optional programs that the kernel did not take
+  std::map<std::string, Link> links_;
+  std::map<TargetHandle, std::vector<Link>> targets_;
+  TargetHandle next_target_ = 1;
+};
+
+std::expected<std::unique_ptr<KernelSide>, Error> LibbpfKernelSide::load(const LoadOptions& options) {
+  auto side = std::make_unique<LibbpfKernelSide>();
+  if (auto loaded = side->load_programs(options); !loaded) return std::unexpected(loaded.error());
+  if (auto attached = side->attach_programs(); !attached) return std::unexpected(attached.error());
+  return side;
+}
+
+// The kernel takes all programs or none; an optional one that it refuses is left out of the next try.
+std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& options) {
+  for (std::size_t tries = 0; tries <= std::size(kPrograms); ++tries) {
+    collect_libbpf_log();
+    skeleton_.reset(weir_bpf::open());
+    if (!skeleton_) return std::unexpected(system_error("cannot open the BPF programs", errno));
+    bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<std::uint32_t>(options.ring_bytes));
+    bpf_map__set_max_entries(skeleton_->maps.connections, static_cast<std::uint32_t>(options.connections));
+    bpf_map__set_max_entries(skeleton_->maps.tuples, static_cast<std::uint32_t>(options.connections));
+    bpf_map__set_max_entries(skeleton_->maps.tls_objects, static_cast<std::uint32_t>(options.tls_objects));
+    skeleton_->rodata->payload_limit = payload_limit(options.ring_bytes);
+    for (const auto& [name, error] : refused_) bpf_program__set_autoload(find(name.c_str()), false);
+
+    const int result = weir_bpf::load(skeleton_.get());
+    if (result == 0) return {};
+    const std::string log = libbpf_log();
+    const std::string name = failed_program(log);
+    const auto* entry = std::ranges::find(kPrograms, name, [](const auto& each) { return std::string(each.name); });
+    if (entry == std::end(kPrograms))
+      return std::unexpected(system_error("the kernel refused the BPF programs", -result));
+    if (entry->required)
+      return std::unexpected(system_error(std::string("the kernel refused the program ") + entry->shown, -result));
+    refused_[name] = std::strerror(-result);
+  }
+  return std::unexpected(Error{"the kernel refused the BPF programs", "see what `weir doctor` says of this kernel"});
+}
+
+std::expected<void, Error> LibbpfKernelSide::attach_programs() {
+  auto cgroup = open_cgroup_root();
+  if (!cgroup) return std::unexpected(cgroup.error());
+  for (const auto& entry : kPrograms) {
+    ProgramState state{entry.shown, true, "", entry.instead, entry.required};
+    if (auto refused = refused_.find(entry.name); refused != refused_.end()) {
+      state.error = refused->second;
+    } else if (auto attached = attach_program(entry, find(entry.name), cgroup->get()); !attached) {
+      if (entry.required) return attached;
+      state.error = attached.error().what;
+    }
+    state.working = state.error.empty();
+    states_.push_back(std::move(state));
+  }
+  return {};
+}
+
+std::expected<void, Error> LibbpfKernelSide::attach_program(const ProgramEntry& entry, bpf_program* program,
+                                                            int cgroup) {
+  if (entry.how == How::uprobe) return {};
+  Link link(entry.how == How::cgroup ? bpf_program__attach_cgroup(program, cgroup) : bpf_program__attach(program));
+  if (!link) return std::unexpected(system_error(std::string("cannot attach ") + entry.shown, errno));
+  links_[entry.name] = std::move(link);
+  return {};
+}
+
+void LibbpfKernelSide::set_own_processes(std::span<const std::uint32_t> tgids) {
+  auto& own = skeleton_->bss->own_processes;
+  for (std::size_t i = 0; i < std::size(own); ++i) own[i] = i < tgids.size() ? tgids[i] : 0;
+}
+
+std::expected<int, Error> LibbpfKernelSide::open_iterator(const char* name) {
+  const auto link = links_.find(name);
+  if (link == links_.end())
+    return std::unexpected(Error{std::string("this kernel has no iterator ") + shown_name(name), "read /proc instead"});
+  const int descriptor = bpf_iter_create(bpf_link__fd(link->second.get()));
+  if (descriptor < 0) return std::unexpected(system_error(std::string("cannot open the iterator ") + name, errno));
+  return descriptor;
+}
+
+std::expected<TargetHandle, Error> LibbpfKernelSide::attach(int file_descriptor, std::span<const ProbeSite> sites) {
+  const std::string path = "/proc/self/fd/" + std::to_string(file_descriptor);
+  std::vector<Link> links;
+  for (const std::uint32_t index : kAttachOrder) {
+    std::vector<unsigned long> offsets;
+    std::vector<__u64> cookies;
+    for (const auto& site : sites) {
+      if (site.program != index) continue;
+      offsets.push_back(site.offset);
+      cookies.push_back(site.cookie);
+    }
+    if (offsets.empty() || refused_.contains(kUprobePrograms[index])) continue;
+    LIBBPF_OPTS(bpf_uprobe_multi_opts, options);
+    options.offsets = offsets.data();
+    options.cookies = cookies.data();
+    options.cnt = offsets.size();
+    options.retprobe = index == WIRE_TLS_RETURN;
+    Link link(bpf_program__attach_uprobe_multi(find(kUprobePrograms[index]), -1, path.c_str(), nullptr, &options));
+    if (!link)
+      return std::unexpected(
+          system_error(std::string("cannot attach ") + shown_name(kUprobePrograms[index]), errno));
+    links.push_back(std::move(link));
+  }
+  if (links.empty()) return std::unexpected(Error{"nothing to attach", "name at least one known program"});
+  const TargetHandle target = next_target_++;
+  targets_[target] = std::move(links);
+  return target;
+}
+
+void LibbpfKernelSide::detach(TargetHandle target) {
+  const auto found = targets_.find(target);
+  if (found == targets_.end()) return;
+  while (!found->second.empty()) found->second.pop_back();  // entries first, as they were attached last
+  targets_.erase(found);
+}
+
+}  // namespace
+
+std::expected<std::unique_ptr<KernelSide>, Error> KernelSide::load(const LoadOptions& options) {
+  return LibbpfKernelSide::load(options);
+}
+
+}  // namespace weir::bpf

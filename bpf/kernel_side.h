@@ -1,0 +1,74 @@
+// The broker's half of the native tap: loads the BPF programs, attaches them, and hands out the descriptors that
+// the worker reads from. libbpf stays behind this header. Everything attached is held by descriptors of this
+// process alone (no pins), so the kernel takes it all down when the process ends, however it ends.
+//
+// It never parses a file of others: it attaches at (descriptor, offset) as it is told. Single-threaded.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace weir::bpf {
+
+struct Error {
+  std::string what;
+  std::string remedy;
+};
+
+struct LoadOptions {
+  std::size_t ring_bytes = 32 * 1024 * 1024;  // a power of two, a multiple of the page size
+  std::size_t connections = 65'536;           // tracked in the kernel at once (LRU)
+  std::size_t tls_objects = 65'536;
+};
+
+// Which program stands at which address. The programs and what `kind` means are listed in probes/tls_probes.h.
+struct ProbeSite {
+  std::uint32_t program = 0;  // index into the table of uprobe programs
+  std::uint64_t offset = 0;   // in the file
+  std::uint64_t cookie = 0;   // handed to the program: what the function is
+};
+
+struct ProgramState {
+  std::string name;     // "sock_send_length (BTF tracepoint)"
+  bool working = false;
+  std::string error;    // why not
+  std::string instead;  // what serves instead, "" when nothing does
+  bool required = false;
+};
+
+using TargetHandle = std::uint32_t;
+
+class KernelSide {
+ public:
+  // Loads and attaches everything but the uprobes. A required program that fails is an Error that names it.
+  static std::expected<std::unique_ptr<KernelSide>, Error> load(const LoadOptions& options);
+  virtual ~KernelSide() = default;
+
+  virtual std::vector<ProgramState> programs() const = 0;
+
+  // Descriptors for the worker; they stay owned by this object (pass duplicates).
+  virtual int ring_descriptor() const = 0;     // BPF_MAP_TYPE_RINGBUF of ring_bytes
+  virtual int tuples_descriptor() const = 0;   // hash: struct wire_tuple -> struct wire_owner
+  virtual int control_descriptor() const = 0;  // mmap-able array, one struct wire_control
+
+  // Processes of ours, which the programs leave alone (thread group ids of the initial pid namespace).
+  virtual void set_own_processes(std::span<const std::uint32_t> tgids) = 0;
+
+  // One pass over all tasks / all file mappings that are executable: a readable descriptor that gives
+  // struct wire_task / struct wire_mapping until end of file.
+  virtual std::expected<int, Error> open_task_iterator() = 0;
+  virtual std::expected<int, Error> open_mapping_iterator() = 0;
+
+  // Attaches all sites of one file at once; all or nothing. The descriptor may be closed afterwards.
+  virtual std::expected<TargetHandle, Error> attach(int file_descriptor, std::span<const ProbeSite> sites) = 0;
+  virtual void detach(TargetHandle target) = 0;
+};
+
+// What this kernel allows, for `weir doctor`: tried one by one, nothing stays loaded.
+std::vector<ProgramState> probe_features();
+
+}  // namespace weir::bpf

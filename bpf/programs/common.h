@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Small helpers that more than one program file uses.
+#ifndef WEIR_BPF_PROGRAMS_COMMON_H
+#define WEIR_BPF_PROGRAMS_COMMON_H
+
+#include "maps.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+static __always_inline struct wire_control* control_page(void) {
+  __u32 zero = 0;
+  return bpf_map_lookup_elem(&control, &zero);
+}
+
+#define COUNT(counter, amount)                                           \
+  do {                                                                   \
+    struct wire_control* page_ = control_page();                         \
+    if (page_) __sync_fetch_and_add(&page_->counter, (amount));          \
+  } while (0)
+
+static __always_inline bool is_own_process(__u32 tgid) {
+  for (int i = 0; i < OWN_PROCESSES; i++)
+    if (own_processes[i] == tgid) return true;
+  return false;
+}
+
+static __always_inline void fill_header(struct wire_header* header, __u32 kind, __u32 size) {
+  header->kind = kind;
+  header->size = size;
+  header->boot_ns = bpf_ktime_get_boot_ns();
+}
+
+// A record of fixed size in the ring, with its header filled; counted when there is no room.
+#define RESERVE(type, record_kind)                                    \
+  ({                                                                  \
+    struct type* record_ = bpf_ringbuf_reserve(&ring, sizeof(struct type), 0); \
+    if (record_)                                                      \
+      fill_header((void*)record_, record_kind, sizeof(struct type));  \
+    else                                                              \
+      COUNT(ring_full_records, 1);                                    \
+    record_;                                                          \
+  })
+
+static __always_inline void fill_process_key(struct wire_process_key* key, struct task_struct* task) {
+  key->tgid = BPF_CORE_READ(task, tgid);
+  key->padding = 0;
+  key->start_boottime_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
+#endif

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// TCP connections that processes open: who, between which addresses, and how many payload bytes went each way.
+// Must never refuse or change a connection: every cgroup program here returns 1.
+#include "connection_facts.h"
+
+// The connect hooks run in the connecting process, and every other program may not: only they know who it is.
+static __always_inline int remember_owner(struct bpf_sock_addr* ctx) {
+  if (ctx->type != SOCK_STREAM || ctx->protocol != IPPROTO_TCP) return 1;
+  struct task_struct* task = (struct task_struct*)bpf_get_current_task();
+  struct connection connection = {};
+  fill_process_key(&connection.owner.process, task);
+  connection.owner.cookie = bpf_get_socket_cookie(ctx);
+  connection.owner.netns_cookie = bpf_get_netns_cookie(ctx);
+  connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+  if (is_own_process(connection.owner.process.tgid)) connection.flags = CONNECTION_OURS;
+  if (bpf_map_update_elem(&connections, &connection.owner.cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
+  return 1;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr* ctx) {
+  return remember_owner(ctx);
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr* ctx) {
+  return remember_owner(ctx);
+}
+
+// Before the SYN leaves: whoever accepts this connection finds its tuple here.
+static __always_inline void bind_tuple(struct bpf_sock_ops* ctx, struct sock* sk) {
+  __u64 cookie = bpf_get_socket_cookie(ctx);
+  struct connection* known = bpf_map_lookup_elem(&connections, &cookie);
+  struct connection connection = {};
+  if (known) connection = *known;
+  if (connection.flags & CONNECTION_OURS) return;
+  fill_tuple(&connection.tuple, sk);
+  connection.owner.cookie = cookie;
+  connection.owner.netns_cookie = connection.tuple.netns_cookie;
+  connection.flags |= CONNECTION_OPEN;
+  if (bpf_map_update_elem(&connections, &cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
+  if (bpf_map_update_elem(&tuples, &connection.tuple, &connection.owner, BPF_ANY)) COUNT(table_full, 1);
+  tell_opened(&connection, 0);
+}
+
+static __always_inline void mark_accepted(struct bpf_sock_ops* ctx) {
+  struct connection connection = {.flags = CONNECTION_ACCEPTED};
+  connection.owner.cookie = bpf_get_socket_cookie(ctx);
+  if (bpf_map_update_elem(&connections, &connection.owner.cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
+}
+
+SEC("sockops")
+int connection_opening(struct bpf_sock_ops* ctx) {
+  if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+    mark_accepted(ctx);
+  } else if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+    struct bpf_sock* socket = ctx->sk;
+    struct tcp_sock* tcp = socket ? bpf_skc_to_tcp_sock(socket) : 0;
+    if (tcp) bind_tuple(ctx, (struct sock*)tcp);
+  }
+  return 1;
+}
+
+static __always_inline bool fin_was_queued(int state) {
+  return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK ||
+         state == TCP_TIME_WAIT;
+}
+
+// The kernel's counters hold SYN and FIN as a byte each. What the process wrote and the peer hasn't acknowledged
+// is in write_seq - snd_una.
+static __always_inline void fill_totals(struct wire_closed* record, const struct tcp_sock* tcp, int old_state) {
+  __u32 unacknowledged = BPF_CORE_READ(tcp, write_seq) - BPF_CORE_READ(tcp, snd_una);
+  __u64 sent = BPF_CORE_READ(tcp, bytes_acked) + unacknowledged;
+  __u64 received = BPF_CORE_READ(tcp, bytes_received);
+  __u64 sent_flags = 1 + (fin_was_queued(old_state) ? 1 : 0);
+  const struct sock* sk = (const struct sock*)tcp;
+  bool fin_received = BPF_CORE_READ(sk, __sk_common.skc_flags) & (1ul << SOCK_DONE);
+  record->sent = sent > sent_flags ? sent - sent_flags : 0;
+  record->received = fin_received && received ? received - 1 : received;
+}
+
+static __always_inline void tell_closed(const struct connection* connection, const struct sock* sk, int old_state) {
+  struct wire_closed* record = RESERVE(wire_closed, WIRE_CONNECTION_CLOSED);
+  if (!record) return;
+  record->cookie = connection->owner.cookie;
+  record->plaintext_sent = connection->plaintext_sent;
+  record->plaintext_received = connection->plaintext_received;
+  record->flags = connection->flags & CONNECTION_TLS ? WIRE_HAS_TLS : 0;
+  record->error = BPF_CORE_READ(sk, sk_err);
+  fill_totals(record, (const struct tcp_sock*)sk, old_state);
+  bpf_ringbuf_submit(record, 0);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(connection_closed, const struct sock* sk, int old_state, int new_state) {
+  if (new_state != TCP_CLOSE || sk->sk_protocol != IPPROTO_TCP) return 0;
+  __u64 cookie = sk->__sk_common.skc_cookie.counter;
+  struct connection* connection = cookie ? bpf_map_lookup_elem(&connections, &cookie) : 0;
+  if (!connection) return 0;
+  // The tuple stays until it is used again: a client that is gone before it was accepted is looked up, too.
+  if (connection->flags & CONNECTION_OPEN) tell_closed(connection, sk, old_state);
+  bpf_map_delete_elem(&connections, &cookie);
+  return 0;
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// A socket's tuple, and telling that a connection is open: for the hooks that see it begin and for the TLS programs,
+// which may meet a socket that is older than they are.
+#ifndef WEIR_BPF_PROGRAMS_CONNECTION_FACTS_H
+#define WEIR_BPF_PROGRAMS_CONNECTION_FACTS_H
+
+#include "common.h"
+
+#include <bpf/bpf_endian.h>
+
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_STREAM 1
+
+static __always_inline bool is_v4_mapped(const struct in6_addr* address) {
+  return address->in6_u.u6_addr32[0] == 0 && address->in6_u.u6_addr32[1] == 0 &&
+         address->in6_u.u6_addr32[2] == bpf_htonl(0xffff);
+}
+
+// `tuple` must be zero: it is a map's key.
+static __always_inline void fill_tuple(struct wire_tuple* tuple, const struct sock* sk) {
+  tuple->netns_cookie = BPF_CORE_READ(sk, __sk_common.skc_net.net, net_cookie);
+  tuple->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+  tuple->peer_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+  struct in6_addr peer = BPF_CORE_READ(sk, __sk_common.skc_v6_daddr);
+  if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET || is_v4_mapped(&peer)) {
+    __u32 local_v4 = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+    __u32 peer_v4 = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+    tuple->family = 4;
+    __builtin_memcpy(tuple->local, &local_v4, sizeof(local_v4));
+    __builtin_memcpy(tuple->peer, &peer_v4, sizeof(peer_v4));
+    return;
+  }
+  struct in6_addr local = BPF_CORE_READ(sk, __sk_common.skc_v6_rcv_saddr);
+  tuple->family = 6;
+  __builtin_memcpy(tuple->local, &local, sizeof(local));
+  __builtin_memcpy(tuple->peer, &peer, sizeof(peer));
+}
+
+static __always_inline void tell_opened(const struct connection* connection, __u32 flags) {
+  struct wire_opened* record = RESERVE(wire_opened, WIRE_CONNECTION_OPENED);
+  if (!record) return;
+  record->owner = connection->owner;
+  record->tuple = connection->tuple;
+  record->flags = flags;
+  record->padding = 0;
+  bpf_ringbuf_submit(record, 0);
+}
+
+#endif

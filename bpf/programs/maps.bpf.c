@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// The one definition of what the programs share. Sizes are set by user space before loading.
+#define WEIR_DEFINE_MAPS
+#include "maps.h"
+
+struct ring_map ring SEC(".maps");
+struct control_map control SEC(".maps");
+struct connections_map connections SEC(".maps");
+struct tuples_map tuples SEC(".maps");
+struct tls_objects_map tls_objects SEC(".maps");
+struct tls_threads_map tls_threads SEC(".maps");
+struct server_names_map server_names SEC(".maps");
+
+// Thread group ids that the programs leave alone; 0 is a free place.
+__u32 own_processes[OWN_PROCESSES] = {};
+__u32 last_generation = 0;
+// Payload is dropped once the ring holds this many bytes: the rest is for what tells the structure.
+const volatile __u64 payload_limit = 0;
+
+char LICENSE[] SEC("license") = "GPL";

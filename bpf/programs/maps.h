@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// The maps and variables that the programs share: declared here, defined once in maps.bpf.c.
+#ifndef WEIR_BPF_PROGRAMS_MAPS_H
+#define WEIR_BPF_PROGRAMS_MAPS_H
+
+#include "vmlinux.h"
+
+#include <bpf/bpf_helpers.h>
+
+#include "bpf/wire.h"
+
+// What is known of a TCP socket, by its cookie.
+struct connection {
+  struct wire_owner owner;
+  struct wire_tuple tuple;
+  __u64 plaintext_sent;
+  __u64 plaintext_received;
+  __u32 flags;
+  __u32 padding;
+};
+#define CONNECTION_OURS 1u      // weir's own socket: never told
+#define CONNECTION_ACCEPTED 2u  // a server's side
+#define CONNECTION_OPEN 4u      // "opened" was told
+#define CONNECTION_TLS 8u
+
+struct tls_key {
+  __u64 pointer;
+  __u64 tgid;
+};
+
+struct tls_object {
+  __u64 start_boottime_ns;  // a pid and a pointer can both come again: this and exec_id tell
+  __u64 exec_id;
+  __u64 cookie;
+  __u64 sent;
+  __u64 received;
+  __u32 generation;
+  __u32 flags;
+};
+#define OBJECT_ACCEPTED 1u
+#define OBJECT_HANDSHAKE_TOLD 2u
+#define OBJECT_SENT_ENDED 4u
+#define OBJECT_RECEIVED_ENDED 8u
+
+// An open call of a TLS function. `stack` is the stack pointer at its entry and 0 for a free entry: a thread's calls
+// can nest and, with fibers, interleave.
+struct tls_call {
+  __u64 stack;
+  __u64 object;
+  __u64 buffer;
+  __u64 count;         // address of the size_t result, 0 when the return value is the count
+  __u64 linked_cookie; // the object's socket when the call began
+  __u64 other_cookie;  // the first other socket that the call used
+  __u32 site;
+  __u32 used_linked;
+};
+#define NESTED_CALLS 4
+
+struct tls_thread {
+  struct tls_call calls[NESTED_CALLS];
+};
+
+struct server_name {
+  char text[WIRE_SNI_BYTES];
+};
+
+struct ring_map {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 4096);
+};
+struct control_map {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct wire_control);
+};
+struct connections_map {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 1024);
+  __type(key, __u64);
+  __type(value, struct connection);
+};
+struct tuples_map {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 1024);
+  __type(key, struct wire_tuple);
+  __type(value, struct wire_owner);
+};
+struct tls_objects_map {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 1024);
+  __type(key, struct tls_key);
+  __type(value, struct tls_object);
+};
+// Not in task storage: creating that fails when another thread was preempted inside it, and the call would be lost.
+struct tls_threads_map {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 16384);
+  __type(key, __u64);
+  __type(value, struct tls_thread);
+};
+struct server_names_map {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 8192);
+  __type(key, struct tls_key);
+  __type(value, struct server_name);
+};
+
+#ifndef WEIR_DEFINE_MAPS
+extern struct ring_map ring SEC(".maps");
+extern struct control_map control SEC(".maps");
+extern struct connections_map connections SEC(".maps");
+extern struct tuples_map tuples SEC(".maps");
+extern struct tls_objects_map tls_objects SEC(".maps");
+extern struct tls_threads_map tls_threads SEC(".maps");
+extern struct server_names_map server_names SEC(".maps");
+
+#define OWN_PROCESSES 8
+extern __u32 own_processes[OWN_PROCESSES];
+extern __u32 last_generation;
+extern const volatile __u64 payload_limit;
+#else
+#define OWN_PROCESSES 8
+#endif
+
+#endif

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// What the kernel side and user space say to each other: the records of the ring buffer and of the iterators, the
+// table of tuples, the control page. Plain data with fixed layout; nothing here may depend on either side's
+// headers. Both sides are always built together, so there are no versions.
+#ifndef WEIR_BPF_WIRE_H
+#define WEIR_BPF_WIRE_H
+
+#ifndef __bpf__
+#include <linux/types.h>
+#endif
+
+#ifdef __cplusplus
+#define WIRE_SIZE(type, bytes) static_assert(sizeof(struct type) == (bytes), "layout of " #type)
+#else
+#define WIRE_SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), "layout of " #type)
+#endif
+
+enum wire_kind {
+  WIRE_PROCESS_SEEN = 1,  // iterator only
+  WIRE_PROCESS_STARTED,
+  WIRE_PROCESS_EXECED,
+  WIRE_PROCESS_EXITED,
+  WIRE_CONNECTION_OPENED,
+  WIRE_CONNECTION_CLOSED,
+  WIRE_TLS_HANDSHAKE,
+  WIRE_TLS_BYTES,
+  WIRE_TLS_GAP,
+  WIRE_TLS_ENDED,
+};
+
+// `size` counts the bytes that mean something, this header included; the ring's own length may be larger.
+struct wire_header {
+  __u32 kind;
+  __u32 size;
+  __u64 boot_ns;  // CLOCK_BOOTTIME
+};
+WIRE_SIZE(wire_header, 16);
+
+struct wire_process_key {
+  __u32 tgid;  // of the initial pid namespace
+  __u32 padding;
+  __u64 start_boottime_ns;  // of the group leader
+};
+WIRE_SIZE(wire_process_key, 16);
+
+#define WIRE_PATH_BYTES 1280  // 1024, and room for one last name
+#define WIRE_ARGUMENT_BYTES 2560
+
+#define WIRE_PATH_TRUNCATED 1u
+#define WIRE_ARGUMENTS_TRUNCATED 2u
+
+// For "execed" it is followed by path and arguments (struct wire_exec), for "seen" by the path.
+struct wire_process {
+  struct wire_header header;
+  struct wire_process_key process;
+  struct wire_process_key parent;
+  __u64 cgroup_id;
+  __u64 netns_cookie;
+  __u32 inner_pid;
+  __u32 uid;
+  __u32 path_bytes;
+  __u32 argument_bytes;
+  __u32 flags;
+  __u32 padding;
+};
+WIRE_SIZE(wire_process, 88);
+
+struct wire_task {
+  struct wire_process process;
+  char path[WIRE_PATH_BYTES];  // names, the last component first, each ended by NUL
+};
+WIRE_SIZE(wire_task, 88 + WIRE_PATH_BYTES);
+
+struct wire_exec {
+  struct wire_process process;
+  char path[WIRE_PATH_BYTES];
+  char arguments[WIRE_ARGUMENT_BYTES];  // each ended by NUL
+};
+WIRE_SIZE(wire_exec, 88 + WIRE_PATH_BYTES + WIRE_ARGUMENT_BYTES);
+
+// A connection as its client sees it. IPv4-mapped addresses are unmapped; IPv4 stands in the first four bytes.
+struct wire_tuple {
+  __u64 netns_cookie;
+  __u8 local[16];
+  __u8 peer[16];
+  __u16 local_port;  // host byte order
+  __u16 peer_port;
+  __u8 family;  // 4 or 6
+  __u8 padding[3];
+};
+WIRE_SIZE(wire_tuple, 48);
+
+struct wire_owner {
+  __u64 cookie;
+  struct wire_process_key process;  // tgid 0: the connect hook did not see it
+  __u64 netns_cookie;
+  __u64 cgroup_id;
+};
+WIRE_SIZE(wire_owner, 40);
+
+#define WIRE_BEFORE_START 1u
+
+struct wire_opened {
+  struct wire_header header;
+  struct wire_owner owner;
+  struct wire_tuple tuple;
+  __u32 flags;
+  __u32 padding;
+};
+WIRE_SIZE(wire_opened, 112);
+
+#define WIRE_HAS_TLS 1u
+
+struct wire_closed {
+  struct wire_header header;
+  __u64 cookie;
+  __u64 sent;  // payload bytes: SYN and FIN are not in it
+  __u64 received;
+  __u64 plaintext_sent;
+  __u64 plaintext_received;
+  __u32 flags;
+  __s32 error;
+};
+WIRE_SIZE(wire_closed, 64);
+
+enum wire_tls_library {
+  WIRE_LIBRARY_OPENSSL = 1,
+};
+
+struct wire_tls_object {
+  struct wire_process_key process;
+  __u64 pointer;
+  __u32 generation;  // never repeats while the programs are loaded
+  __u32 library;
+};
+WIRE_SIZE(wire_tls_object, 32);
+
+#define WIRE_SNI_BYTES 256
+
+struct wire_handshake {
+  struct wire_header header;
+  struct wire_tls_object object;
+  __u64 cookie;
+  __u16 version;  // 0x0303 is TLS 1.2; 0 when not known
+  __u16 sni_bytes;
+  __u32 padding;
+  char sni[WIRE_SNI_BYTES];
+};
+WIRE_SIZE(wire_handshake, 64 + WIRE_SNI_BYTES);
+
+enum wire_direction { WIRE_SENT = 0, WIRE_RECEIVED = 1 };
+
+// Followed by `length` bytes of plaintext.
+struct wire_bytes {
+  struct wire_header header;
+  struct wire_tls_object object;
+  __u64 cookie;
+  __u64 offset;  // of the object's generation, per direction
+  __u32 length;
+  __u32 direction;
+};
+WIRE_SIZE(wire_bytes, 72);
+
+#define WIRE_CHUNK_BYTES 16384
+
+struct wire_gap {
+  struct wire_header header;
+  struct wire_tls_object object;
+  __u64 cookie;
+  __u64 offset;
+  __u64 length;
+  __u32 direction;
+  __u32 padding;
+};
+WIRE_SIZE(wire_gap, 80);
+
+struct wire_ended {
+  struct wire_header header;
+  struct wire_tls_object object;
+  __u64 cookie;
+  __u32 direction;
+  __u32 padding;
+};
+WIRE_SIZE(wire_ended, 64);
+
+#define WIRE_MAPPING_NAME_BYTES 256
+
+struct wire_mapping {
+  __u32 tgid;
+  __u32 device_major;
+  __u32 device_minor;
+  __u32 name_bytes;
+  __u64 start;
+  __u64 end;
+  __u64 file_offset;
+  __u64 inode;
+  char name[WIRE_MAPPING_NAME_BYTES];
+};
+WIRE_SIZE(wire_mapping, 48 + WIRE_MAPPING_NAME_BYTES);
+
+// One page shared by both sides. User space writes `heartbeat_boot_ns` and `ingress`; the programs count.
+struct wire_control {
+  __u64 heartbeat_boot_ns;
+  __u64 ingress;  // 1: capture what servers say on accepted connections, too
+  __u64 ring_full_records;
+  __u64 ring_full_bytes;  // plaintext in them
+  __u64 faults;
+  __u64 table_full;
+  __u64 calls_lost;  // a call's return met no room or no entry: its length is not known
+};
+WIRE_SIZE(wire_control, 56);
+
+// The uprobe programs, by index (ProbeSite::program).
+enum wire_uprobe_program {
+  WIRE_TLS_ENTER,   // at a call's entry
+  WIRE_TLS_RETURN,  // at the same call's return
+  WIRE_TLS_END,     // entry of a function that ends the object or its sending side
+  WIRE_TLS_NAME,    // entry of SSL_ctrl
+  WIRE_UPROBE_PROGRAMS,
+};
+
+// What the probed function is: the low byte of a site's cookie. The next byte is enum wire_tls_library.
+enum wire_tls_call {
+  WIRE_CALL_READ = 1,   // (object, buffer, int length) -> bytes
+  WIRE_CALL_READ_EX,    // (object, buffer, size_t length, size_t* bytes) -> 1
+  WIRE_CALL_WRITE,
+  WIRE_CALL_WRITE_EX,
+  WIRE_CALL_HANDSHAKE,  // (object) -> 1
+  WIRE_CALL_FREE,       // (object)
+  WIRE_CALL_CLEAR,
+  WIRE_CALL_SHUTDOWN,
+  WIRE_CALL_CONTROL,    // (object, int command, long, void* argument)
+};
+#define WIRE_SITE(library, call) (((library) << 8) | (call))
+
+#endif

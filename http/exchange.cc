@@ -1,0 +1,140 @@
+// The builder's door, and what the two parsers tell it. Must never touch the other stream's parser from inside a
+// parser's call, nor give out an exchange there.
+#include "http/exchange.h"
+
+#include <algorithm>
+
+#include "http/pairing.h"
+
+namespace weir::http {
+namespace {
+
+constexpr std::size_t kMaxInterim = 16;
+
+bool asks_for_upgrade(const RequestHead& head) {
+  return head.method == "CONNECT" ||
+         (find_field(head.fields, "Upgrade") && lists_token(head.fields, "Connection", "upgrade"));
+}
+
+}  // namespace
+
+
+Next Pairing::RequestHandler::on_request_head(RequestHead head, BodyFraming) {
+  auto& s = state;
+  s.request.in_head = false;
+  const bool unanswered = !s.open.empty() && !s.open.back().response_done;
+  if (unanswered && s.in_doubt && !s.open.back().response_begun) {
+    // The client went on, so the answer has passed unseen.
+    s.open.back().exchange.incomplete = "gap";
+    s.open.back().response_done = true;
+    s.resync(s.response);
+  } else if (unanswered) {
+    s.pipelines = true;
+  }
+  auto& added = s.open.emplace_back();
+  added.may_upgrade = asks_for_upgrade(head);
+  added.exchange.number = s.next_number++;
+  added.exchange.request = std::move(head);
+  added.exchange.began = s.request.began;
+  added.exchange.ended = s.now;
+  return Next::proceed;
+}
+
+void Pairing::RequestHandler::on_body(Bytes data) { state.store(state.open.back().exchange.request_body, data); }
+
+void Pairing::RequestHandler::on_trailers(Fields trailers) {
+  state.open.back().exchange.request_trailers = std::move(trailers);
+}
+
+void Pairing::RequestHandler::on_message_complete() {
+  auto& done = state.open.back();
+  done.request_done = true;
+  done.exchange.ended = std::max(done.exchange.ended, state.now);
+}
+
+Next Pairing::ResponseHandler::on_response_head(ResponseHead head, BodyFraming) {
+  auto& s = state;
+  s.response.in_head = false;
+  auto& answered = s.open.front();
+  if (head.status < 200 && head.status != 101) {
+    auto& interim = answered.exchange.interim_responses;
+    if (interim.size() < kMaxInterim) interim.push_back(std::move(head));
+    return Next::proceed;
+  }
+  answered.response_begun = true;
+  answered.exchange.response = std::move(head);
+  return Next::proceed;
+}
+
+void Pairing::ResponseHandler::on_body(Bytes data) { state.store(state.open.front().exchange.response_body, data); }
+
+void Pairing::ResponseHandler::on_trailers(Fields trailers) {
+  state.open.front().exchange.response_trailers = std::move(trailers);
+}
+
+void Pairing::ResponseHandler::on_message_complete() {
+  auto& done = state.open.front();
+  done.exchange.ended = std::max(done.exchange.ended, state.now);
+  if (!done.response_begun) return;  // an interim one
+  done.response_done = true;
+  done.may_upgrade = false;
+  if (!state.response.parser.upgraded()) return;
+  done.exchange.upgraded = true;
+  done.request_done = true;
+  state.request.close();
+  state.response.close();
+}
+
+void Pairing::store(Body& body, Bytes data) const {
+  body.size += data.size();
+  if (!limits.capture_bodies || body.truncated) return;
+  const auto kept = data.first(std::min(data.size(), limits.body_bytes - body.data.size()));
+  body.data.insert(body.data.end(), kept.begin(), kept.end());
+  body.truncated = kept.size() < data.size();
+}
+
+struct H1ExchangeBuilder::State : Pairing {
+  using Pairing::Pairing;
+};
+
+H1ExchangeBuilder::H1ExchangeBuilder(ExchangeLimits limits, OnExchange on_exchange)
+    : state_(std::make_unique<State>(limits, std::move(on_exchange))) {}
+H1ExchangeBuilder::~H1ExchangeBuilder() = default;
+
+void H1ExchangeBuilder::feed(Side side, Bytes data, Time when) {
+  state_->feed(state_->stream(side), data, when);
+  state_->run_held();
+}
+
+void H1ExchangeBuilder::gap(Side side, std::uint64_t length, Time when) {
+  auto& s = state_->stream(side);
+  if (!s.held.empty() || state_->blocked(s)) {
+    state_->hold(s, {Held::Kind::gap, when, {}, length});
+  } else {
+    state_->gap(s, length, when);
+  }
+  state_->run_held();
+}
+
+void H1ExchangeBuilder::end(Side side, Time when) {
+  auto& s = state_->stream(side);
+  if (!s.held.empty()) {
+    state_->hold(s, {Held::Kind::end, when, {}});
+  } else {
+    state_->end(s, when);
+  }
+  state_->run_held();
+}
+
+void H1ExchangeBuilder::finish(Time when) { state_->finish(when); }
+
+Protocol H1ExchangeBuilder::protocol() const { return state_->protocol; }
+
+std::uint64_t H1ExchangeBuilder::unparsed_bytes(Side side) const { return state_->stream(side).unparsed; }
+
+bool H1ExchangeBuilder::idle() const {
+  const auto quiet = [](const Stream& s) { return s.between_messages() && s.held.empty() && s.carry.empty(); };
+  return state_->open.empty() && quiet(state_->request) && quiet(state_->response);
+}
+
+}  // namespace weir::http

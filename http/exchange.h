@@ -1,0 +1,94 @@
+// An exchange: one request with its final response, as records are made of it, and the builder that makes
+// exchanges of the two byte streams of an HTTP/1 connection. Sans-IO; knows no process, socket or clock: times
+// come with the bytes.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "http/h1_parser.h"
+#include "http/message.h"
+
+namespace weir::http {
+
+using Time = std::chrono::sys_time<std::chrono::nanoseconds>;
+
+struct Body {
+  std::uint64_t size = 0;       // content bytes on the wire, transfer coding removed, content coding kept
+  std::vector<std::byte> data;  // captured, if configured, up to the limit
+  bool truncated = false;       // `data` is not all of it: over the limit, or a gap
+};
+
+struct Exchange {
+  std::uint64_t number = 0;     // counts the exchanges of a connection from 0: HTTP/1's stream id
+  RequestHead request;
+  Body request_body;
+  Fields request_trailers;
+  std::optional<ResponseHead> response;  // the final one; empty when none came
+  Body response_body;
+  Fields response_trailers;
+  std::vector<ResponseHead> interim_responses;  // 1xx but 101
+  Time began{};                 // the request's first byte
+  Time ended{};                 // the last byte of whichever side ended last
+  std::uint64_t gap_bytes = 0;  // bytes of it known to be missing
+  bool upgraded = false;        // 101, or CONNECT answered 2xx
+  std::string protocol_error;   // "": none; otherwise what the parser refused
+  // Why it is not whole: "" whole, "gap", "joined_midstream", "closed_early".
+  std::string incomplete;
+};
+
+enum class Side : std::uint8_t { request, response };
+
+struct ExchangeLimits {
+  H1Limits h1;
+  bool capture_bodies = false;
+  std::size_t body_bytes = 8 * 1024 * 1024;
+  std::size_t pending = 1000;             // requests without an answer; beyond it the connection is given up
+  std::size_t early_response = 64 * 1024; // response bytes that arrived before their request, held back
+};
+
+// What the bytes turned out to be.
+enum class Protocol : std::uint8_t { undecided, http1, other };
+
+// Feeds both streams of one connection through the strict parser and pairs requests with responses: keep-alive,
+// pipelining, chunked, HEAD, 1xx/204/304, upgrade, bodies until close. The two sides may arrive in any
+// interleaving, also a response's bytes before its request's.
+class H1ExchangeBuilder {
+ public:
+  using OnExchange = std::function<void(Exchange)>;
+
+  H1ExchangeBuilder(ExchangeLimits limits, OnExchange on_exchange);
+  ~H1ExchangeBuilder();
+
+  void feed(Side side, std::span<const std::byte> data, Time when);
+  // `length` bytes of that side are missing here. Inside content of known length they are skipped and counted;
+  // otherwise the exchange is given out as incomplete ("gap") and that side looks for the start of its next
+  // message. From then on a response is paired only with a request that was waiting when it began; on a
+  // connection that pipelines, where this proves nothing, pairing ends. A connection joined in its middle is
+  // told by a gap on both sides, of length 0 if need be, before any bytes.
+  void gap(Side side, std::uint64_t length, Time when);
+  // That side sends no more: completes a body that runs until close. Needed before finish() for such a body to
+  // count as whole.
+  void end(Side side, Time when);
+  // Gives out what is open, as closed_early, and drops the rest.
+  void finish(Time when);
+
+  Protocol protocol() const;
+  // Bytes that belong to no exchange: not HTTP, after an upgrade, after an error.
+  std::uint64_t unparsed_bytes(Side side) const;
+  // Nothing open, nothing pending.
+  bool idle() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace weir::http

@@ -1,0 +1,125 @@
+// Lines and fields: our checks in front, llhttp behind them. Must never hand llhttp a line that ends in anything
+// but CRLF, is folded, or has a name that isn't a token.
+#include "http/h1_lines.h"
+
+#include <algorithm>
+#include <array>
+
+namespace weir::http {
+namespace {
+
+// llhttp knows a fixed list of methods and wants a start line first. Start lines are read by us (any token is a
+// method), so fields are given to it under this one.
+constexpr std::string_view kNeutralStartLine = "HTTP/1.1 200 OK\r\n";
+
+constexpr std::array<bool, 256> token_characters() {
+  std::array<bool, 256> table{};
+  for (char c = '0'; c <= '9'; ++c) table[static_cast<unsigned char>(c)] = true;
+  for (char c = 'a'; c <= 'z'; ++c) table[static_cast<unsigned char>(c)] = true;
+  for (char c = 'A'; c <= 'Z'; ++c) table[static_cast<unsigned char>(c)] = true;
+  for (const char c : std::string_view("!#$%&'*+-.^_`|~")) table[static_cast<unsigned char>(c)] = true;
+  return table;
+}
+constexpr auto kToken = token_characters();
+
+ParseError malformed(std::string what) { return {ParseError::Kind::malformed, std::move(what), 0}; }
+
+std::optional<ParseError> check_field_line(std::string_view line) {
+  if (line.front() == ' ' || line.front() == '\t') return malformed("obs-fold in field section");
+  const auto colon = line.find(':');
+  if (colon == std::string_view::npos) return malformed("field line without a colon");
+  if (!is_token(line.substr(0, colon))) return malformed("field name is not a token");
+  return std::nullopt;
+}
+
+Fields& fields_of(llhttp_t* parser) { return *static_cast<Fields*>(parser->data); }
+
+void trim(std::string& value) {
+  value.erase(value.find_last_not_of(" \t") + 1);
+  value.erase(0, value.find_first_not_of(" \t"));
+}
+
+}  // namespace
+
+bool is_token(std::string_view text) {
+  return !text.empty() &&
+         std::ranges::all_of(text, [](char c) { return kToken[static_cast<unsigned char>(c)]; });
+}
+
+std::expected<std::size_t, ParseError> LineReader::feed(std::span<const std::byte> data, std::size_t limit,
+                                                        std::string_view what) {
+  const auto text = std::string_view(reinterpret_cast<const char*>(data.data()), data.size());
+  std::size_t used = 0;
+  for (const char character : text) {
+    const auto c = static_cast<unsigned char>(character);
+    const auto refuse = [&](std::string_view why, ParseError::Kind kind = ParseError::Kind::malformed) {
+      return std::unexpected(ParseError{kind, std::string(why).append(what), used});
+    };
+    if (text_.size() + used == limit) return refuse("limit exceeded by ", ParseError::Kind::too_large);
+    if (cr_ && c != '\n') return refuse("bare CR in ");
+    if (!cr_ && c == '\n') return refuse("bare LF in ");
+    if ((c < 0x20 && c != '\t' && c != '\r' && c != '\n') || c == 0x7f) return refuse("control character in ");
+    ++used;
+    cr_ = c == '\r';
+    if (c == '\n') {
+      complete_ = true;
+      break;
+    }
+  }
+  text_.append(text.substr(0, used));
+  return used;
+}
+
+void LineReader::clear() {
+  text_.clear();
+  cr_ = false;
+  complete_ = false;
+}
+
+FieldSection::FieldSection() { begin(); }
+
+const llhttp_settings_t& FieldSection::callbacks() {
+  static const llhttp_settings_t settings = [] {
+    llhttp_settings_t s;
+    llhttp_settings_init(&s);
+    s.on_header_field = [](llhttp_t* parser, const char* at, std::size_t length) {
+      // A line comes whole, so a name does too.
+      fields_of(parser).push_back({std::string(at, length), {}});
+      return 0;
+    };
+    s.on_header_value = [](llhttp_t* parser, const char* at, std::size_t length) {
+      fields_of(parser).back().value.append(at, length);
+      return 0;
+    };
+    s.on_headers_complete = [](llhttp_t*) -> int { return HPE_PAUSED; };
+    return s;
+  }();
+  return settings;
+}
+
+void FieldSection::begin() {
+  llhttp_init(&parser_, HTTP_RESPONSE, &callbacks());
+  parser_.data = &fields_;
+  llhttp_execute(&parser_, kNeutralStartLine.data(), kNeutralStartLine.size());
+  fields_.clear();
+  lines_ = 0;
+}
+
+std::optional<ParseError> FieldSection::add(const LineReader& line, std::size_t max_fields) {
+  const bool last = line.line().empty();
+  if (!last) {
+    if (++lines_ > max_fields) return ParseError{ParseError::Kind::too_large, "too many fields", 0};
+    if (auto error = check_field_line(line.line())) return error;
+  }
+  const auto result = llhttp_execute(&parser_, line.raw().data(), line.raw().size());
+  if (result != (last ? HPE_PAUSED : HPE_OK)) return malformed(llhttp_get_error_reason(&parser_));
+  if (last && fields_.size() != lines_) return malformed("field section read in two ways");
+  return std::nullopt;
+}
+
+Fields FieldSection::take() {
+  for (auto& field : fields_) trim(field.value);
+  return std::move(fields_);
+}
+
+}  // namespace weir::http

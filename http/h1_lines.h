@@ -1,0 +1,61 @@
+// The two readers that every part of an HTTP/1 message but its content goes through: lines that end in CRLF, and
+// sections of fields made of such lines. They refuse what llhttp lets through and RFC 9112 doesn't; nothing
+// reaches llhttp unchecked.
+#pragma once
+
+#include <llhttp.h>
+
+#include <cstddef>
+#include <expected>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "http/h1_parser.h"
+
+namespace weir::http {
+
+bool is_token(std::string_view text);
+
+// Gathers one line at a time. A CR or LF anywhere but in the CRLF at the end is refused, and so is every other
+// control character but the tab.
+class LineReader {
+ public:
+  // Returns how many bytes it took: up to the line's end or the input's. A line of more than `limit` bytes,
+  // CRLF included, is refused; `what` names it.
+  std::expected<std::size_t, ParseError> feed(std::span<const std::byte> data, std::size_t limit,
+                                              std::string_view what);
+  bool complete() const { return complete_; }
+  bool empty() const { return text_.empty(); }
+  // Of a complete line, without and with its CRLF.
+  std::string_view line() const { return std::string_view(text_).substr(0, text_.size() - 2); }
+  std::string_view raw() const { return text_; }
+  void clear();
+
+ private:
+  std::string text_;
+  bool cr_ = false;
+  bool complete_ = false;
+};
+
+// A header or trailer section: given its lines in order, the empty one at its end included.
+class FieldSection {
+ public:
+  FieldSection();
+  FieldSection(const FieldSection&) = delete;
+  FieldSection& operator=(const FieldSection&) = delete;
+
+  void begin();
+  std::optional<ParseError> add(const LineReader& line, std::size_t max_fields);
+  Fields take();
+
+ private:
+  static const llhttp_settings_t& callbacks();
+
+  llhttp_t parser_{};
+  Fields fields_;
+  std::size_t lines_ = 0;
+};
+
+}  // namespace weir::http

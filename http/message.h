@@ -1,0 +1,53 @@
+// The shapes of HTTP messages, as RFC 9110 names them. Names and values are kept byte for byte as they came
+// (case, order, repeats), only surrounding whitespace of values is gone.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace weir::http {
+
+struct Field {
+  std::string name;
+  std::string value;
+};
+
+using Fields = std::vector<Field>;
+
+bool equals_ignoring_case(std::string_view a, std::string_view b);
+// The first field of that name (any case), or nullptr.
+const Field* find_field(const Fields& fields, std::string_view name);
+// True when a field of that name lists the token (comma-separated, any case): Connection, Transfer-Encoding...
+bool lists_token(const Fields& fields, std::string_view name, std::string_view token);
+
+struct Version {
+  std::uint8_t major = 1;
+  std::uint8_t minor = 1;
+};
+
+struct RequestHead {
+  std::string method;
+  std::string target;  // as sent: origin-form, absolute-form, authority-form or "*"
+  Version version;
+  Fields fields;
+};
+
+struct ResponseHead {
+  std::uint16_t status = 0;
+  std::string reason;
+  Version version;
+  Fields fields;
+};
+
+// How a message's body ends (RFC 9112, section 6.3).
+enum class Framing : std::uint8_t { none, content_length, chunked, until_close };
+
+struct BodyFraming {
+  Framing framing = Framing::none;
+  std::uint64_t content_length = 0;
+};
+
+}  // namespace weir::http

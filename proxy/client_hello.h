@@ -1,0 +1,25 @@
+// Reads the server name out of a TLS ClientHello that has only been peeked at, to decide whether the
+// connection is opened. Bounded; hostile input costs nothing but a verdict. It never judges the rest of the hello:
+// that is the TLS library's.
+#pragma once
+
+#include <cstddef>
+#include <expected>
+#include <span>
+#include <string>
+
+namespace weir::proxy {
+
+// Bytes of the connection's beginning that are looked at, at most.
+inline constexpr std::size_t kMaxClientHello = 64 * 1024;
+
+enum class HelloError { incomplete, not_tls, malformed };
+
+struct ClientHello {
+  std::string server_name;  // in lower case; "" when the client sent none, or one that is no host name
+};
+
+// `data` is all that the client has sent so far. RFC 8446, 4.1.2 and 5.1; RFC 6066, 3.
+std::expected<ClientHello, HelloError> parse_client_hello(std::span<const std::byte> data);
+
+}  // namespace weir::proxy

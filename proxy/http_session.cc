@@ -1,0 +1,362 @@
+// Serving requests. Bodies stream: each read is parsed, forwarded and published before the next, so memory is
+// bounded by the buffers and a slow side slows the other. Request and response are pumped side by side only
+// while a request's body is still coming.
+#include "proxy/http_session.h"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <utility>
+
+#include "proxy/destination.h"
+#include "proxy/forwarding.h"
+#include "proxy/relay.h"
+
+namespace weir::proxy {
+namespace {
+
+constexpr std::size_t kInputBuffer = 16 * 1024;
+constexpr std::size_t kOutputBuffer = 32 * 1024;
+constexpr std::chrono::milliseconds kLinger{1'000};
+constexpr std::size_t kLingerBytes = 1024 * 1024;
+
+std::vector<std::byte> to_bytes(std::string_view text) {
+  const auto bytes = std::as_bytes(std::span(text));
+  return {bytes.begin(), bytes.end()};
+}
+
+int status_of(const http::ParseError& error) {
+  switch (error.kind) {
+    case http::ParseError::Kind::too_large: return 431;
+    case http::ParseError::Kind::unsupported: return 501;
+    case http::ParseError::Kind::malformed: break;
+  }
+  return 400;
+}
+
+}  // namespace
+
+HttpSession::HttpSession(Shard& shard, Stream& client, Upstream& upstream, ConnectionEvents& events,
+                         std::optional<TlsDestination> tls)
+    : shard_(shard),
+      limits_(shard.shared.config.limits),
+      client_(client),
+      upstream_(upstream),
+      events_(events),
+      tls_(std::move(tls)),
+      request_done_(shard.context, asio::steady_timer::time_point::max()),
+      routed_(tls_.has_value()) {
+  request_parser_.stop_between_messages(true);
+}
+
+Task<std::optional<http::RequestHead>> HttpSession::run() {
+  while (!shard_.stopping) {
+    if (!co_await read_head()) break;
+    auto head = request_.peek_head();
+    if (!tls_ && head.method == "CONNECT") {
+      head_bytes_.clear();
+      co_return head;
+    }
+    if (!co_await serve_request()) break;
+  }
+  co_return std::nullopt;
+}
+
+Task<bool> HttpSession::read_head() {
+  client_.set_idle_timeout(limits_.idle_timeout);
+  routed_ = tls_.has_value();
+  bool begun = false;
+  for (;;) {
+    if (begin_ < end_ && !feed_request()) {
+      count(shard_.shared.counters.malformed_requests);
+      publish_refused("malformed request");
+      publish_head();
+      co_await answer(status_of(*error_), "malformed request: " + error_->what);
+      co_return false;
+    }
+    if (request_.has_head()) co_return true;
+    if (!begun && !request_parser_.idle()) {
+      begun = true;
+      client_.set_deadline(limits_.head_timeout);
+    }
+    between_requests_ = !begun;
+    const Io status = co_await read_client();
+    between_requests_ = false;
+    if (status == Io::ok) continue;
+    publish_head();
+    co_return false;
+  }
+}
+
+Task<bool> HttpSession::serve_request() {
+  count(shard_.shared.counters.requests);
+  auto head = request_.take_head();
+  method_ = head.method;
+  client_keeps_alive_ = wants_keep_alive(head, !tls_);
+  const auto refusal = co_await route(head);
+  publish_head();
+  if (refusal) {
+    co_await answer(refusal->status, refusal->text);
+    co_return false;
+  }
+  client_.set_idle_timeout(limits_.idle_timeout);
+  request_.append(http::serialize(head));
+  const bool may_repeat = !request_.has_body() && is_idempotent(method_);
+  const Outcome outcome = co_await exchange(method_, may_repeat);
+  co_return co_await conclude(outcome);
+}
+
+Task<std::optional<HttpSession::Refusal>> HttpSession::route(http::RequestHead& head) {
+  if (!tls_) co_return co_await route_absolute(head);
+  if (tls_->failure) co_return Refusal{502, tls_->failure->what};
+  if (auto refusal = ask_policy(tls_->destination, head)) co_return refusal;
+  if (upstream_.connected()) co_return std::nullopt;
+  co_return co_await connect_upstream();
+}
+
+Task<std::optional<HttpSession::Refusal>> HttpSession::route_absolute(http::RequestHead& head) {
+  const auto target = parse_absolute_target(head.target, head.method);
+  if (!target) {
+    publish_refused("not a proxy request");
+    co_return Refusal{400, "not a proxy request: " + target.error()};
+  }
+  head = to_origin_request(std::move(head), *target);
+  if (auto refusal = ask_policy(target->destination, head)) co_return refusal;
+
+  const Destination& current = upstream_.destination();
+  const bool same = current.name == target->destination.name && current.port == target->destination.port;
+  if (same && upstream_.connected()) co_return std::nullopt;
+  const auto failure = co_await upstream_.resolve(target->destination);
+  if (failure) co_return upstream_refusal(*failure);
+  if (upstream_.is_refused()) {
+    publish_refused("refused destination");
+    co_return Refusal{403, "this proxy does not connect to " + target->authority};
+  }
+  co_return co_await connect_upstream();
+}
+
+std::optional<HttpSession::Refusal> HttpSession::ask_policy(const Destination& destination,
+                                                            const http::RequestHead& head) {
+  const RequestSummary summary{head.method, head.target};
+  const Verdict verdict = shard_.shared.decider.decide(events_.client(), destination, &summary);
+  if (verdict.allowed) return std::nullopt;
+  DecisionMade refused;
+  refused.decision = Decision::refused;
+  refused.rule = verdict.rule;
+  refused.server_name = destination.name;
+  refused.server_port = destination.port;
+  events_.decided(std::move(refused));
+  return Refusal{403, "refused by policy: " + verdict.rule};
+}
+
+Task<std::optional<HttpSession::Refusal>> HttpSession::connect_upstream() {
+  upstream_used_ = false;
+  response_parser_.reset();
+  auto failure = co_await upstream_.connect();
+  if (!failure && tls_) failure = co_await upstream_.start_tls(tls_->name);
+  if (failure) co_return upstream_refusal(*failure);
+  upstream_.stream().set_idle_timeout(std::chrono::milliseconds(0));
+  events_.decided(upstream_.describe(Decision::bumped));
+  co_return std::nullopt;
+}
+
+HttpSession::Refusal HttpSession::upstream_refusal(const UpstreamFailure& failure) {
+  count(shard_.shared.counters.upstream_failed);
+  auto decision = upstream_.describe(Decision::upstream_failed);
+  decision.error_type = failure.type;
+  events_.decided(std::move(decision));
+  upstream_.close();
+  return {502, failure.what};
+}
+
+void HttpSession::publish_refused(const std::string& rule) {
+  if (tls_) return;  // the connection is bumped, and stays so
+  DecisionMade refused;
+  refused.decision = Decision::refused;
+  refused.rule = rule;
+  events_.decided(std::move(refused));
+}
+
+// The head, and what is already here of the body, go out in one write.
+Task<HttpSession::Outcome> HttpSession::exchange(std::string method, bool may_repeat) {
+  if (!feed_request()) co_return Outcome::client_gone;
+  const auto request = request_.take_output();
+  if (upstream_used_ && !may_repeat && upstream_.stream().peer_closed()) {
+    if (co_await connect_upstream()) co_return Outcome::unanswered;
+  }
+  for (;;) {
+    const bool reused = std::exchange(upstream_used_, true);
+    response_.expect_next();
+    response_parser_.expect_response_to(method);
+    const Outcome outcome = co_await attempt(request);
+    if (outcome != Outcome::unanswered || !reused || !may_repeat) co_return outcome;
+    if (co_await connect_upstream()) co_return outcome;
+  }
+}
+
+Task<HttpSession::Outcome> HttpSession::attempt(std::span<const std::byte> request) {
+  using namespace asio::experimental::awaitable_operators;
+  upstream_.stream().set_idle_timeout(limits_.idle_timeout);
+  // An upstream that closed early may have answered all the same: the answer is read whatever became of this.
+  co_await upstream_.stream().write(request);
+  if (request_.complete()) co_return co_await pump_response();
+  const auto first = co_await (pump_request() || pump_response());
+  co_return std::get<1>(first);
+}
+
+// Ends only by being cancelled when the response is over.
+Task<void> HttpSession::pump_request() {
+  bool upstream_reads = true;
+  while (!request_.complete()) {
+    const Io status = co_await read_client();
+    if (status != Io::ok || !feed_request()) {
+      upstream_.expire();
+      break;
+    }
+    const auto piece = request_.take_output();
+    if (upstream_reads) upstream_reads = co_await upstream_.stream().write(piece) == Io::ok;
+  }
+  request_done_.cancel();
+  asio::steady_timer never(shard_.context, asio::steady_timer::time_point::max());
+  co_await never.async_wait(asio::as_tuple(asio::use_awaitable));
+}
+
+Task<HttpSession::Outcome> HttpSession::pump_response() {
+  output_.resize(kOutputBuffer);
+  for (;;) {
+    const ReadResult got = co_await upstream_.stream().read(output_);
+    if (got.status != Io::ok) co_return co_await end_of_response(got.status);
+    output_end_ = got.size;
+    const Outcome outcome = co_await take_response(std::span<const std::byte>(output_).first(got.size));
+    if (outcome != Outcome::unanswered) co_return outcome;
+  }
+}
+
+// `unanswered`: not over yet.
+Task<HttpSession::Outcome> HttpSession::take_response(std::span<const std::byte> data) {
+  const auto taken = response_parser_.feed(data, response_);
+  const bool delivered = co_await deliver() == Io::ok;
+  if (!delivered) co_return Outcome::client_gone;
+  if (response_.upgraded()) {
+    output_left_ = *taken;
+    co_return Outcome::upgraded;
+  }
+  if (response_.finished()) {
+    const bool keep = taken && *taken == data.size() && response_.keep_alive() && client_keeps_alive_;
+    // A response may overtake its request; the next one waits for the end of both.
+    if (keep && !request_.complete()) co_await request_done_.async_wait(asio::as_tuple(asio::use_awaitable));
+    co_return keep && request_.complete() ? Outcome::keep : Outcome::close;
+  }
+  if (taken) co_return Outcome::unanswered;
+  co_return response_.answered() ? Outcome::broken : Outcome::malformed_answer;
+}
+
+Task<HttpSession::Outcome> HttpSession::end_of_response(Io status) {
+  if (error_ || client_status_ != Io::ok) co_return Outcome::client_gone;
+  if (!response_.answered()) co_return Outcome::unanswered;
+  if (status != Io::end || !response_parser_.finish(response_) || !response_.finished()) co_return Outcome::broken;
+  co_return co_await deliver() == Io::ok ? Outcome::close : Outcome::client_gone;
+}
+
+Task<Io> HttpSession::deliver() {
+  auto output = response_.take_output();
+  if (output.empty()) co_return Io::ok;
+  const Io status = co_await client_.write(output);
+  if (status == Io::ok) events_.bytes(Direction::received, std::move(output));
+  co_return status;
+}
+
+// What became of the exchange, in the client's terms; true when another request may follow.
+Task<bool> HttpSession::conclude(Outcome outcome) {
+  if (outcome == Outcome::keep) {
+    upstream_.stream().set_idle_timeout(std::chrono::milliseconds(0));
+    co_return true;
+  }
+  if (outcome == Outcome::upgraded) co_await switch_protocols();
+  if (error_) {
+    count(shard_.shared.counters.malformed_requests);
+    if (!response_.answered()) co_await answer(status_of(*error_), "malformed request: " + error_->what);
+  } else if (outcome == Outcome::unanswered) {
+    co_await answer(502, "upstream " + upstream_.destination().name + " closed the connection without an answer");
+  } else if (outcome == Outcome::malformed_answer) {
+    co_await answer(502, "upstream " + upstream_.destination().name + " sent a malformed response");
+  } else if (outcome == Outcome::broken) {
+    client_.abort();
+  }
+  upstream_.close();
+  co_return false;
+}
+
+Task<void> HttpSession::switch_protocols() {
+  const auto on_relayed = [this](Direction direction, std::span<const std::byte> data) {
+    events_.bytes(direction, data);
+  };
+  const auto early = unread();
+  const auto late = std::span<const std::byte>(output_).subspan(output_left_, output_end_ - output_left_);
+  if (!early.empty() && co_await upstream_.stream().write(early) != Io::ok) co_return;
+  on_relayed(Direction::sent, early);
+  if (!late.empty() && co_await client_.write(late) != Io::ok) co_return;
+  on_relayed(Direction::received, late);
+  co_await relay(client_, upstream_.stream(), limits_.idle_timeout, on_relayed);
+}
+
+Task<void> HttpSession::answer(int status, std::string text) {
+  auto bytes = to_bytes(own_response(status, text, method_ == "HEAD"));
+  client_.set_deadline(limits_.head_timeout);
+  if (co_await client_.write(bytes) != Io::ok) co_return;
+  events_.bytes(Direction::received, std::move(bytes));
+  client_.shutdown_write();
+  // A close with unread bytes would reset the connection and could take the answer with it.
+  client_.set_deadline(kLinger);
+  input_.resize(kInputBuffer);
+  for (std::size_t drained = 0; drained < kLingerBytes;) {
+    const ReadResult got = co_await client_.read(input_);
+    if (got.status != Io::ok) co_return;
+    drained += got.size;
+  }
+}
+
+bool HttpSession::feed_request() {
+  const auto taken = request_parser_.feed(unread(), request_);
+  if (taken) {
+    consume(*taken);
+    return true;
+  }
+  error_ = taken.error();
+  consume(end_ - begin_);
+  return false;
+}
+
+void HttpSession::consume(std::size_t size) {
+  const auto taken = unread().first(size);
+  if (routed_) {
+    events_.bytes(Direction::sent, taken);
+  } else {
+    head_bytes_.insert(head_bytes_.end(), taken.begin(), taken.end());
+  }
+  begin_ += size;
+  if (begin_ == end_) begin_ = end_ = 0;
+}
+
+Task<Io> HttpSession::read_client() {
+  input_.resize(kInputBuffer);
+  if (end_ == input_.size()) {
+    std::copy(input_.begin() + static_cast<std::ptrdiff_t>(begin_), input_.end(), input_.begin());
+    end_ -= std::exchange(begin_, 0);
+  }
+  const ReadResult got = co_await client_.read(std::span(input_).subspan(end_));
+  if (got.status == Io::ok) {
+    anything_received_ = true;
+    end_ += got.size;
+  } else {
+    client_status_ = got.status;
+  }
+  co_return got.status;
+}
+
+void HttpSession::publish_head() {
+  routed_ = true;
+  if (!head_bytes_.empty()) events_.bytes(Direction::sent, std::exchange(head_bytes_, {}));
+}
+
+}  // namespace weir::proxy

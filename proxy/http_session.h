@@ -1,0 +1,107 @@
+// HTTP/1.1 on one client connection, in the clear on the proxy's port or inside an opened TLS connection:
+// request by request through the strict parser, policy, upstream and back. It forwards nothing that the parser
+// refused, and publishes what the client sent and received.
+#pragma once
+
+#include <boost/asio/steady_timer.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "http/h1_parser.h"
+#include "proxy/connection_events.h"
+#include "proxy/message_sink.h"
+#include "proxy/shard.h"
+#include "proxy/upstream.h"
+
+namespace weir::proxy {
+
+// The destination of an opened TLS connection, or why it can't be had: then each request is answered 502.
+struct TlsDestination {
+  Destination destination;
+  std::string name;  // what the upstream's certificate is verified for
+  std::optional<UpstreamFailure> failure;
+};
+
+class HttpSession {
+ public:
+  // Without `tls`, requests are absolute-form, each with a destination of its own.
+  HttpSession(Shard& shard, Stream& client, Upstream& upstream, ConnectionEvents& events,
+              std::optional<TlsDestination> tls);
+
+  // Serves requests until the connection is to end. A CONNECT on the proxy's port is given back instead, its
+  // bytes unpublished, what follows it in unread().
+  Task<std::optional<http::RequestHead>> run();
+
+  std::span<const std::byte> unread() const { return std::span(input_).subspan(begin_, end_ - begin_); }
+  bool between_requests() const { return between_requests_; }
+  bool anything_received() const { return anything_received_; }
+  Io last_client_status() const { return client_status_; }
+
+  // Answers with a text of our own, publishes it and lets the client read it before the connection closes.
+  Task<void> answer(int status, std::string text);
+
+ private:
+  struct Refusal {
+    int status;
+    std::string text;
+  };
+  enum class Outcome { keep, close, unanswered, malformed_answer, broken, client_gone, upgraded };
+
+  Task<bool> read_head();
+  Task<bool> serve_request();
+  Task<std::optional<Refusal>> route(http::RequestHead& head);
+  Task<std::optional<Refusal>> route_absolute(http::RequestHead& head);
+  std::optional<Refusal> ask_policy(const Destination& destination, const http::RequestHead& head);
+  Task<std::optional<Refusal>> connect_upstream();
+  Refusal upstream_refusal(const UpstreamFailure& failure);
+  void publish_refused(const std::string& rule);
+
+  Task<Outcome> exchange(std::string method, bool may_repeat);
+  Task<Outcome> attempt(std::span<const std::byte> request);
+  Task<void> pump_request();
+  Task<Outcome> pump_response();
+  Task<Outcome> take_response(std::span<const std::byte> data);
+  Task<Outcome> end_of_response(Io status);
+  Task<Io> deliver();
+  Task<bool> conclude(Outcome outcome);
+  Task<void> switch_protocols();
+
+  // Feeds the parser what has been read; false when the client's bytes are malformed (error_ says how).
+  bool feed_request();
+  void consume(std::size_t count);
+  Task<Io> read_client();
+  void publish_head();
+
+  Shard& shard_;
+  const Limits& limits_;
+  Stream& client_;
+  Upstream& upstream_;
+  ConnectionEvents& events_;
+  std::optional<TlsDestination> tls_;
+
+  http::H1Parser request_parser_{http::H1Parser::Kind::request};
+  http::H1Parser response_parser_{http::H1Parser::Kind::response};
+  RequestSink request_;
+  ResponseSink response_;
+  std::optional<http::ParseError> error_;
+
+  std::vector<std::byte> input_;  // from the client; [begin_, end_) is not parsed yet
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
+  std::vector<std::byte> head_bytes_;  // parsed, published once the decision is
+  std::vector<std::byte> output_;      // from upstream
+  std::size_t output_left_ = 0;        // of output_, after a 101: what follows it
+  std::size_t output_end_ = 0;
+
+  asio::steady_timer request_done_;
+  std::string method_;
+  bool routed_ = false;  // head_bytes_ need no longer be held back
+  bool upstream_used_ = false;
+  bool client_keeps_alive_ = false;
+  bool between_requests_ = false;
+  bool anything_received_ = false;
+  Io client_status_ = Io::ok;
+};
+
+}  // namespace weir::proxy

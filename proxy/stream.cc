@@ -1,0 +1,324 @@
+// Socket and TLS I/O for one side. OpenSSL reads and writes the socket through a BIO of ours, which serves what
+// was put back first and never raises SIGPIPE. A coroutine waits for the kernel only after the call itself
+// would have blocked.
+#include "proxy/stream.h"
+
+#include <openssl/err.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace weir::proxy {
+
+// OpenSSL's view of a Stream's socket.
+struct SocketBio {
+  static int finish(BIO* bio, long result, std::size_t* moved) {
+    BIO_clear_retry_flags(bio);
+    if (result < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_read(bio);
+    *moved = result > 0 ? static_cast<std::size_t>(result) : 0;
+    return result > 0 ? 1 : 0;
+  }
+  static int read(BIO* bio, char* data, std::size_t size, std::size_t* moved) {
+    return finish(bio, static_cast<Stream*>(BIO_get_data(bio))->receive(data, size), moved);
+  }
+  static int write(BIO* bio, const char* data, std::size_t size, std::size_t* moved) {
+    const int done = finish(bio, static_cast<Stream*>(BIO_get_data(bio))->send(data, size), moved);
+    if (BIO_should_retry(bio)) {
+      BIO_clear_retry_flags(bio);
+      BIO_set_retry_write(bio);
+    }
+    return done;
+  }
+  static long control(BIO* bio, int command, long, void*) {
+    if (command == BIO_CTRL_EOF) return static_cast<Stream*>(BIO_get_data(bio))->saw_end() ? 1 : 0;
+    return command == BIO_CTRL_FLUSH ? 1 : 0;
+  }
+  static BIO* make(Stream* stream) {
+    static BIO_METHOD* const method = [] {
+      BIO_METHOD* made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weir socket");
+      BIO_meth_set_read_ex(made, read);
+      BIO_meth_set_write_ex(made, write);
+      BIO_meth_set_ctrl(made, control);
+      return made;
+    }();
+    BIO* bio = BIO_new(method);
+    BIO_set_data(bio, stream);
+    BIO_set_init(bio, 1);
+    return bio;
+  }
+};
+
+namespace {
+
+// Reads and writes that never block would keep a thread's other connections waiting.
+constexpr unsigned kGreedyStreak = 64;
+// OpenSSL's reasons for received alerts are this number and the alert (ssl.h, SSL_AD_REASON_OFFSET).
+constexpr int kAlertReasons = SSL_AD_REASON_OFFSET;
+
+constexpr auto use_result = asio::as_tuple(asio::use_awaitable);
+
+}  // namespace
+
+Endpoint to_endpoint(const tcp::endpoint& endpoint) {
+  const auto address = endpoint.address();
+  if (address.is_v4()) return {IpAddress::v4(address.to_v4().to_bytes().data()), endpoint.port()};
+  return {IpAddress::v6(address.to_v6().to_bytes().data()), endpoint.port()};
+}
+
+tcp::endpoint to_asio(const Endpoint& endpoint) {
+  if (endpoint.address.family == IpAddress::Family::v4) {
+    asio::ip::address_v4::bytes_type bytes;
+    std::copy_n(endpoint.address.bytes.begin(), bytes.size(), bytes.begin());
+    return {asio::ip::address_v4(bytes), endpoint.port};
+  }
+  return {asio::ip::address_v6(endpoint.address.bytes), endpoint.port};
+}
+
+Stream::Stream(tcp::socket socket) : socket_(std::move(socket)) {
+  boost::system::error_code ignored;
+  if (!socket_.is_open()) return;
+  socket_.native_non_blocking(true, ignored);
+  socket_.set_option(tcp::no_delay(true), ignored);
+}
+
+Stream::~Stream() { close(); }
+
+Task<Io> Stream::connect(Endpoint peer) {
+  const auto endpoint = to_asio(peer);
+  boost::system::error_code failure;
+  socket_.open(endpoint.protocol(), failure);
+  if (!failure) {
+    auto [error] = co_await socket_.async_connect(endpoint, use_result);
+    failure = error;
+  }
+  last_errno_ = failure.value();
+  if (expired_) co_return Io::timed_out;
+  if (failure) co_return Io::failed;
+  socket_.native_non_blocking(true, failure);
+  socket_.set_option(tcp::no_delay(true), failure);
+  co_return Io::ok;
+}
+
+Task<Io> Stream::handshake(Ssl ssl, bool as_server) {
+  ssl_ = std::move(ssl);
+  BIO* bio = SocketBio::make(this);
+  SSL_set_bio(ssl_.get(), bio, bio);
+  as_server ? SSL_set_accept_state(ssl_.get()) : SSL_set_connect_state(ssl_.get());
+  for (;;) {
+    ERR_clear_error();
+    const int result = SSL_do_handshake(ssl_.get());
+    if (result == 1) co_return Io::ok;
+    const auto attempt = tls_failure(result, Io::end);
+    if (attempt.want == Want::nothing) co_return attempt.status;
+    const Io waited = co_await wait(attempt.want);
+    if (waited != Io::ok) co_return waited;
+  }
+}
+
+Task<ReadResult> Stream::read(std::span<std::byte> buffer) {
+  for (;;) {
+    const auto attempt = try_read(buffer);
+    if (attempt.want == Want::nothing) {
+      if (attempt.status == Io::ok) {
+        moved();
+        co_await yield_if_greedy();
+      }
+      co_return ReadResult{attempt.status, attempt.size};
+    }
+    const Io waited = co_await wait(attempt.want);
+    if (waited != Io::ok) co_return ReadResult{waited, 0};
+  }
+}
+
+Task<Io> Stream::write(std::span<const std::byte> data) {
+  while (!data.empty()) {
+    const auto attempt = try_write(data);
+    if (attempt.want != Want::nothing) {
+      const Io waited = co_await wait(attempt.want);
+      if (waited != Io::ok) co_return waited;
+      continue;
+    }
+    if (attempt.status != Io::ok) co_return attempt.status;
+    data = data.subspan(attempt.size);
+    moved();
+    co_await yield_if_greedy();
+  }
+  co_return Io::ok;
+}
+
+Task<Io> Stream::wait_readable() {
+  if (prefix_taken_ < prefix_.size() || (ssl_ && SSL_has_pending(ssl_.get()) == 1)) co_return Io::ok;
+  co_return co_await wait(Want::readable);
+}
+
+Stream::Attempt Stream::try_read(std::span<std::byte> buffer) {
+  if (!ssl_) {
+    const long count = receive(buffer.data(), buffer.size());
+    if (count > 0) return {Want::nothing, Io::ok, static_cast<std::size_t>(count)};
+    if (count == 0) return {Want::nothing, Io::end, 0};
+    if (errno == EAGAIN || errno == EINTR) return {Want::readable, Io::ok, 0};
+    last_errno_ = errno;
+    return {Want::nothing, Io::failed, 0};
+  }
+  std::size_t total = 0;
+  for (;;) {
+    ERR_clear_error();
+    std::size_t got = 0;
+    const int result = SSL_read_ex(ssl_.get(), buffer.data() + total, buffer.size() - total, &got);
+    total += got;
+    // What is already here goes along; an error after it shows at the next read.
+    if (result != 1) return total > 0 ? Attempt{Want::nothing, Io::ok, total} : tls_failure(result, Io::end);
+    if (total == buffer.size() || SSL_has_pending(ssl_.get()) == 0) return {Want::nothing, Io::ok, total};
+  }
+}
+
+Stream::Attempt Stream::try_write(std::span<const std::byte> data) {
+  if (ssl_) {
+    ERR_clear_error();
+    std::size_t sent = 0;
+    const int result = SSL_write_ex(ssl_.get(), data.data(), data.size(), &sent);
+    return result == 1 ? Attempt{Want::nothing, Io::ok, sent} : tls_failure(result, Io::failed);
+  }
+  const long count = send(data.data(), data.size());
+  if (count >= 0) return {Want::nothing, Io::ok, static_cast<std::size_t>(count)};
+  if (errno == EAGAIN || errno == EINTR) return {Want::writable, Io::ok, 0};
+  last_errno_ = errno;
+  return {Want::nothing, Io::failed, 0};
+}
+
+Stream::Attempt Stream::tls_failure(int result, Io orderly_end) {
+  switch (SSL_get_error(ssl_.get(), result)) {
+    case SSL_ERROR_WANT_READ: return {Want::readable, Io::ok, 0};
+    case SSL_ERROR_WANT_WRITE: return {Want::writable, Io::ok, 0};
+    case SSL_ERROR_ZERO_RETURN: return {Want::nothing, orderly_end, 0};
+    default: break;
+  }
+  const auto error = ERR_peek_error();
+  const int reason = ERR_GET_REASON(error);
+  if (error != 0 && reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+    tls_error_ = "connection closed";
+    return {Want::nothing, Io::truncated, 0};
+  }
+  if (error != 0 && reason > kAlertReasons) alert_ = static_cast<std::uint8_t>(reason - kAlertReasons);
+  const char* text = error != 0 ? ERR_reason_error_string(error) : nullptr;
+  tls_error_ = text != nullptr ? text : std::strerror(last_errno_);
+  return {Want::nothing, Io::failed, 0};
+}
+
+Task<Io> Stream::wait(Want want) {
+  streak_ = 0;
+  if (expired_) co_return Io::timed_out;
+  const auto type = want == Want::readable ? tcp::socket::wait_read : tcp::socket::wait_write;
+  auto [error] = co_await socket_.async_wait(type, use_result);
+  if (expired_) co_return Io::timed_out;
+  co_return error ? Io::failed : Io::ok;
+}
+
+Task<void> Stream::yield_if_greedy() {
+  if (++streak_ < kGreedyStreak) co_return;
+  streak_ = 0;
+  co_await asio::post(socket_.get_executor(), asio::use_awaitable);
+}
+
+long Stream::receive(void* data, std::size_t size) {
+  if (prefix_taken_ < prefix_.size()) {
+    const std::size_t count = std::min(size, prefix_.size() - prefix_taken_);
+    std::memcpy(data, prefix_.data() + prefix_taken_, count);
+    prefix_taken_ += count;
+    return static_cast<long>(count);
+  }
+  const long count = ::recv(socket_.native_handle(), data, size, 0);
+  if (count == 0) saw_end_ = true;
+  if (count < 0) last_errno_ = errno;
+  return count;
+}
+
+long Stream::send(const void* data, std::size_t size) {
+  const long count = ::send(socket_.native_handle(), data, size, MSG_NOSIGNAL);
+  if (count < 0) last_errno_ = errno;
+  return count;
+}
+
+void Stream::unread(std::span<const std::byte> data) {
+  prefix_.erase(prefix_.begin(), prefix_.begin() + static_cast<std::ptrdiff_t>(prefix_taken_));
+  prefix_taken_ = 0;
+  prefix_.insert(prefix_.begin(), data.begin(), data.end());
+}
+
+void Stream::shutdown_write() {
+  if (ssl_ && SSL_is_init_finished(ssl_.get()) == 1) {
+    ERR_clear_error();
+    SSL_shutdown(ssl_.get());
+  }
+  boost::system::error_code ignored;
+  socket_.shutdown(tcp::socket::shutdown_send, ignored);
+}
+
+void Stream::close() {
+  boost::system::error_code ignored;
+  socket_.close(ignored);
+}
+
+void Stream::abort() {
+  boost::system::error_code ignored;
+  socket_.set_option(tcp::socket::linger(true, 0), ignored);
+  socket_.close(ignored);
+}
+
+void Stream::set_deadline(std::chrono::milliseconds from_now) {
+  idle_ = std::chrono::milliseconds(0);
+  deadline_ = Clock::now() + from_now;
+}
+
+void Stream::set_idle_timeout(std::chrono::milliseconds idle) {
+  idle_ = idle;
+  deadline_ = idle.count() > 0 ? Clock::now() + idle : Clock::time_point::max();
+}
+
+// The clock is read by the tick, not for each piece: a deadline may come one tick late.
+void Stream::moved() {
+  if (idle_.count() > 0) deadline_ = Clock::time_point::max();
+}
+
+void Stream::check_deadline(Clock::time_point now) {
+  if (deadline_ == Clock::time_point::max() && idle_.count() > 0) deadline_ = now + idle_;
+  if (now >= deadline_) expire();
+}
+
+void Stream::expire() {
+  expired_ = true;
+  boost::system::error_code ignored;
+  socket_.cancel(ignored);
+}
+
+bool Stream::readable_now() {
+  if (prefix_taken_ < prefix_.size()) return true;
+  pollfd entry{socket_.native_handle(), POLLIN, 0};
+  return ::poll(&entry, 1, 0) != 0;
+}
+
+bool Stream::peer_closed() {
+  pollfd entry{socket_.native_handle(), POLLRDHUP, 0};
+  return ::poll(&entry, 1, 0) != 0;
+}
+
+std::optional<Endpoint> Stream::local() const {
+  boost::system::error_code error;
+  const auto endpoint = socket_.local_endpoint(error);
+  return error ? std::nullopt : std::optional(to_endpoint(endpoint));
+}
+
+std::optional<Endpoint> Stream::peer() const {
+  boost::system::error_code error;
+  const auto endpoint = socket_.remote_endpoint(error);
+  return error ? std::nullopt : std::optional(to_endpoint(endpoint));
+}
+
+}  // namespace weir::proxy

@@ -1,0 +1,116 @@
+// One side of a proxied connection: a non-blocking TCP socket, in the clear or under TLS, read and written by
+// coroutines of one thread. One reader and one writer at a time. It knows nothing of HTTP and keeps no bytes but
+// those put back with unread().
+#pragma once
+
+#include <openssl/ssl.h>
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "attribution/identity.h"
+#include "proxy/tls.h"
+
+namespace weir::proxy {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+
+template <typename T>
+using Task = asio::awaitable<T>;
+
+enum class Io {
+  ok,
+  end,        // orderly: FIN in the clear, close_notify under TLS
+  truncated,  // FIN under TLS without close_notify
+  timed_out,
+  failed,
+};
+
+struct ReadResult {
+  Io status = Io::ok;
+  std::size_t size = 0;
+};
+
+class Stream {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  explicit Stream(tcp::socket socket);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  Task<Io> connect(Endpoint peer);  // `last_errno` says why it failed
+  // Becomes TLS; on failure `alert` and `tls_error` say why.
+  Task<Io> handshake(Ssl ssl, bool as_server);
+
+  Task<ReadResult> read(std::span<std::byte> buffer);  // at least one byte when ok
+  Task<Io> write(std::span<const std::byte> data);     // all of it
+  Task<Io> wait_readable();
+  bool readable_now();  // bytes, or the end
+  void shutdown_write();  // close_notify, FIN
+  void unread(std::span<const std::byte> data);
+  void close();
+  void abort();  // as close(), but the peer sees a reset: what it got is not whole
+
+  // From now until the next call: fails with timed_out at `at`, or when nothing moved for `idle` (0: no limit).
+  void set_deadline(std::chrono::milliseconds from_now);
+  void set_idle_timeout(std::chrono::milliseconds idle);
+  void check_deadline(Clock::time_point now);
+  // Makes everything that waits, now or later, give timed_out.
+  void expire();
+
+  bool is_open() const { return socket_.is_open(); }
+  bool peer_closed();  // the peer has sent FIN or is gone; looks at the kernel, consumes nothing
+  SSL* ssl() const { return ssl_.get(); }
+  int last_errno() const { return last_errno_; }
+  std::optional<std::uint8_t> alert() const { return alert_; }  // received from the peer
+  const std::string& tls_error() const { return tls_error_; }
+  bool saw_end() const { return saw_end_; }
+  std::optional<Endpoint> local() const;
+  std::optional<Endpoint> peer() const;
+
+ private:
+  friend struct SocketBio;
+  enum class Want { nothing, readable, writable };
+  struct Attempt {
+    Want want = Want::nothing;
+    Io status = Io::ok;
+    std::size_t size = 0;
+  };
+
+  Attempt try_read(std::span<std::byte> buffer);
+  Attempt try_write(std::span<const std::byte> data);
+  Attempt tls_failure(int result, Io orderly_end);
+  Task<Io> wait(Want want);
+  Task<void> yield_if_greedy();
+  void moved();
+  // Socket calls; -1 and errno as the kernel gives them.
+  long receive(void* data, std::size_t size);
+  long send(const void* data, std::size_t size);
+
+  tcp::socket socket_;
+  std::vector<std::byte> prefix_;  // read before and put back
+  std::size_t prefix_taken_ = 0;
+  Clock::time_point deadline_ = Clock::time_point::max();
+  std::chrono::milliseconds idle_{0};
+  int last_errno_ = 0;
+  unsigned streak_ = 0;
+  bool expired_ = false;
+  bool saw_end_ = false;
+  std::optional<std::uint8_t> alert_;
+  std::string tls_error_;
+  Ssl ssl_;  // refers to this stream
+};
+
+Endpoint to_endpoint(const tcp::endpoint& endpoint);
+tcp::endpoint to_asio(const Endpoint& endpoint);
+
+}  // namespace weir::proxy

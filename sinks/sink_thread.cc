@@ -1,0 +1,163 @@
+// The queue between those who make records and a sink's own thread. It must never make submit() wait for the
+// sink, and each record submitted ends up in exactly one of `written` and `dropped`.
+#include <csignal>
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "sinks/sink.h"
+
+namespace weir::sinks {
+namespace {
+
+// One write to the sink: large enough for a transaction to pay, small enough to bound memory and time.
+constexpr std::size_t kBatchRecords = 8'192;
+constexpr std::size_t kBatchBytes = std::size_t{16} << 20;
+
+std::size_t size_of(const FieldValue& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return text->size();
+  std::size_t bytes = 0;
+  if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
+    for (const auto& text : *texts) bytes += sizeof(text) + text.size();
+  }
+  return bytes;
+}
+
+std::size_t size_of(const Record& record) {
+  std::size_t bytes = sizeof(Record);
+  for (const auto& [key, value] : record.fields) {
+    bytes += sizeof(key) + sizeof(value) + key.size() + size_of(value);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::string to_string(const Error& error) {
+  return error.remedy.empty() ? error.what : error.what + ": " + error.remedy;
+}
+
+struct SinkThread::State {
+  struct Entry {
+    RecordPtr record;
+    std::size_t bytes;
+  };
+
+  State(std::unique_ptr<Sink> to, QueueLimits queue_limits, OnFailure failure)
+      : sink(std::move(to)), limits(queue_limits), on_failure(std::move(failure)) {
+    counters.name = sink->name();
+  }
+
+  bool in_a_hurry() const {
+    return stopping || drains > 0 || queue.size() >= kBatchRecords || bytes >= kBatchBytes;
+  }
+
+  // Waits until there is a batch; an empty one means the end.
+  std::vector<RecordPtr> next_batch() {
+    std::unique_lock lock(mutex);
+    work.wait(lock, [this] { return stopping || !queue.empty(); });
+    work.wait_for(lock, sink->batch_delay(), [this] { return in_a_hurry(); });
+    std::vector<RecordPtr> batch;
+    std::size_t batch_bytes = 0;
+    while (!queue.empty() && batch.size() < kBatchRecords && batch_bytes < kBatchBytes) {
+      batch_bytes += queue.front().bytes;
+      batch.push_back(std::move(queue.front().record));
+      queue.pop_front();
+    }
+    bytes -= batch_bytes;
+    return batch;
+  }
+
+  void account(std::size_t records, const std::expected<void, Error>& result) {
+    const bool begins_to_fail = !result && counters.last_error.empty();
+    {
+      const std::lock_guard lock(mutex);
+      (result ? counters.written : counters.dropped) += records;
+      counters.last_error = result ? "" : to_string(result.error());
+      finished += records;
+    }
+    done.notify_all();
+    if (begins_to_fail && on_failure) on_failure(counters.name, result.error());
+  }
+
+  void run() {
+    for (auto batch = next_batch(); !batch.empty(); batch = next_batch()) {
+      account(batch.size(), sink->write(batch));
+    }
+  }
+
+  const std::unique_ptr<Sink> sink;
+  const QueueLimits limits;
+  const OnFailure on_failure;
+  mutable std::mutex mutex;
+  std::condition_variable work;
+  std::condition_variable done;
+  std::deque<Entry> queue;
+  std::size_t bytes = 0;       // of what is queued
+  std::uint64_t accepted = 0;  // ever queued
+  std::uint64_t finished = 0;  // of those, written or dropped
+  int drains = 0;              // callers waiting in drain()
+  bool stopping = false;
+  SinkCounters counters;
+  std::thread thread;
+};
+
+SinkThread::SinkThread(std::unique_ptr<Sink> sink, QueueLimits limits, OnFailure on_failure)
+    : state_(std::make_unique<State>(std::move(sink), limits, std::move(on_failure))) {
+  // Signals belong to the main thread; and a closed pipe must come back as EPIPE, not as SIGPIPE.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  state_->thread = std::thread([state = state_.get()] { state->run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+SinkThread::~SinkThread() {
+  stop();
+}
+
+void SinkThread::submit(RecordPtr record) {
+  const std::size_t bytes = size_of(*record);
+  auto& state = *state_;
+  const std::lock_guard lock(state.mutex);
+  if (state.stopping || state.queue.size() >= state.limits.records ||
+      state.bytes + bytes > state.limits.bytes) {
+    ++state.counters.dropped;
+    return;
+  }
+  const bool hurried = state.in_a_hurry();
+  state.queue.push_back({std::move(record), bytes});
+  state.bytes += bytes;
+  ++state.accepted;
+  if (state.queue.size() == 1 || hurried != state.in_a_hurry()) state.work.notify_one();
+}
+
+void SinkThread::drain() {
+  auto& state = *state_;
+  std::unique_lock lock(state.mutex);
+  const auto target = state.accepted;
+  ++state.drains;
+  state.work.notify_one();
+  state.done.wait(lock, [&] { return state.finished >= target; });
+  --state.drains;
+}
+
+void SinkThread::stop() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->stopping = true;
+  }
+  state_->work.notify_one();
+  if (state_->thread.joinable()) state_->thread.join();
+}
+
+SinkCounters SinkThread::counters() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->counters;
+}
+
+}  // namespace weir::sinks

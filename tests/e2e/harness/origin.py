@@ -1,0 +1,132 @@
+"""A real nginx as TLS origin, private to one test: own prefix, own ports, own access log.
+
+GET /files/ANY/N      N random bytes, one of FILE_SIZES
+PUT /uploads/ANY/...  keeps the body as a file
+GET anything else answers with `small_body(path)`
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+
+from harness.processes import end, spawn, wait_until
+
+FILE_SIZES = (1, 8191, 8192, 8193, 16384, 32769, 1_000_000, 5_000_000)
+
+_SERVER = """
+  server {{
+    listen 127.0.0.1:{port} ssl;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    location / {{ default_type text/plain; return 200 "this is $uri\\n"; }}
+    location ~ ^/files/[^/]+/(?<size>[0-9]+)$ {{ alias {directory}/files/$size; }}
+    location /uploads/ {{ root {directory}; dav_methods PUT; create_full_put_path on; }}
+  }}
+"""
+
+_CONFIGURATION = """
+daemon off;
+user root root;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  log_format exchanges escape=json
+    '{{"path":"$uri","method":"$request_method","status":$status,"client_port":$remote_port,'
+    '"port":$server_port,"connection":$connection}}';
+  access_log {directory}/access.log exchanges;
+  client_body_temp_path {directory}/temporary;
+  proxy_temp_path {directory}/temporary;
+  fastcgi_temp_path {directory}/temporary;
+  uwsgi_temp_path {directory}/temporary;
+  scgi_temp_path {directory}/temporary;
+  client_max_body_size 0;
+  keepalive_requests 1000000;
+{servers}
+}}
+"""
+
+
+def small_body(path):
+    return f"this is {path}\n".encode()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _accepts(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Origin:
+    """`certificates` gives each server's name its certificate, `ports` its port; `port` is the first's."""
+
+    def __init__(self, directory, certificates):
+        self.directory = directory
+        for name in ("files", "uploads", "temporary"):
+            (directory / name).mkdir(parents=True)
+        self.hashes = {size: self._make_file(size) for size in FILE_SIZES}
+        self._start(certificates)
+        self.port = next(iter(self.ports.values()))
+
+    def _make_file(self, size):
+        content = os.urandom(size)
+        self.file(size).write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+    def file(self, size):
+        return self.directory / "files" / str(size)
+
+    def _start(self, certificates):
+        # A port that the kernel gave may be taken before nginx binds it: then nginx exits, and we ask again.
+        for _ in range(5):
+            self.ports = {name: free_port() for name in certificates}
+            self._write_configuration(certificates)
+            self._process = spawn(
+                [shutil.which("nginx", path="/usr/sbin:/usr/bin") or "nginx", "-p", self.directory]
+                + ["-e", self.directory / "error.log", "-c", self.directory / "nginx.conf"]
+            )
+            wait_until(self._has_ended_or_listens, 20, "nginx does not listen")
+            if self._process.poll() is None:
+                return
+        raise AssertionError("nginx does not start: " + (self.directory / "error.log").read_text())
+
+    def _has_ended_or_listens(self):
+        return self._process.poll() is not None or all(map(_accepts, self.ports.values()))
+
+    def _write_configuration(self, certificates):
+        servers = "".join(
+            _SERVER.format(
+                port=self.ports[name], certificate=files.certificate, key=files.key, directory=self.directory
+            )
+            for name, files in certificates.items()
+        )
+        configuration = _CONFIGURATION.format(directory=self.directory, servers=servers)
+        (self.directory / "nginx.conf").write_text(configuration)
+
+    def path_of(self, url):
+        return url.partition(f":{self.port}")[2]
+
+    def pids(self):
+        """nginx's processes: the master and its worker."""
+        master = self._process.pid
+        children = open(f"/proc/{master}/task/{master}/children").read().split()
+        return {master, *map(int, children)}
+
+    def requests(self):
+        """What nginx has answered so far, oldest first."""
+        text = (self.directory / "access.log").read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def uploaded_hash(self, path):
+        return hashlib.sha256((self.directory / path.lstrip("/")).read_bytes()).hexdigest()
+
+    def stop(self):
+        end(self._process)

@@ -1,0 +1,225 @@
+"""The command line as a person meets it: help, wrong use, filters, the child of `weir exec`."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import unittest
+
+from harness import clients
+from harness.agent import WEIR
+from harness.case import EndToEndTest
+from harness.processes import check, end, run, spawn, wait_until
+
+SUBCOMMANDS = ("agent", "exec", "env", "ca", "status", "tail", "ls", "coverage", "doctor", "replay")
+WRONG_USES = (
+    [],
+    ["no-such-command"],
+    ["agent", "--no-such-option"],
+    ["agent", "--proxy-listen", "nonsense"],
+    ["agent", "surplus"],
+    ["exec"],
+    ["env", "--format", "no-such-format"],
+    ["ca", "no-such-command"],
+    ["status", "--wait", "soon"],
+    ["ls", "--pid", "none"],
+    ["ls", "--status", "many"],
+    ["ls", "--since", "whenever"],
+    ["replay"],
+)
+FORMATS = ("sh", "fish", "dotenv", "json", "systemd", "docker")
+
+
+class UsageTest(EndToEndTest):
+    def test_help_has_an_example(self):
+        for words in ([], *([name] for name in SUBCOMMANDS)):
+            with self.subTest(words):
+                shown = check([WEIR, *words, "--help"])
+                self.assertRegex(shown.stdout, r"(?i)example")
+                self.assertIn(" ".join(["weir", *words]), shown.stdout)
+                self.assertEqual(shown.stderr, "")
+
+    def test_help_names_each_subcommand(self):
+        shown = check([WEIR, "--help"]).stdout
+        for name in SUBCOMMANDS:
+            self.assertRegex(shown, rf"(?m)^\s+{name}\s")
+
+    def test_wrong_use(self):
+        for words in WRONG_USES:
+            with self.subTest(words):
+                ended = run([WEIR, *words], timeout=10)
+                self.assertEqual(ended.status, 2, ended.stderr)
+                self.assertEqual(ended.stdout, "")
+                self.assertNotEqual(ended.stderr.strip(), "")
+
+    def test_no_agent(self):
+        for words in (["status"], ["tail"], ["env"]):
+            with self.subTest(words):
+                ended = run([WEIR, *words, "--state-dir", self.directory / "nothing-here"], timeout=10)
+                self.assertEqual(ended.status, 1)
+                self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
+
+    def test_configuration_error_names_the_line(self):
+        file = self.directory / "wrong.yaml"
+        file.write_text("bodies: true\nproxy:\n  no_such_key: 1\n")
+        ended = run([WEIR, "agent", "--state-dir", self.directory / "unused", "--config", file], timeout=10)
+        self.assertIn(ended.status, (1, 2))
+        self.assertIn(f"{file}:3", ended.stderr)
+        self.assertIn("no_such_key", ended.stderr)
+
+    def test_openssl_is_linked_statically(self):
+        libraries = check(["ldd", WEIR]).stdout
+        self.assertIn("libc.so", libraries)
+        self.assertNotRegex(libraries, r"libssl|libcrypto")
+
+    def test_doctor(self):
+        report = json.loads(check([WEIR, "doctor", "--json"]).stdout)
+        programs = report["programs"]
+        self.assertGreater(len(programs), 5)
+        for program in programs:
+            self.assertTrue(program["name"])
+            self.assertIsInstance(program["loads"], bool)
+            if not program["loads"]:
+                self.assertTrue(program["instead"], program)
+
+
+class StoreTest(EndToEndTest):
+    """One agent and three exchanges that the filters must tell apart."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.agent = cls.start_class_agent()
+        urls = {
+            "curl": f"https://origin.test:{cls.origin.port}/curl",
+            "missing": f"https://localhost:{cls.origin.port}/files/any/404",
+            "tls_client": f"https://127.0.0.1:{cls.origin.port}/tls-client",
+        }
+        direct = clients.direct(cls.origin.port)
+        cls.curl_pid = check(clients.curl_command(urls["curl"], *direct, ca=cls.ca)).pid
+        check(clients.curl_command(urls["missing"], ca=cls.ca))
+        check(clients.tls_client_command(cls.origin.port, "GET:/tls-client", ca=cls.ca))
+        cls.records = cls.agent.wait_for_exchanges(cls.origin.port, 3)
+        cls.urls = urls
+
+    def listed(self, *filters):
+        command = [WEIR, "ls", "--json", "--state-dir", self.agent.state_dir, *filters]
+        records = clients.json_lines(check(command).stdout)
+        return {record.get("url.full") for record in records} & set(self.urls.values())
+
+    def wait_for_listed(self, filters, *names):
+        expected = {self.urls[name] for name in names}
+        listed = functools.partial(self.listed, *filters)
+        wait_until(lambda: listed() == expected, 10, lambda: f"{filters} gives {listed()}, not {expected}")
+
+    def test_no_filter(self):
+        self.wait_for_listed([], "curl", "missing", "tls_client")
+
+    def test_filters(self):
+        self.wait_for_listed([], "curl", "missing", "tls_client")
+        first, *_, last = sorted(record["timestamp"] for record in self.records)
+        self.wait_for_listed(["--process", "tls_client"], "tls_client")
+        self.wait_for_listed(["--pid", str(self.curl_pid)], "curl")
+        self.wait_for_listed(["--host", "origin.test"], "curl")
+        self.wait_for_listed(["--status", "404"], "missing")
+        self.wait_for_listed(["--status", "2xx"], "curl", "tls_client")
+        self.wait_for_listed(["--since", first], "curl", "missing", "tls_client")
+        self.assertEqual(len(self.listed("--since", last)), 1)
+        self.wait_for_listed(["--process", "curl", "--status", "404"], "missing")
+        self.wait_for_listed(["--process", "no-such-process"])
+
+    def test_listing_for_people(self):
+        shown = check([WEIR, "ls", "--state-dir", self.agent.state_dir, "--process", "tls_client"]).stdout
+        self.assertIn("/tls-client", shown)
+        self.assertNotIn("/curl", shown)
+
+    def test_coverage(self):
+        coverage = json.loads(check([WEIR, "coverage", "--json", "--state-dir", self.agent.state_dir]).stdout)
+        self.assertIn("tls_client", json.dumps(coverage))
+
+    def test_tail(self):
+        command = [WEIR, "tail", "--json", "--state-dir", self.agent.state_dir, "--process", "tls_client"]
+        output = self.directory / "tail"
+        with open(output, "w") as file:
+            tail = spawn(command, stdin=subprocess.DEVNULL, stdout=file)
+        self.addCleanup(end, tail)
+
+        def seen():
+            check(clients.tls_client_command(self.origin.port, "GET:/tailed", ca=self.ca))
+            return "/tailed" in output.read_text()
+
+        wait_until(seen, 20, "tail shows nothing")
+        complete = output.read_text().rpartition("\n")[0]
+        for record in clients.json_lines(complete):
+            self.assertEqual(record["process.executable.name"], "tls_client")
+
+    def test_status(self):
+        status = self.agent.status()
+        self.assertIs(status["ready"], True)
+        self.assertEqual(status["pid"], self.agent.process.pid)
+        for listener in ("proxy", "api"):
+            self.assertRegex(status[listener]["address"], r"^127\.0\.0\.1:[1-9]\d*$")
+
+
+class ChildTest(EndToEndTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.agent = cls.start_class_agent()
+
+    def test_environment_formats(self):
+        address = self.agent.proxy_address()
+        for name in FORMATS:
+            with self.subTest(name):
+                printed = check([WEIR, "env", "--state-dir", self.agent.state_dir, "--format", name]).stdout
+                self.assertIn("HTTPS_PROXY", printed)
+                self.assertIn("JAVA_TOOL_OPTIONS", printed)
+                self.assertIn(address, printed)
+
+    def test_sourced_environment_is_that_of_exec(self):
+        state = str(self.agent.state_dir)
+        executed = self.variables(check(self.agent.exec_command("env", "-0")).stdout)
+        script = f'eval "$({WEIR} env --state-dir {state})"; exec env -0'
+        sourced = self.variables(check(["sh", "-c", script]).stdout)
+        given = json.loads(check([WEIR, "env", "--state-dir", state, "--format", "json"]).stdout)
+        self.assertGreater(len(given), 20)
+        for name, value in given.items():
+            self.assertEqual(executed.get(name), value, name)
+            self.assertEqual(sourced.get(name), value, name)
+
+    @staticmethod
+    def variables(text):
+        return dict(line.split("=", 1) for line in text.split("\0") if "=" in line)
+
+    def test_exit_status(self):
+        self.assertEqual(run(self.agent.exec_command("sh", "-c", "exit 7")).status, 7)
+        self.assertEqual(run(self.agent.exec_command("true")).status, 0)
+
+    def test_killed_child(self):
+        command = " ".join(map(str, self.agent.exec_command("sh", "-c", "'kill -TERM $$'")))
+        self.assertEqual(run(["sh", "-c", f"{command}; exit $?"]).status, 128 + signal.SIGTERM)
+
+    def test_command_not_found(self):
+        ended = run(self.agent.exec_command("no-such-program"))
+        self.assertEqual(ended.status, 127)
+        self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
+
+    def test_arguments_and_input_pass(self):
+        script = 'cat; printf "%s|" "$@"'
+        command = self.agent.exec_command("sh", "-c", script, "name", "two words", "", "--json")
+        self.assertEqual(run(command, typed="typed|").stdout, "typed|two words||--json|")
+
+    def test_sigterm_reaches_the_child(self):
+        script = "trap 'echo got it; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+        child = spawn(self.agent.exec_command("sh", "-c", script), stdout=subprocess.PIPE, text=True)
+        self.addCleanup(end, child)
+        self.addCleanup(child.stdout.close)
+        self.assertEqual(child.stdout.readline(), "ready\n")
+        os.kill(child.pid, signal.SIGTERM)
+        self.assertEqual(child.stdout.readline(), "got it\n")
+        self.assertEqual(child.wait(20), 9)
+
+
+if __name__ == "__main__":
+    unittest.main()
