@@ -4,8 +4,8 @@
 //
 //   GET /v1/status                                  what `weir status --json` prints
 //   GET /v1/coverage                                what `weir coverage --json` prints
-//   GET /v1/records?process=&pid=&host=&status=&since=&kind=&limit=   JSON lines, from the store, oldest first
-//   GET /v1/tail?process=&...                       JSON lines without end: records as they are written
+//   GET /v1/records?process=&pid=&host=&status=&since=&kind=&limit=   JSON lines, from the store, oldest
+//   first GET /v1/tail?process=&...                       JSON lines without end: records as they are written
 //
 // `since` is RFC 3339, `kind` may repeat, `connections=opaque` leaves out connections whose content was read.
 // A tail begins with an empty line: from there on nothing is missed but what {"weir.tail.dropped":N} counts.
@@ -42,7 +42,7 @@ struct ApiConfig {
   std::optional<Endpoint> tcp;        // port 0: the kernel chooses
   std::string token;                  // for TCP
   std::size_t connections = 64;       // at once, for each of the two listeners
-  std::size_t tail_queue = 4'096;     // records waiting for one slow reader; beyond it they are dropped and said
+  std::size_t tail_queue = 4'096;  // records waiting for one slow reader; beyond it they are dropped and said
 };
 
 class ApiServer {
@@ -57,8 +57,8 @@ class ApiServer {
   virtual void stop() = 0;
 };
 
-// The client's half, for the subcommands: one GET over the unix socket; `on_line` gets each line of the body as
-// it arrives and returns false to stop. The error tells "no agent is running" apart by `not_running`.
+// The client's half, for the subcommands: one GET over the unix socket; `on_line` gets each line of the body
+// as it arrives and returns false to stop. The error tells "no agent is running" apart by `not_running`.
 struct ApiClientError {
   bool not_running = false;
   std::string what;

@@ -98,7 +98,8 @@ std::string text_of(const std::array<char, N>& text) {
 // What the worker may inherit of the environment: nothing that could hold a secret of root's.
 std::vector<std::string> worker_environment() {
   std::vector<std::string> kept;
-  for (const char* name : {"PATH", "TZ", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"}) {
+  for (const char* name :
+       {"PATH", "TZ", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"}) {
     if (const char* value = ::getenv(name)) kept.push_back(std::string(name) + "=" + value);
   }
   return kept;
@@ -256,7 +257,8 @@ class Broker {
     if (worker_ < 0) return std::unexpected(errno_error("fork"));
     if (worker_ == 0) become_worker(executable_.get(), theirs.get(), user_, environment);
     if (kernel_) {
-      const std::uint32_t own[] = {static_cast<std::uint32_t>(::getpid()), static_cast<std::uint32_t>(worker_)};
+      const std::uint32_t own[] = {static_cast<std::uint32_t>(::getpid()),
+                                   static_cast<std::uint32_t>(worker_)};
       kernel_->set_own_processes(own);
     }
     return {};
@@ -426,6 +428,8 @@ class Broker {
 
 }  // namespace
 
-int run_broker(const Config& config) { return Broker(config).run(); }
+int run_broker(const Config& config) {
+  return Broker(config).run();
+}
 
 }  // namespace weir::agent

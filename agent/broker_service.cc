@@ -129,7 +129,8 @@ void BrokerService::attach(const AttachRequest& request, Reply& reply) {
   std::vector<bpf::ProbeSite> sites;
   for (std::uint32_t i = 0; i < request.site_count; ++i) {
     const WireProbeSite& site = request.sites[i];
-    if (site.offset >= file->second.size) return say(reply, Status::refused, "offset past the end of the file");
+    if (site.offset >= file->second.size)
+      return say(reply, Status::refused, "offset past the end of the file");
     sites.push_back({site.program, site.offset, site.cookie});
   }
   auto target = kernel_->attach(file->second.descriptor.get(), sites);
@@ -147,8 +148,8 @@ void BrokerService::detach(std::uint32_t target, Reply& reply) {
 
 void BrokerService::open_iterator(Operation operation, Result& result) {
   if (kernel_ == nullptr) return say(result.reply, Status::refused, "no native tap");
-  auto opened =
-      operation == Operation::task_iterator ? kernel_->open_task_iterator() : kernel_->open_mapping_iterator();
+  auto opened = operation == Operation::task_iterator ? kernel_->open_task_iterator()
+                                                      : kernel_->open_mapping_iterator();
   if (!opened) return say(result.reply, Status::failed, opened.error().what);
   result.opened = Descriptor(*opened);
 }

@@ -1,5 +1,5 @@
-// Answers the worker's requests: the whole of what an attacker who owns the worker can make root do. Every field
-// is checked here; limits bound what it can hold open. Single-threaded.
+// Answers the worker's requests: the whole of what an attacker who owns the worker can make root do. Every
+// field is checked here; limits bound what it can hold open. Single-threaded.
 #pragma once
 
 #include <cstdint>

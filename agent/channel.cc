@@ -9,11 +9,14 @@
 namespace weir::agent {
 namespace {
 
-Error errno_error(const char* doing) { return {std::string(doing) + ": " + std::strerror(errno), ""}; }
+Error errno_error(const char* doing) {
+  return {std::string(doing) + ": " + std::strerror(errno), ""};
+}
 
 std::vector<Descriptor> take_descriptors(msghdr& header) {
   std::vector<Descriptor> taken;
-  for (cmsghdr* control = CMSG_FIRSTHDR(&header); control != nullptr; control = CMSG_NXTHDR(&header, control)) {
+  for (cmsghdr* control = CMSG_FIRSTHDR(&header); control != nullptr;
+       control = CMSG_NXTHDR(&header, control)) {
     if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS) continue;
     const std::size_t count = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (std::size_t i = 0; i < count; ++i) {
@@ -68,7 +71,8 @@ std::expected<Packet, Error> receive_packet(int socket, std::span<std::byte> buf
     return std::unexpected(errno_error("receiving from the other process"));
   }
   Packet packet{static_cast<std::size_t>(size), take_descriptors(header)};
-  if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) return std::unexpected(Error{"oversized message", ""});
+  if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
+    return std::unexpected(Error{"oversized message", ""});
   return packet;
 }
 

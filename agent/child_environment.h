@@ -1,4 +1,5 @@
-// The environment of a command that goes through the proxy: environment.h's table applied to a state directory.
+// The environment of a command that goes through the proxy: environment.h's table applied to a state
+// directory.
 #pragma once
 
 #include <expected>

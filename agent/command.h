@@ -1,6 +1,6 @@
-// The subcommands. Each adds itself to the command line and, when the user chose it, sets `action` to what is to
-// be run; main() parses, then runs it and exits with what it returns (0 done, 1 failed, 2 bad usage).
-// Data goes to standard output, everything else to standard error.
+// The subcommands. Each adds itself to the command line and, when the user chose it, sets `action` to what is
+// to be run; main() parses, then runs it and exits with what it returns (0 done, 1 failed, 2 bad usage). Data
+// goes to standard output, everything else to standard error.
 #pragma once
 
 #include <functional>

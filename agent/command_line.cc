@@ -8,7 +8,9 @@ namespace weir::agent {
 
 std::shared_ptr<std::string> add_state_dir_option(CLI::App& command) {
   auto value = std::make_shared<std::string>(default_state_dir().path.string());
-  command.add_option("--state-dir", *value, "where the agent keeps its state")->type_name("DIR")->capture_default_str();
+  command.add_option("--state-dir", *value, "where the agent keeps its state")
+      ->type_name("DIR")
+      ->capture_default_str();
   return value;
 }
 

@@ -1,5 +1,5 @@
-// The configuration file: a table of keys, each with its type and bounds. Must name file and line of each error,
-// and must not half-apply a file.
+// The configuration file: a table of keys, each with its type and bounds. Must name file and line of each
+// error, and must not half-apply a file.
 #include "agent/config.h"
 
 #include <yaml-cpp/yaml.h>
@@ -15,12 +15,12 @@ namespace {
 
 // Where a key's value goes, and which values it may have.
 struct Size {
-  std::uint64_t Config::*member;
+  std::uint64_t Config::* member;
   std::uint64_t least;
   std::uint64_t most;
 };
 struct Count {
-  std::uint32_t Config::*member;
+  std::uint32_t Config::* member;
   std::uint32_t most;
 };
 using Place = std::variant<bool Config::*, std::string Config::*, std::vector<std::string> Config::*,
@@ -97,7 +97,8 @@ class Reader {
     if (!root.IsMap()) return wrong(root, "expected a map of settings");
     for (const auto& item : root) {
       const std::string name = item.first.Scalar();
-      const auto done = is_section(name) ? read_section(name, item.second) : read_key("", item.first, item.second);
+      const auto done =
+          is_section(name) ? read_section(name, item.second) : read_key("", item.first, item.second);
       if (!done) return done;
     }
     return {};
@@ -113,7 +114,8 @@ class Reader {
     return {};
   }
 
-  std::expected<void, Error> read_key(std::string_view section, const YAML::Node& name, const YAML::Node& value) {
+  std::expected<void, Error> read_key(std::string_view section, const YAML::Node& name,
+                                      const YAML::Node& value) {
     const Key* key = find_key(section, name.Scalar());
     const std::string full = section.empty() ? name.Scalar() : std::string(section) + "." + name.Scalar();
     if (key == nullptr) {
@@ -122,20 +124,21 @@ class Reader {
     return std::visit([&](auto place) { return store(place, full, value); }, key->place);
   }
 
-  std::expected<void, Error> store(bool Config::*member, const std::string& key, const YAML::Node& value) {
+  std::expected<void, Error> store(bool Config::* member, const std::string& key, const YAML::Node& value) {
     if (!value.IsScalar() || !YAML::convert<bool>::decode(value, config_.*member)) {
       return wrong(value, key + " is true or false (or on, off)");
     }
     return {};
   }
 
-  std::expected<void, Error> store(std::string Config::*member, const std::string& key, const YAML::Node& value) {
+  std::expected<void, Error> store(std::string Config::* member, const std::string& key,
+                                   const YAML::Node& value) {
     if (!value.IsScalar()) return wrong(value, key + " is a text");
     config_.*member = value.Scalar();
     return {};
   }
 
-  std::expected<void, Error> store(std::vector<std::string> Config::*member, const std::string& key,
+  std::expected<void, Error> store(std::vector<std::string> Config::* member, const std::string& key,
                                    const YAML::Node& value) {
     if (!value.IsSequence()) return wrong(value, key + " is a list");
     std::vector<std::string> items;
@@ -147,7 +150,8 @@ class Reader {
     return {};
   }
 
-  std::expected<void, Error> store(Endpoint Config::*member, const std::string& key, const YAML::Node& value) {
+  std::expected<void, Error> store(Endpoint Config::* member, const std::string& key,
+                                   const YAML::Node& value) {
     if (!value.IsScalar()) return wrong(value, key + " is an address and a port");
     auto endpoint = parse_endpoint(value.Scalar());
     if (!endpoint) return wrong(value, key + ": " + endpoint.error().what);
@@ -238,7 +242,8 @@ std::expected<void, Error> read_config_text(std::string_view text, const std::st
 
 std::expected<void, Error> read_config_file(const std::filesystem::path& file, Config& config) {
   std::ifstream in(file);
-  if (!in) return std::unexpected(Error{file.string() + ": can't be read", "check the path given to --config"});
+  if (!in)
+    return std::unexpected(Error{file.string() + ": can't be read", "check the path given to --config"});
   std::stringstream text;
   text << in.rdbuf();
   return read_config_text(text.str(), file.string(), config);

@@ -1,5 +1,5 @@
-// The agent's configuration: defaults, then the file (YAML), then the command line. One struct, passed on to the
-// worker as text, so that both processes run with the same values.
+// The agent's configuration: defaults, then the file (YAML), then the command line. One struct, passed on to
+// the worker as text, so that both processes run with the same values.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ namespace weir::agent {
 
 struct Config {
   std::string state_dir;
-  std::string jsonl;                     // "": none, "-": standard output
-  std::string record;                    // file for the event stream, "": none
+  std::string jsonl;   // "": none, "-": standard output
+  std::string record;  // file for the event stream, "": none
   Endpoint proxy_listen;
   Endpoint api_listen;
   std::vector<std::string> upstream_ca;  // files
@@ -42,8 +42,8 @@ struct Config {
 
 Config default_config();
 
-// Reads the file over `config`. The error has the file, the line and what is wrong: unknown keys, wrong types and
-// values out of range are errors, and `config` is then unchanged.
+// Reads the file over `config`. The error has the file, the line and what is wrong: unknown keys, wrong types
+// and values out of range are errors, and `config` is then unchanged.
 std::expected<void, Error> read_config_file(const std::filesystem::path& file, Config& config);
 std::expected<void, Error> read_config_text(std::string_view text, const std::string& name, Config& config);
 

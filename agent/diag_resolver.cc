@@ -1,5 +1,5 @@
-// sock_diag and /proc as the fallback of resolve(). Must never guess: a socket whose process can't be seen is an
-// error.
+// sock_diag and /proc as the fallback of resolve(). Must never guess: a socket whose process can't be seen is
+// an error.
 #include "agent/diag_resolver.h"
 
 #include <dirent.h>
@@ -60,8 +60,8 @@ std::expected<FoundSocket, std::string> find_socket(const Tuple& tuple) {
     return std::unexpected("no socket " + tuple.local.to_string());
   }
   const auto* found = reinterpret_cast<const inet_diag_msg*>(NLMSG_DATA(header));
-  const std::uint64_t cookie = (static_cast<std::uint64_t>(found->id.idiag_cookie[1]) << 32) |
-                               found->id.idiag_cookie[0];
+  const std::uint64_t cookie =
+      (static_cast<std::uint64_t>(found->id.idiag_cookie[1]) << 32) | found->id.idiag_cookie[0];
   return FoundSocket{{cookie}, found->idiag_inode};
 }
 
@@ -100,7 +100,8 @@ class DiagResolver : public ClientResolver {
     if (!found) return std::unexpected(found.error());
     const std::lock_guard lock(mutex_);
     const std::uint32_t pid = find_process(found->inode);
-    if (pid == 0) return std::unexpected("no process of this user holds socket " + client_view.local.to_string());
+    if (pid == 0)
+      return std::unexpected("no process of this user holds socket " + client_view.local.to_string());
     auto process = read_process(pid);
     if (!process) return std::unexpected("process " + std::to_string(pid) + " is gone");
     Client client{found->cookie, process->process, 0};
@@ -109,7 +110,8 @@ class DiagResolver : public ClientResolver {
   }
 
  private:
-  // The process that had the last socket likely has this one too; then the newest, as clients are short-lived.
+  // The process that had the last socket likely has this one too; then the newest, as clients are
+  // short-lived.
   std::uint32_t find_process(std::uint32_t inode) {
     if (last_pid_ != 0 && holds_socket(last_pid_, inode)) return last_pid_;
     std::vector<std::uint32_t> pids;

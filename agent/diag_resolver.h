@@ -1,5 +1,6 @@
-// resolve() without the native tap: the client's socket from the kernel's sock_diag, its process from /proc. Finds
-// the caller's own processes only, which is what a proxy without root serves. Thread-safe; a look-up reads /proc.
+// resolve() without the native tap: the client's socket from the kernel's sock_diag, its process from /proc.
+// Finds the caller's own processes only, which is what a proxy without root serves. Thread-safe; a look-up
+// reads /proc.
 #pragma once
 
 #include <memory>

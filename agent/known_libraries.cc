@@ -7,9 +7,16 @@ namespace weir::agent {
 namespace {
 
 constexpr const char* directories[] = {
-    "/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu", "/usr/lib64", "/lib64",
-    "/usr/lib",                  "/lib",                  "/usr/local/lib", "/usr/local/lib64",
-    "/usr/local/ssl/lib64",      "/opt/openssl/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib64",
+    "/lib64",
+    "/usr/lib",
+    "/lib",
+    "/usr/local/lib",
+    "/usr/local/lib64",
+    "/usr/local/ssl/lib64",
+    "/opt/openssl/lib64",
 };
 
 constexpr const char* names[] = {"libssl.so.3"};

@@ -1,5 +1,5 @@
-// Where the host's own TLS libraries lie: the files that are probed before anybody maps them. A fixed table; the
-// worker asks for its entries by number, so it can't name a path.
+// Where the host's own TLS libraries lie: the files that are probed before anybody maps them. A fixed table;
+// the worker asks for its entries by number, so it can't name a path.
 #pragma once
 
 #include <cstdint>

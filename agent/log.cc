@@ -22,9 +22,15 @@ spdlog::logger& logger() {
 
 }  // namespace
 
-void log_error(const std::string& text) { logger().error("{}", text); }
-void log_warning(const std::string& text) { logger().warn("{}", text); }
-void log_info(const std::string& text) { logger().info("{}", text); }
+void log_error(const std::string& text) {
+  logger().error("{}", text);
+}
+void log_warning(const std::string& text) {
+  logger().warn("{}", text);
+}
+void log_info(const std::string& text) {
+  logger().info("{}", text);
+}
 
 int report(const Error& error) {
   std::cerr << "weir: " << to_string(error) << '\n';

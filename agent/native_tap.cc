@@ -1,4 +1,5 @@
-// Two threads: one empties the ring, one looks for libraries and beats the heart. Neither waits for the other.
+// Two threads: one empties the ring, one looks for libraries and beats the heart. Neither waits for the
+// other.
 #include "agent/native_tap.h"
 
 #include <condition_variable>
@@ -63,9 +64,12 @@ struct NativeTap::State {
 };
 
 NativeTap::NativeTap(std::unique_ptr<State> state) : state_(std::move(state)) {}
-NativeTap::~NativeTap() { stop(); }
+NativeTap::~NativeTap() {
+  stop();
+}
 
-std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& broker, Descriptors descriptors,
+std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& broker,
+                                                                  Descriptors descriptors,
                                                                   EventPublisher& publisher) {
   bpf::EventSource::Descriptors handed{descriptors.ring.release(), descriptors.ring_bytes,
                                        descriptors.control.release()};
@@ -85,7 +89,11 @@ void NativeTap::stop() {
   state_->reader = {};
 }
 
-bpf::SourceCounters NativeTap::counters() const { return state_->source->counters(); }
-Targets::Counts NativeTap::targets() const { return state_->targets.counts(); }
+bpf::SourceCounters NativeTap::counters() const {
+  return state_->source->counters();
+}
+Targets::Counts NativeTap::targets() const {
+  return state_->targets.counts();
+}
 
 }  // namespace weir::agent

@@ -63,7 +63,9 @@ std::uint32_t innermost_pid(const std::string& status) {
 
 }  // namespace
 
-std::string read_cgroup(std::uint32_t pid) { return read_file("/proc/" + std::to_string(pid) + "/cgroup"); }
+std::string read_cgroup(std::uint32_t pid) {
+  return read_file("/proc/" + std::to_string(pid) + "/cgroup");
+}
 
 std::optional<ProcessEvent> read_process(std::uint32_t pid) {
   const std::string base = "/proc/" + std::to_string(pid) + "/";

@@ -1,6 +1,7 @@
-// What the worker can ask of the broker, and nothing else: fixed-size messages over a SOCK_SEQPACKET pair, one
-// message a packet. The broker is root and must treat every request as written by an attacker: each field is
-// checked against what it may be, and no field is a path, a command or a format that would have to be parsed.
+// What the worker can ask of the broker, and nothing else: fixed-size messages over a SOCK_SEQPACKET pair,
+// one message a packet. The broker is root and must treat every request as written by an attacker: each field
+// is checked against what it may be, and no field is a path, a command or a format that would have to be
+// parsed.
 //
 // Native byte order and layout: both ends are the same executable.
 #pragma once
@@ -17,17 +18,17 @@ inline constexpr std::uint32_t protocol_magic = 0x77656972;  // "weir"
 inline constexpr int worker_channel_descriptor = 3;
 
 enum class Operation : std::uint32_t {
-  hello = 1,          // -> Welcome, with the descriptors that the worker needs
-  ready,              // listeners are bound, taps are up
-  start_failed,       // the worker can't start: `text` says why and what to do; no reply
-  sign_leaf,          // -> the certificate (DER) in `data`
-  open_known_library, // number -> descriptor; done when there are no more candidates
-  open_mapping,       // pid, range -> descriptor of the mapped file
-  attach,             // file handle, probe sites -> target handle
-  detach,             // target handle
-  forget_file,        // file handle
-  task_iterator,      // -> descriptor
-  mapping_iterator,   // -> descriptor
+  hello = 1,           // -> Welcome, with the descriptors that the worker needs
+  ready,               // listeners are bound, taps are up
+  start_failed,        // the worker can't start: `text` says why and what to do; no reply
+  sign_leaf,           // -> the certificate (DER) in `data`
+  open_known_library,  // number -> descriptor; done when there are no more candidates
+  open_mapping,        // pid, range -> descriptor of the mapped file
+  attach,              // file handle, probe sites -> target handle
+  detach,              // target handle
+  forget_file,         // file handle
+  task_iterator,       // -> descriptor
+  mapping_iterator,    // -> descriptor
 };
 
 struct SignLeafRequest {
@@ -59,7 +60,7 @@ struct AttachRequest {
 struct ReadyRequest {
   std::array<char, 64> proxy_address;  // "127.0.0.1:7443", zero-terminated; empty: off
   std::array<char, 64> api_address;
-  std::array<char, 256> native;        // "ready, 2 libraries"
+  std::array<char, 256> native;  // "ready, 2 libraries"
 };
 
 struct StartFailedRequest {
@@ -84,10 +85,10 @@ static_assert(std::is_trivially_copyable_v<Request>);
 
 enum class Status : std::uint32_t {
   ok,
-  no_more,      // open_known_library: past the last candidate
-  not_there,    // this candidate, or this mapping, does not exist (any more)
-  refused,      // a field is not what it may be, or a limit is reached
-  failed,       // `text` says why
+  no_more,    // open_known_library: past the last candidate
+  not_there,  // this candidate, or this mapping, does not exist (any more)
+  refused,    // a field is not what it may be, or a limit is reached
+  failed,     // `text` says why
 };
 
 struct Reply {
@@ -103,14 +104,14 @@ struct Reply {
 };
 static_assert(std::is_trivially_copyable_v<Reply>);
 
-// The reply to hello carries a Welcome in `data`, and these descriptors in this order: the configuration's text
-// (a memfd), the state directory, the upstream roots as one PEM (a memfd); ring, tuples and control if has_native;
-// the JSONL file if has_jsonl; the recording if has_recording.
+// The reply to hello carries a Welcome in `data`, and these descriptors in this order: the configuration's
+// text (a memfd), the state directory, the upstream roots as one PEM (a memfd); ring, tuples and control if
+// has_native; the JSONL file if has_jsonl; the recording if has_recording.
 struct Welcome {
   std::uint64_t ring_bytes = 0;
   std::uint64_t network_namespace_cookie = 0;
   std::uint32_t broker_pid = 0;
-  std::uint32_t restarts = 0;       // how often the worker was started before
+  std::uint32_t restarts = 0;  // how often the worker was started before
   bool native_wanted = false;  // by the configuration, and possible: root
   bool has_native = false;
   bool has_jsonl = false;

@@ -90,7 +90,7 @@ std::string to_target(std::string_view path, const StoreQuery& query) {
   const auto& filter = query.filter;
   boost::urls::url url;
   url.set_path(path);
-  const auto add = [parameters = url.params()](std::string_view name, const std::string& value) mutable {
+  auto add = [parameters = url.params()](std::string_view name, const std::string& value) mutable {
     if (!value.empty()) parameters.append({name, value});
   };
   add("process", filter.process_name);

@@ -31,8 +31,9 @@ std::expected<Descriptor, Error> take_lock(const StateDir& state) {
     const ssize_t size = ::pread(lock.get(), holder.data(), holder.size(), 0);
     holder.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
     while (!holder.empty() && holder.back() == '\n') holder.pop_back();
-    return std::unexpected(Error{"another agent (pid " + holder + ") runs on state directory " + state.path.string(),
-                                 "stop it, or give this one its own --state-dir"});
+    return std::unexpected(
+        Error{"another agent (pid " + holder + ") runs on state directory " + state.path.string(),
+              "stop it, or give this one its own --state-dir"});
   }
   const std::string pid = std::to_string(::getpid()) + "\n";
   if (::ftruncate(lock.get(), 0) != 0 ||

@@ -19,8 +19,8 @@ struct WorkerUser {
   gid_t gid = 0;
 };
 
-// Under root: the user `weir` if there is one, else an id of the range that is kept for dynamic users (and that
-// no account has). Without root: the caller.
+// Under root: the user `weir` if there is one, else an id of the range that is kept for dynamic users (and
+// that no account has). Without root: the caller.
 std::expected<WorkerUser, Error> choose_worker_user();
 
 struct LockedState {

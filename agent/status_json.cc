@@ -83,7 +83,8 @@ array sinks_json(const std::vector<sinks::SinkCounters>& sinks) {
 
 std::string status_json(const AgentStatus& status) {
   array not_ready;
-  if (status.native_wanted && !status.native_reason.empty()) not_ready.emplace_back("native: " + status.native_reason);
+  if (status.native_wanted && !status.native_reason.empty())
+    not_ready.emplace_back("native: " + status.native_reason);
   if (status.proxy_wanted && status.proxy_address.empty()) not_ready.emplace_back("proxy: not listening");
   object proxy{{"state", status.proxy_address.empty() ? "off" : "ready"}};
   if (!status.proxy_address.empty()) proxy["address"] = status.proxy_address;

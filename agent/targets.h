@@ -1,5 +1,5 @@
-// Finds the files that the native tap probes and has them attached: the host's own TLS libraries before anybody
-// maps them, and those that running processes map. By inode, once a file, whoever maps it.
+// Finds the files that the native tap probes and has them attached: the host's own TLS libraries before
+// anybody maps them, and those that running processes map. By inode, once a file, whoever maps it.
 //
 // One thread calls scan(); counts() is thread-safe.
 #pragma once

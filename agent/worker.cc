@@ -1,5 +1,5 @@
-// The worker's life: greet the broker, build sinks, engine, API, proxy and native tap, run until told to stop,
-// drain in the opposite order.
+// The worker's life: greet the broker, build sinks, engine, API, proxy and native tap, run until told to
+// stop, drain in the opposite order.
 #include "agent/worker.h"
 
 #include <fcntl.h>
@@ -131,7 +131,8 @@ std::expected<Inheritance, Error> greet(BrokerClient& broker) {
   auto answer = broker.call(request);
   if (!answer) return std::unexpected(answer.error());
   Inheritance inheritance;
-  if (answer->reply.data_size != sizeof(Welcome)) return std::unexpected(Error{"the broker's welcome is malformed", ""});
+  if (answer->reply.data_size != sizeof(Welcome))
+    return std::unexpected(Error{"the broker's welcome is malformed", ""});
   std::memcpy(&inheritance.welcome, answer->reply.data.data(), sizeof(Welcome));
   auto next = answer->descriptors.begin();
   const auto take = [&] { return next == answer->descriptors.end() ? Descriptor() : std::move(*next++); };
@@ -263,7 +264,8 @@ class Worker {
   std::expected<void, Error> start_proxy() {
     if (!config_.proxy) return {};
     resolver_ = inheritance_.welcome.has_native
-                    ? bpf::make_kernel_resolver(inheritance_.tuples.get(), inheritance_.welcome.network_namespace_cookie)
+                    ? bpf::make_kernel_resolver(inheritance_.tuples.get(),
+                                                inheritance_.welcome.network_namespace_cookie)
                     : make_diag_resolver(engine_->add_source());
     proxy::Config proxy;
     proxy.listen = config_.proxy_listen;

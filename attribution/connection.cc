@@ -42,7 +42,8 @@ void ConnectionTable::set_deadline(Connection& connection, std::optional<Time> w
   if (connection.deadline == when) return;
   if (connection.deadline) {
     const auto [first, last] = deadlines_.equal_range(*connection.deadline);
-    deadlines_.erase(std::find_if(first, last, [&](const auto& one) { return one.second == connection.cookie; }));
+    deadlines_.erase(
+        std::find_if(first, last, [&](const auto& one) { return one.second == connection.cookie; }));
   }
   connection.deadline = when;
   if (when) deadlines_.emplace(*when, connection.cookie);

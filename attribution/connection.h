@@ -50,9 +50,9 @@ struct Connection {
   Role role = Role::undecided;
   TlsFacts tls;
 
-  DecisionPtr decision;        // the latest
-  DecisionPtr active_decision; // the one that applies to the exchange that is open in the proxy's stream
-  bool superseded = false;     // the proxy's view is the record, native bytes are copies
+  DecisionPtr decision;         // the latest
+  DecisionPtr active_decision;  // the one that applies to the exchange that is open in the proxy's stream
+  bool superseded = false;      // the proxy's view is the record, native bytes are copies
 
   std::map<TlsObjectId, std::unique_ptr<PlaintextStream>> native;
   std::unique_ptr<PlaintextStream> proxy;
@@ -65,7 +65,7 @@ struct Connection {
   std::optional<ConnectionClosed> closed;
   Time closed_since{};
   Time proxy_ended_since{};
-  bool cut_short = false;   // ended by us: evicted, or the engine finishes
+  bool cut_short = false;  // ended by us: evicted, or the engine finishes
   std::uint64_t exchanges = 0;
   bool spoke_http = false;
   std::optional<Time> deadline;     // its entry among the table's deadlines

@@ -12,14 +12,18 @@ namespace {
 constexpr std::size_t kContainerIdLength = 64;
 constexpr std::size_t kUuidLength = 36;
 
-bool is_lower_hex(char c) { return is_digit(c) || (c >= 'a' && c <= 'f'); }
+bool is_lower_hex(char c) {
+  return is_digit(c) || (c >= 'a' && c <= 'f');
+}
 
-// docker-ID.scope, /docker/ID, libpod-ID.scope, cri-containerd-ID.scope, crio-ID.scope, kubepods...:cri-containerd:ID
-// and /kubepods/.../podUID/ID have in common: 64 hex digits that stand alone. conmon is the monitor, not the container.
+// docker-ID.scope, /docker/ID, libpod-ID.scope, cri-containerd-ID.scope, crio-ID.scope,
+// kubepods...:cri-containerd:ID and /kubepods/.../podUID/ID have in common: 64 hex digits that stand alone.
+// conmon is the monitor, not the container.
 std::string container_id_in(std::string_view segment) {
   std::size_t begin = 0;
   while (begin < segment.size()) {
-    const auto first = std::find_if(segment.begin() + static_cast<std::ptrdiff_t>(begin), segment.end(), is_lower_hex);
+    const auto first =
+        std::find_if(segment.begin() + static_cast<std::ptrdiff_t>(begin), segment.end(), is_lower_hex);
     const auto last = std::find_if_not(first, segment.end(), is_lower_hex);
     const auto at = static_cast<std::size_t>(first - segment.begin());
     if (last - first == kContainerIdLength) {
@@ -63,7 +67,8 @@ void read_path(std::string_view path, bool systemd, ContainerFacts& facts) {
     const std::string_view segment = path.substr(0, slash);
     path.remove_prefix(std::min(slash + 1, path.size()));
     if (auto id = container_id_in(segment); !id.empty()) facts.container_id = std::move(id);
-    if (auto uid = kubernetes ? pod_uid_in(segment) : std::string(); !uid.empty()) facts.pod_uid = std::move(uid);
+    if (auto uid = kubernetes ? pod_uid_in(segment) : std::string(); !uid.empty())
+      facts.pod_uid = std::move(uid);
     if (systemd && is_unit(segment)) facts.systemd_unit = segment;
   }
 }

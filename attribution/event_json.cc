@@ -26,7 +26,6 @@ constexpr std::size_t kEnumSize<Decision> = 6;
 template <>
 constexpr std::size_t kEnumSize<Gap::Reason> = 5;
 
-
 class Writer {
  public:
   explicit Writer(json::object& object) : object_(object) {}
@@ -61,7 +60,9 @@ class Writer {
     return array;
   }
   static json::value to_value(const std::vector<std::byte>& value) { return json::value(to_base64(value)); }
-  static json::value to_value(const ProcessKey& value) { return json::array{value.pid, value.start_boottime_ns}; }
+  static json::value to_value(const ProcessKey& value) {
+    return json::array{value.pid, value.start_boottime_ns};
+  }
   static json::value to_value(const TlsObjectId& value) {
     return json::array{value.process.pid, value.process.start_boottime_ns, value.pointer, value.generation};
   }
@@ -158,7 +159,9 @@ class Reader {
     to = std::move(*data);
     return true;
   }
-  static bool read(const json::value& from, ProcessKey& to) { return read_each(from, to.pid, to.start_boottime_ns); }
+  static bool read(const json::value& from, ProcessKey& to) {
+    return read_each(from, to.pid, to.start_boottime_ns);
+  }
   static bool read(const json::value& from, TlsObjectId& to) {
     return read_each(from, to.process.pid, to.process.start_boottime_ns, to.pointer, to.generation);
   }
@@ -324,7 +327,8 @@ std::expected<Event, std::string> from_line(std::string_view line) {
   if (text == nullptr) return std::unexpected("no \"event\"");
   const std::string_view wanted(text->data(), text->size());
   Event event = event_named(wanted);
-  if (kEventNames[event.index()] != wanted) return std::unexpected("unknown event \"" + std::string(wanted) + "\"");
+  if (kEventNames[event.index()] != wanted)
+    return std::unexpected("unknown event \"" + std::string(wanted) + "\"");
   Reader reader(*object);
   std::visit(
       [&](auto& one) {

@@ -25,7 +25,8 @@ enum class Direction : std::uint8_t { sent, received };
 enum class TlsLibrary : std::uint8_t { unknown, none, openssl, boringssl, gnutls, nss, go };
 
 // A process that exists. `what` says how we learn of it; fields that are not known stay empty, and the engine
-// keeps what it knew (fork: everything is inherited from the parent but the ids; exec: path, arguments replace).
+// keeps what it knew (fork: everything is inherited from the parent but the ids; exec: path, arguments
+// replace).
 struct ProcessEvent {
   enum class What : std::uint8_t {
     seen,     // existed before the source started
@@ -34,97 +35,104 @@ struct ProcessEvent {
     exited,
   };
   What what = What::seen;
-  Time time;
-  ProcessKey process;
-  ProcessKey parent;           // real parent; start time 0 when only the pid is known
-  std::uint32_t inner_pid = 0; // pid in its own innermost namespace; 0 when not known
-  std::string executable_path; // absolute, as seen from the process's own root
-  std::vector<std::string> arguments;
+  Time time{};
+  ProcessKey process{};
+  ProcessKey parent{};            // real parent; start time 0 when only the pid is known
+  std::uint32_t inner_pid = 0;    // pid in its own innermost namespace; 0 when not known
+  std::string executable_path{};  // absolute, as seen from the process's own root
+  std::vector<std::string> arguments{};
   bool arguments_truncated = false;
-  std::optional<std::uint32_t> uid;
-  std::string cgroup_path;     // the text of /proc/PID/cgroup's lines that matter, joined with '\n'
-  std::uint64_t cgroup_id = 0; // cgroup v2 id
+  std::optional<std::uint32_t> uid{};
+  std::string cgroup_path{};    // the text of /proc/PID/cgroup's lines that matter, joined with '\n'
+  std::uint64_t cgroup_id = 0;  // cgroup v2 id
   std::uint64_t network_namespace_cookie = 0;
 };
 
 struct ConnectionOpened {
-  Time time;
-  SocketCookie cookie;
-  Tuple tuple;
-  ProcessKey owner;
+  Time time{};
+  SocketCookie cookie{};
+  Tuple tuple{};
+  ProcessKey owner{};
   std::uint64_t network_namespace_cookie = 0;
   bool accepted = false;      // ingress: a server's side
   bool before_start = false;  // older than the source
 };
 
 struct ConnectionClosed {
-  Time time;
-  SocketCookie cookie;
+  Time time{};
+  SocketCookie cookie{};
   // Payload bytes of the socket as the kernel counts them, SYN and FIN subtracted. Absent when not known.
-  std::optional<std::uint64_t> bytes_sent;
-  std::optional<std::uint64_t> bytes_received;
+  std::optional<std::uint64_t> bytes_sent{};
+  std::optional<std::uint64_t> bytes_received{};
   // How many plaintext bytes the native tap committed on this connection, captured or lost: the end of both
   // streams, so that a loss at the very end is seen. Absent without a TLS object.
-  std::optional<std::uint64_t> plaintext_sent;
-  std::optional<std::uint64_t> plaintext_received;
+  std::optional<std::uint64_t> plaintext_sent{};
+  std::optional<std::uint64_t> plaintext_received{};
   int error = 0;  // errno that ended it (ECONNREFUSED...), 0 for an orderly end
 };
 
 // Another process uses the socket from now on (fork, a passed descriptor).
 struct OwnershipChanged {
-  Time time;
-  SocketCookie cookie;
-  ProcessKey owner;
+  Time time{};
+  SocketCookie cookie{};
+  ProcessKey owner{};
 };
 
 // What became known of a TLS session; may come more than once for a connection, each time with more.
 struct Handshake {
-  Time time;
-  SocketCookie cookie;
-  TlsObjectId object;  // native tap only
+  Time time{};
+  SocketCookie cookie{};
+  TlsObjectId object{};  // native tap only
   Tap tap = Tap::native;
   TlsLibrary library = TlsLibrary::unknown;
-  std::string version;  // "1.2", "1.3": OpenTelemetry's tls.protocol.version
-  std::string sni;
-  std::string alpn;
-  std::optional<std::uint8_t> alert;  // the alert that ended it
+  std::string version{};  // "1.2", "1.3": OpenTelemetry's tls.protocol.version
+  std::string sni{};
+  std::string alpn{};
+  std::optional<std::uint8_t> alert{};  // the alert that ended it
   bool completed = false;
 };
 
-enum class Decision : std::uint8_t { bumped, tunnelled, passed_through, refused, redirected, upstream_failed };
+enum class Decision : std::uint8_t {
+  bumped,
+  tunnelled,
+  passed_through,
+  refused,
+  redirected,
+  upstream_failed
+};
 
 // What the proxy decided for a client's connection. `cookie` is the client's socket.
 struct DecisionMade {
-  Time time;
-  SocketCookie cookie;
+  Time time{};
+  SocketCookie cookie{};
   Decision decision = Decision::bumped;
-  std::string rule;       // the policy rule, or why it was passed through
-  std::string error_type; // upstream_failed: "tls_certificate_expired", "dns", "connect"...; see proxy/
-  std::string server_name;  // the destination's name, or its literal address, as the client asked for it
+  std::string rule{};         // the policy rule, or why it was passed through
+  std::string error_type{};   // upstream_failed: "tls_certificate_expired", "dns", "connect"...; see proxy/
+  std::string server_name{};  // the destination's name, or its literal address, as the client asked for it
   std::uint16_t server_port = 0;
-  std::optional<Endpoint> upstream_peer;   // the true destination, once connected
-  std::optional<Endpoint> upstream_local;  // the proxy's own socket
+  std::optional<Endpoint> upstream_peer{};   // the true destination, once connected
+  std::optional<Endpoint> upstream_local{};  // the proxy's own socket
 };
 
 // Plaintext. Offsets count the plaintext bytes of one direction from the connection's first (native: from the
 // TLS object's first). A jump in offsets is a loss that the engine finds by itself.
 struct Bytes {
-  Time time;
-  SocketCookie cookie;    // 0: the TLS object has not met its socket yet
-  TlsObjectId object;     // native tap only
-  ProcessKey process;     // who called; proxy: the client
+  Time time{};
+  SocketCookie cookie{};  // 0: the TLS object has not met its socket yet
+  TlsObjectId object{};   // native tap only
+  ProcessKey process{};   // who called; proxy: the client
   Tap tap = Tap::native;
   Direction direction = Direction::sent;
   std::uint64_t offset = 0;
-  std::vector<std::byte> data;
+  std::vector<std::byte> data{};
 };
 
 // Bytes known to have passed and not captured.
 struct Gap {
   enum class Reason : std::uint8_t { ring_full, fault, queue_full, too_large, other };
-  Time time;
-  SocketCookie cookie;
-  TlsObjectId object;
+  Time time{};
+  SocketCookie cookie{};
+  TlsObjectId object{};
   Tap tap = Tap::native;
   Direction direction = Direction::sent;
   std::uint64_t offset = 0;
@@ -134,18 +142,18 @@ struct Gap {
 
 // One side will carry no more plaintext (close_notify, EOF, shutdown). Both ends: the TLS object is gone.
 struct StreamEnded {
-  Time time;
-  SocketCookie cookie;
-  TlsObjectId object;
+  Time time{};
+  SocketCookie cookie{};
+  TlsObjectId object{};
   Tap tap = Tap::native;
   Direction direction = Direction::sent;
 };
 
 struct Dns {
-  Time time;
-  ProcessKey process;
-  std::string query;
-  std::vector<std::string> answers;
+  Time time{};
+  ProcessKey process{};
+  std::string query{};
+  std::vector<std::string> answers{};
 };
 
 using Event = std::variant<ProcessEvent, ConnectionOpened, ConnectionClosed, OwnershipChanged, Handshake,

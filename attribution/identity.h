@@ -45,15 +45,15 @@ struct ProcessId {
 
 // One use of an SSL object: freeing it, clearing it or giving it another socket starts the next generation.
 struct TlsObjectId {
-  ProcessKey process;
+  ProcessKey process{};
   std::uint64_t pointer = 0;
   std::uint32_t generation = 0;
   auto operator<=>(const TlsObjectId&) const = default;
   explicit operator bool() const { return pointer != 0; }
 };
 
-// IPv4 or IPv6, network byte order, as socket addresses carry it. IPv4-mapped IPv6 addresses are unmapped when
-// an IpAddress is made, so two equal peers always compare equal.
+// IPv4 or IPv6, network byte order, as socket addresses carry it. IPv4-mapped IPv6 addresses are unmapped
+// when an IpAddress is made, so two equal peers always compare equal.
 struct IpAddress {
   enum class Family : std::uint8_t { unknown, v4, v6 };
   Family family = Family::unknown;
@@ -67,7 +67,7 @@ struct IpAddress {
 };
 
 struct Endpoint {
-  IpAddress address;
+  IpAddress address{};
   std::uint16_t port = 0;  // host byte order
   auto operator<=>(const Endpoint&) const = default;
   std::string to_string() const;  // "127.0.0.1:443", "[::1]:443"
@@ -78,8 +78,8 @@ IpAddress parse_ip_address(const std::string& text);
 
 // A connection from its client's point of view.
 struct Tuple {
-  Endpoint local;
-  Endpoint peer;
+  Endpoint local{};
+  Endpoint peer{};
   auto operator<=>(const Tuple&) const = default;
 };
 

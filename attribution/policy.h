@@ -46,7 +46,8 @@ struct Verdict {
 class PolicyDecider {
  public:
   virtual ~PolicyDecider() = default;
-  virtual Verdict decide(const Client& client, const Destination& destination, const RequestSummary* request) = 0;
+  virtual Verdict decide(const Client& client, const Destination& destination,
+                         const RequestSummary* request) = 0;
 };
 
 }  // namespace weir

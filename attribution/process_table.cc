@@ -9,11 +9,18 @@ namespace {
 constexpr std::chrono::seconds kKeptAfterExit{60};
 constexpr std::size_t kImagesKept = 8;
 
+// A process that has moved (into its container, after the fork) must not keep its parent's place.
+void set_cgroup(ProcessImage& image, const ProcessEvent& event) {
+  const bool moved = event.cgroup_id != 0 && image.cgroup_id != 0 && event.cgroup_id != image.cgroup_id;
+  if (moved || !event.cgroup_path.empty()) image.cgroup_path = event.cgroup_path;
+  if (event.cgroup_id != 0) image.cgroup_id = event.cgroup_id;
+}
+
 void fill_missing(ProcessImage& image, const ProcessEvent& event) {
   if (image.executable_path.empty()) image.executable_path = event.executable_path;
   if (image.arguments.empty()) image.arguments = event.arguments;
   if (!image.uid) image.uid = event.uid;
-  if (image.cgroup_path.empty()) image.cgroup_path = event.cgroup_path;
+  set_cgroup(image, event);
 }
 
 void push_exec(Process& process, const ProcessEvent& event) {
@@ -23,7 +30,7 @@ void push_exec(Process& process, const ProcessEvent& event) {
   image.executable_path = event.executable_path;
   image.arguments = event.arguments;
   if (event.uid) image.uid = event.uid;
-  if (!event.cgroup_path.empty()) image.cgroup_path = event.cgroup_path;
+  set_cgroup(image, event);
   process.images.push_back(std::move(image));
   if (process.images.size() > kImagesKept) process.images.erase(process.images.begin());
 }

@@ -19,6 +19,7 @@ struct ProcessImage {
   std::vector<std::string> arguments{};
   std::optional<std::uint32_t> uid{};
   std::string cgroup_path{};
+  std::uint64_t cgroup_id = 0;
 };
 
 struct Process {

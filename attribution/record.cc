@@ -28,7 +28,8 @@ std::string_view to_string(RecordKind kind) {
 }
 
 const FieldValue* Record::find(std::string_view key) const {
-  const auto found = std::ranges::find(fields, key, [](const auto& field) -> std::string_view { return field.first; });
+  const auto found =
+      std::ranges::find(fields, key, [](const auto& field) -> std::string_view { return field.first; });
   return found == fields.end() ? nullptr : &found->second;
 }
 

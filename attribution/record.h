@@ -1,5 +1,5 @@
-// The record: what weir writes, one for each exchange, connection, process. Flat keys in OpenTelemetry's names
-// where one exists, weir.* else. A field that is absent is unknown; a known "none" is an empty string.
+// The record: what weir writes, one for each exchange, connection, process. Flat keys in OpenTelemetry's
+// names where one exists, weir.* else. A field that is absent is unknown; a known "none" is an empty string.
 //
 // A Record is built by the engine on one thread and immutable from then on; sinks share it by RecordPtr.
 #pragma once
@@ -25,9 +25,9 @@ using FieldValue = std::variant<std::string, std::int64_t, std::uint64_t, bool, 
 
 struct Record {
   RecordKind kind = RecordKind::exchange;
-  std::string id;     // unique over hosts and boots; interim records of one exchange share it
+  std::string id;  // unique over hosts and boots; interim records of one exchange share it
   bool final = true;
-  Time timestamp;     // when it began
+  Time timestamp;  // when it began
 
   // What filters and the store's indexes look at; the same facts stand in `fields`.
   std::uint32_t pid = 0;
@@ -54,12 +54,12 @@ std::expected<Time, std::string> parse_rfc3339(std::string_view text);
 
 // What the filters of `weir tail` and `weir ls` select. Empty members select everything.
 struct RecordFilter {
-  std::vector<RecordKind> kinds;
-  std::string process_name;  // equals process.executable.name
+  std::vector<RecordKind> kinds{};
+  std::string process_name{};  // equals process.executable.name
   std::uint32_t pid = 0;
-  std::string host;          // equals server.address, or a suffix of it after a leading '.' or "*."
-  std::string status;        // "404", or a class: "4xx"
-  std::optional<Time> since; // timestamp not before
+  std::string host{};           // equals server.address, or a suffix of it after a leading '.' or "*."
+  std::string status{};         // "404", or a class: "4xx"
+  std::optional<Time> since{};  // timestamp not before
   bool matches(const Record& record) const;
 };
 

@@ -19,7 +19,10 @@ class FieldWriter {
  public:
   explicit FieldWriter(Record& record) : record_(record) { record.fields.reserve(64); }
 
-  void always(std::string key, FieldValue value) { record_.fields.emplace_back(std::move(key), std::move(value)); }
+  template <typename Value>
+  void always(std::string key, Value value) {
+    record_.fields.emplace_back(std::move(key), std::move(value));
+  }
   void known(std::string key, std::string value) {
     if (!value.empty()) always(std::move(key), std::move(value));
   }
@@ -42,12 +45,14 @@ std::string_view name_of(TlsLibrary library) {
 
 // An upstream that failed was to be bumped; error.type says what became of it.
 std::string_view name_of(Decision decision) {
-  static constexpr std::string_view kNames[] = {"bumped", "tunnelled", "passed_through",
+  static constexpr std::string_view kNames[] = {"bumped",  "tunnelled",  "passed_through",
                                                 "refused", "redirected", "bumped"};
   return kNames[static_cast<std::size_t>(decision)];
 }
 
-std::string_view name_of(Tap tap) { return tap == Tap::native ? "native" : "proxy"; }
+std::string_view name_of(Tap tap) {
+  return tap == Tap::native ? "native" : "proxy";
+}
 
 struct Authority {
   std::string host;  // no brackets
@@ -62,7 +67,8 @@ Authority parse_authority(std::string_view text) {
   if (authority.host.starts_with('[') && authority.host.ends_with(']')) {
     authority.host = authority.host.substr(1, authority.host.size() - 2);
   }
-  if (colon != std::string_view::npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), authority.port);
+  if (colon != std::string_view::npos)
+    std::from_chars(text.data() + colon + 1, text.data() + text.size(), authority.port);
   return authority;
 }
 
@@ -73,7 +79,9 @@ struct Target {
   bool cleartext = false;
 };
 
-std::string bracketed(const std::string& host) { return host.find(':') == std::string::npos ? host : "[" + host + "]"; }
+std::string bracketed(const std::string& host) {
+  return host.find(':') == std::string::npos ? host : "[" + host + "]";
+}
 
 std::string fallback_authority(const Connection& connection, const DecisionMade* decision) {
   if (decision != nullptr && !decision->server_name.empty()) {
@@ -87,7 +95,8 @@ std::string fallback_authority(const Connection& connection, const DecisionMade*
 
 Target target_of(const Connection& connection, const DecisionMade* decision, const Exchange& exchange) {
   const std::string& target = exchange.request.target;
-  if (const std::size_t scheme = target.find("://"); scheme != std::string::npos && !target.starts_with('/')) {
+  if (const std::size_t scheme = target.find("://");
+      scheme != std::string::npos && !target.starts_with('/')) {
     const std::size_t begin = scheme + 3;
     const std::size_t end = std::min(target.find_first_of("/?#", begin), target.size());
     return {.authority = target.substr(begin, end - begin),
@@ -98,9 +107,11 @@ Target target_of(const Connection& connection, const DecisionMade* decision, con
 
   Target result{.cleartext = connection.tls.library == TlsLibrary::none};
   const http::Field* host = http::find_field(exchange.request.fields, "host");
-  result.authority = host != nullptr && !host->value.empty() ? host->value : fallback_authority(connection, decision);
+  result.authority =
+      host != nullptr && !host->value.empty() ? host->value : fallback_authority(connection, decision);
   const std::string path = target == "*" ? std::string() : target;  // OPTIONS * (RFC 9112, section 3.2.4)
-  if (!result.authority.empty()) result.url = (result.cleartext ? "http://" : "https://") + result.authority + path;
+  if (!result.authority.empty())
+    result.url = (result.cleartext ? "http://" : "https://") + result.authority + path;
   return result;
 }
 
@@ -115,13 +126,15 @@ void add_host(FieldWriter& out, const EngineConfig& config) {
   out.known("weir.boot.id", config.boot_id);
 }
 
-void add_identity(FieldWriter& out, const RecordContext& context, std::optional<Tap> source, TlsLibrary library) {
+void add_identity(FieldWriter& out, const RecordContext& context, std::optional<Tap> source,
+                  TlsLibrary library) {
   const std::string cookie = std::to_string(context.connection.cookie.value);
   add_host(out, context.config);
   if (source) out.always("weir.source", std::vector<std::string>{std::string(name_of(*source))});
   out.known("weir.tls.library", std::string(name_of(library)));
   out.always("weir.socket.cookie", cookie);
-  out.always("weir.connection.id", context.config.boot_id.empty() ? cookie : context.config.boot_id + "-" + cookie);
+  out.always("weir.connection.id",
+             context.config.boot_id.empty() ? cookie : context.config.boot_id + "-" + cookie);
 }
 
 void add_container(FieldWriter& out, const ProcessImage& image) {
@@ -163,16 +176,19 @@ void add_network(FieldWriter& out, const RecordContext& context, const DecisionM
   out.always("network.transport", std::string("tcp"));
   if (context.connection.opened) out.endpoint("network.local", context.connection.opened->tuple.local);
   out.endpoint("network.peer", true_peer(context, decision));
-  if (decision != nullptr && decision->upstream_local) out.endpoint("weir.upstream.local", *decision->upstream_local);
+  if (decision != nullptr && decision->upstream_local)
+    out.endpoint("weir.upstream.local", *decision->upstream_local);
 }
 
-// `said`: what the request says; where it says nothing, the TLS session, then the proxy's decision, then the peer.
+// `said`: what the request says; where it says nothing, the TLS session, then the proxy's decision, then the
+// peer.
 void add_server(FieldWriter& out, Record& record, const RecordContext& context, const DecisionMade* decision,
                 Authority said) {
   const Endpoint peer = true_peer(context, decision);
   const std::string decided_name = decision == nullptr ? std::string() : decision->server_name;
   const std::uint16_t decided_port = decision == nullptr ? std::uint16_t{0} : decision->server_port;
-  for (const std::string& name : {said.host, context.connection.tls.sni, decided_name, peer.address.to_string()}) {
+  for (const std::string& name :
+       {said.host, context.connection.tls.sni, decided_name, peer.address.to_string()}) {
     if (record.server_address.empty()) record.server_address = name;
   }
   out.known("server.address", record.server_address);
@@ -190,7 +206,8 @@ void add_header_fields(FieldWriter& out, const std::string& prefix, const Fields
   std::vector<std::pair<std::string, std::vector<std::string>>> grouped;
   for (const http::Field& field : fields) {
     const std::string name = to_lower(field.name);
-    auto group = std::ranges::find(grouped, name, [](const auto& one) -> const std::string& { return one.first; });
+    auto group =
+        std::ranges::find(grouped, name, [](const auto& one) -> const std::string& { return one.first; });
     if (group == grouped.end()) group = grouped.insert(grouped.end(), {name, {}});
     group->second.push_back(redact ? redact_header(name, field.value) : field.value);
   }
@@ -211,13 +228,14 @@ std::string error_type(const Exchange& exchange, const DecisionMade* decision) {
   return failed ? std::to_string(exchange.response->status) : std::string();
 }
 
-void add_exchange(FieldWriter& out, const EngineConfig& config, const Exchange& exchange, const std::string& url,
-                  const DecisionMade* decision) {
+void add_exchange(FieldWriter& out, const EngineConfig& config, const Exchange& exchange,
+                  const std::string& url, const DecisionMade* decision) {
   out.known("http.request.method", exchange.request.method);
   out.known("url.full", config.redact ? redact_url(url) : url);
   if (exchange.response) out.always("http.response.status_code", std::uint64_t{exchange.response->status});
   add_header_fields(out, "http.request.header.", exchange.request.fields, config.redact);
-  if (exchange.response) add_header_fields(out, "http.response.header.", exchange.response->fields, config.redact);
+  if (exchange.response)
+    add_header_fields(out, "http.response.header.", exchange.response->fields, config.redact);
   out.always("http.request.body.size", exchange.request_body.size);
   if (exchange.response) out.always("http.response.body.size", exchange.response_body.size);
   out.always("weir.duration_ns", std::int64_t{(exchange.ended - exchange.began).count()});
@@ -225,7 +243,8 @@ void add_exchange(FieldWriter& out, const EngineConfig& config, const Exchange& 
   if (!config.capture_bodies) return;
   add_body(out, "weir.request.body", exchange.request_body);
   add_body(out, "weir.response.body", exchange.response_body);
-  if (exchange.request_body.truncated || exchange.response_body.truncated) out.always("weir.body.truncated", true);
+  if (exchange.request_body.truncated || exchange.response_body.truncated)
+    out.always("weir.body.truncated", true);
 }
 
 void add_decision(FieldWriter& out, const DecisionMade* decision) {
@@ -238,12 +257,15 @@ void add_decision(FieldWriter& out, const DecisionMade* decision) {
 std::string record_id(const RecordContext& context, Time when, const std::string& which) {
   const EngineConfig& config = context.config;
   return (config.boot_id.empty() ? config.host_id : config.boot_id) + "-" +
-         std::to_string(context.connection.cookie.value) + "-" + std::to_string(when.time_since_epoch().count()) + "-" +
-         which;
+         std::to_string(context.connection.cookie.value) + "-" +
+         std::to_string(when.time_since_epoch().count()) + "-" + which;
 }
 
-bool certificate_alert(const TlsFacts& tls) {
+// A client may also just leave: then it is the proxy that says so.
+bool certificate_rejected(const Connection& connection) {
   // RFC 8446, section 6: bad_certificate to certificate_unknown, and unknown_ca.
+  if (connection.decision && connection.decision->error_type == "client_rejected_certificate") return true;
+  const TlsFacts& tls = connection.tls;
   return tls.alert && ((*tls.alert >= 42 && *tls.alert <= 46) || *tls.alert == 48);
 }
 
@@ -255,7 +277,7 @@ std::string_view opaque_reason(const Connection& connection) {
     bool holds;
     std::string_view reason;
   } reasons[] = {
-      {certificate_alert(connection.tls), "certificate rejected by client"},
+      {certificate_rejected(connection), "certificate rejected by client"},
       {closed && closed->error != 0 && no_payload, "connect failed"},
       {no_payload, "no payload"},
       {connection.native_account.gap_bytes + connection.proxy_account.gap_bytes > 0, "events lost"},
@@ -335,7 +357,8 @@ RecordPtr connection_record(const RecordContext& context) {
   out.known("weir.incomplete", std::string(connection_incomplete(connection, gap_bytes)));
   out.known("weir.gap.bytes", gap_bytes);
   add_decision(out, decision);
-  if (connection.closed && connection.closed->bytes_sent) out.always("weir.bytes.sent", *connection.closed->bytes_sent);
+  if (connection.closed && connection.closed->bytes_sent)
+    out.always("weir.bytes.sent", *connection.closed->bytes_sent);
   if (connection.closed && connection.closed->bytes_received) {
     out.always("weir.bytes.received", *connection.closed->bytes_received);
   }
@@ -347,8 +370,8 @@ RecordPtr dns_record(const EngineConfig& config, const Dns& dns, const Process* 
   auto record = std::make_shared<Record>();
   record->kind = RecordKind::dns;
   record->timestamp = dns.time;
-  record->id = (config.boot_id.empty() ? config.host_id : config.boot_id) + "-dns-" + std::to_string(dns.process.pid) +
-               "-" + std::to_string(dns.time.time_since_epoch().count());
+  record->id = (config.boot_id.empty() ? config.host_id : config.boot_id) + "-dns-" +
+               std::to_string(dns.process.pid) + "-" + std::to_string(dns.time.time_since_epoch().count());
   FieldWriter out(*record);
   add_host(out, config);
   add_process(out, *record, config, dns.process, process);

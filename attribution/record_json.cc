@@ -1,6 +1,6 @@
 // A record as one line of JSON, and times as RFC 3339. What comes out is always valid JSON and valid UTF-8,
 // whatever bytes a peer put into a header.
-#include <charconv>
+#include <algorithm>
 #include <cstdio>
 
 #include "attribution/record.h"
@@ -13,6 +13,10 @@ void append_escape(std::string& out, unsigned char byte) {
   char text[8];
   std::snprintf(text, sizeof text, "\\u%04x", byte);
   out += text;
+}
+
+bool is_plain(char c) {
+  return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
 }
 
 // Returns how many bytes of `text` it wrote.
@@ -32,13 +36,26 @@ std::size_t append_character(std::string& out, std::string_view text) {
 
 void append(std::string& out, std::string_view text) {
   out += '"';
-  while (!text.empty()) text.remove_prefix(append_character(out, text));
+  while (!text.empty()) {
+    const auto plain = static_cast<std::size_t>(std::ranges::find_if_not(text, is_plain) - text.begin());
+    out += text.substr(0, plain);
+    text.remove_prefix(plain);
+    if (!text.empty()) text.remove_prefix(append_character(out, text));
+  }
   out += '"';
 }
-void append(std::string& out, const std::string& text) { append(out, std::string_view(text)); }
-void append(std::string& out, bool value) { out += value ? "true" : "false"; }
-void append(std::string& out, std::int64_t value) { out += std::to_string(value); }
-void append(std::string& out, std::uint64_t value) { out += std::to_string(value); }
+void append(std::string& out, const std::string& text) {
+  append(out, std::string_view(text));
+}
+void append(std::string& out, bool value) {
+  out += value ? "true" : "false";
+}
+void append(std::string& out, std::int64_t value) {
+  out += std::to_string(value);
+}
+void append(std::string& out, std::uint64_t value) {
+  out += std::to_string(value);
+}
 void append(std::string& out, const std::vector<std::string>& values) {
   out += '[';
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -98,7 +115,8 @@ std::string to_rfc3339(Time time) {
   std::snprintf(text, sizeof text, "%04d-%02u-%02uT%02d:%02d:%02d.%09lldZ", static_cast<int>(date.year()),
                 static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
                 static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
-                static_cast<int>(clock.seconds().count()), static_cast<long long>(clock.subseconds().count()));
+                static_cast<int>(clock.seconds().count()),
+                static_cast<long long>(clock.subseconds().count()));
   return text;
 }
 
@@ -109,9 +127,10 @@ std::expected<Time, std::string> parse_rfc3339(std::string_view text) {
   const auto year = digits(text, 0, 4), month = digits(text, 5, 2), day = digits(text, 8, 2);
   const auto hour = digits(text, 11, 2), minute = digits(text, 14, 2), second = digits(text, 17, 2);
   if (!year || !month || !day || !hour || !minute || !second) return refuse();
-  const bool shaped = text[4] == '-' && text[7] == '-' && (text[10] == 'T' || text[10] == ' ') && text[13] == ':' &&
-                      text[16] == ':';
-  const std::chrono::year_month_day date(std::chrono::year(*year), std::chrono::month(static_cast<unsigned>(*month)),
+  const bool shaped = text[4] == '-' && text[7] == '-' && (text[10] == 'T' || text[10] == ' ') &&
+                      text[13] == ':' && text[16] == ':';
+  const std::chrono::year_month_day date(std::chrono::year(*year),
+                                         std::chrono::month(static_cast<unsigned>(*month)),
                                          std::chrono::day(static_cast<unsigned>(*day)));
   if (!shaped || !date.ok() || *hour > 23 || *minute > 59 || *second > 60) return refuse();
 
@@ -127,7 +146,8 @@ std::expected<Time, std::string> parse_rfc3339(std::string_view text) {
     offset = std::chrono::minutes(*zone_hours * 60 + *zone_minutes) * (zone[0] == '-' ? -1 : 1);
   }
   return Time(std::chrono::sys_days(date).time_since_epoch()) + std::chrono::hours(*hour) +
-         std::chrono::minutes(*minute) + std::chrono::seconds(*second) + std::chrono::nanoseconds(*fraction) - offset;
+         std::chrono::minutes(*minute) + std::chrono::seconds(*second) + std::chrono::nanoseconds(*fraction) -
+         offset;
 }
 
 }  // namespace weir

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <utility>
 
 #include "attribution/text.h"
 
@@ -14,30 +13,57 @@ namespace {
 constexpr std::string_view kRedacted = "[redacted]";
 
 constexpr std::string_view kSecretHeaders[] = {
-    "authorization",        "proxy-authorization",  "cookie",           "set-cookie",
-    "set-cookie2",          "x-api-key",            "api-key",          "apikey",
-    "x-apikey",             "x-auth-token",         "x-access-token",   "x-auth-key",
-    "x-auth-email",         "x-csrf-token",         "x-xsrf-token",     "x-amz-security-token",
-    "x-goog-api-key",       "x-goog-iam-authorization-token",           "x-vault-token",
-    "x-gitlab-token",       "private-token",        "job-token",        "x-session-token",
-    "x-secret-key",         "x-functions-key",      "ocp-apim-subscription-key",
-    "authentication-info",  "proxy-authentication-info",                "x-forwarded-authorization",
-    "x-amz-server-side-encryption-customer-key",    "dd-api-key",       "x-github-token",
-    "x-registry-auth",      "sec-websocket-key1",   "x-hub-signature",  "x-hub-signature-256",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "set-cookie2",
+    "x-api-key",
+    "api-key",
+    "apikey",
+    "x-apikey",
+    "x-auth-token",
+    "x-access-token",
+    "x-auth-key",
+    "x-auth-email",
+    "x-csrf-token",
+    "x-xsrf-token",
+    "x-amz-security-token",
+    "x-goog-api-key",
+    "x-goog-iam-authorization-token",
+    "x-vault-token",
+    "x-gitlab-token",
+    "private-token",
+    "job-token",
+    "x-session-token",
+    "x-secret-key",
+    "x-functions-key",
+    "ocp-apim-subscription-key",
+    "authentication-info",
+    "proxy-authentication-info",
+    "x-forwarded-authorization",
+    "x-amz-server-side-encryption-customer-key",
+    "dd-api-key",
+    "x-github-token",
+    "x-registry-auth",
+    "sec-websocket-key1",
+    "x-hub-signature",
+    "x-hub-signature-256",
 };
 constexpr std::string_view kUrlHeaders[] = {"location", "content-location", "referer", "refresh", "link"};
 
 // A name is secret when one of its words, or two neighbouring ones, is in these tables.
 constexpr std::string_view kSecretWords[] = {
-    "password", "passwd", "passphrase", "passcode",   "pass",          "pwd",        "pw",
-    "secret",   "secrets", "token",     "apikey",     "accesskey",     "secretkey",  "privatekey",
-    "credential", "credentials", "signature", "authtoken", "accesstoken", "sessionid", "jwt",
-    "bearer",   "authorization", "authpass", "proxypass", "userpass", "otp", "sas", "sshpass", "pgpassword",
+    "password",    "passwd",     "passphrase", "passcode",    "pass",          "pwd",
+    "pw",          "secret",     "secrets",    "token",       "apikey",        "accesskey",
+    "secretkey",   "privatekey", "credential", "credentials", "signature",     "authtoken",
+    "accesstoken", "sessionid",  "jwt",        "bearer",      "authorization", "authpass",
+    "proxypass",   "userpass",   "otp",        "sas",         "sshpass",       "pgpassword",
 };
 constexpr std::string_view kSecretPairs[][2] = {
-    {"api", "key"},    {"access", "key"}, {"private", "key"}, {"secret", "key"},
-    {"auth", "key"},   {"account", "key"}, {"session", "id"}, {"encryption", "key"},
-    {"signing", "key"}, {"shared", "key"}, {"subscription", "key"},
+    {"api", "key"},     {"access", "key"},  {"private", "key"},      {"secret", "key"},
+    {"auth", "key"},    {"account", "key"}, {"session", "id"},       {"encryption", "key"},
+    {"signing", "key"}, {"shared", "key"},  {"subscription", "key"},
 };
 // Only as the whole name of a URL's parameter: too common a word elsewhere.
 constexpr std::string_view kSecretParameters[] = {"key", "sig", "auth", "code", "hmac", "sid"};
@@ -83,7 +109,8 @@ std::string percent_decoded(std::string_view text) {
   };
   std::string decoded;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool escape = text[i] == '%' && i + 2 < text.size() && nibble(text[i + 1]) >= 0 && nibble(text[i + 2]) >= 0;
+    const bool escape =
+        text[i] == '%' && i + 2 < text.size() && nibble(text[i + 1]) >= 0 && nibble(text[i + 2]) >= 0;
     decoded += escape ? static_cast<char>(nibble(text[i + 1]) * 16 + nibble(text[i + 2])) : text[i];
     if (escape) i += 2;
   }
@@ -130,7 +157,8 @@ std::string redact_user(std::string_view argument) {
 }
 
 bool names_secret_option(std::string_view previous) {
-  return previous.starts_with('-') && previous.find('=') == std::string_view::npos && is_secret_name(previous);
+  return previous.starts_with('-') && previous.find('=') == std::string_view::npos &&
+         is_secret_name(previous);
 }
 
 std::string redact_word(std::string_view argument, std::string_view previous) {
@@ -151,17 +179,16 @@ std::string redact_command(std::string_view text) {
   constexpr std::string_view kSeparators = " \t\r\n'\"`";
   std::string out;
   std::string previous;
-  bool header_value = false;  // everything up to the next quote belongs to a secret header
   while (!text.empty()) {
     const std::size_t start = std::min(text.find_first_not_of(kSeparators), text.size());
-    if (text.substr(0, start).find_first_of("'\"`\n") != std::string_view::npos) header_value = false;
     out += text.substr(0, start);
     text.remove_prefix(start);
     const std::string_view word = text.substr(0, text.find_first_of(kSeparators));
     text.remove_prefix(word.size());
     if (word.empty()) break;
-    const bool was_header = std::exchange(header_value, header_value || redact_header_argument(word).has_value());
-    out += was_header ? std::string(kRedacted) : redact_word(word, previous);
+    out += redact_word(word, previous);
+    // The rest of the quoted text is that header's value.
+    if (redact_header_argument(word)) text.remove_prefix(std::min(text.find_first_of("'\"`\n"), text.size()));
     previous = word;
   }
   return out;
@@ -194,8 +221,8 @@ std::vector<std::string> redact_arguments(const std::vector<std::string>& argume
   out.reserve(arguments.size());
   std::string_view previous;
   for (const std::string& argument : arguments) {
-    const bool whole = argument.find_first_of(" \t\n") == std::string::npos || names_secret_option(previous) ||
-                       redact_header_argument(argument).has_value();
+    const bool whole = argument.find_first_of(" \t\n") == std::string::npos ||
+                       names_secret_option(previous) || redact_header_argument(argument).has_value();
     out.push_back(whole ? redact_word(argument, previous) : redact_command(argument));
     previous = argument;
   }

@@ -18,7 +18,9 @@ namespace {
 
 constexpr std::chrono::milliseconds kTick{100};
 
-Time wall_clock() { return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now()); }
+Time wall_clock() {
+  return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+}
 
 class Shard {
  public:
@@ -74,7 +76,8 @@ class Shard {
       std::unique_lock lock(mutex_);
       sleeping_ = true;
       // A push before `sleeping_` was set has woken nobody: look at the queues once more before each sleep.
-      if (!work_ && !stopping_ && !anything_queued()) changed_.wait_for(lock, kTick, [&] { return work_ || stopping_; });
+      if (!work_ && !stopping_ && !anything_queued())
+        changed_.wait_for(lock, kTick, [&] { return work_ || stopping_; });
       sleeping_ = false;
       work_ = false;
       last = stopping_;
@@ -90,7 +93,8 @@ class Shard {
   }
 
   bool anything_queued() const {
-    return std::ranges::any_of(queues_, [](const SourceQueue* queue) { return queue->counters().events_now != 0; });
+    return std::ranges::any_of(queues_,
+                               [](const SourceQueue* queue) { return queue->counters().events_now != 0; });
   }
 
   void pass(const std::vector<SourceQueue*>& queues, bool last) {
@@ -133,7 +137,8 @@ class Source final : public EventPublisher {
       : shards_(shards),
         observer_(observer),
         linker_(config.engine.limits.connections, config.engine.limits.unlinked_bytes) {
-    for (std::size_t i = 0; i < shards.size(); ++i) queues_.emplace_back(config.queue_events, config.queue_bytes);
+    for (std::size_t i = 0; i < shards.size(); ++i)
+      queues_.emplace_back(config.queue_events, config.queue_bytes);
   }
 
   void publish(Event event) override {
@@ -206,7 +211,9 @@ EngineRunner::EngineRunner(RunnerConfig config, std::function<void(RecordPtr)> e
   for (unsigned i = 0; i < shards; ++i) state_->shards.emplace_back(state_->config.engine, emit);
 }
 
-EngineRunner::~EngineRunner() { stop(); }
+EngineRunner::~EngineRunner() {
+  stop();
+}
 
 EventPublisher& EngineRunner::add_source() {
   const std::lock_guard lock(state_->sources_mutex);

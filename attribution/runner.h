@@ -15,8 +15,8 @@ namespace weir {
 struct RunnerConfig {
   EngineConfig engine;
   unsigned shards = 1;
-  std::size_t queue_events = 65'536;            // of one queue
-  std::size_t queue_bytes = 64 * 1024 * 1024;   // payload held by one queue
+  std::size_t queue_events = 65'536;           // of one queue
+  std::size_t queue_bytes = 64 * 1024 * 1024;  // payload held by one queue
 };
 
 struct RunnerCounters {
@@ -33,8 +33,8 @@ class EngineRunner {
   EngineRunner(RunnerConfig config, std::function<void(RecordPtr)> emit);
   ~EngineRunner();  // as stop()
 
-  // A queue of its own for one source thread; thread-safe, may be called while running. The publisher must not
-  // be used after stop() and lives as long as the runner. `observe`, if set, sees each event before it is
+  // A queue of its own for one source thread; thread-safe, may be called while running. The publisher must
+  // not be used after stop() and lives as long as the runner. `observe`, if set, sees each event before it is
   // queued, on the source's thread (recording).
   EventPublisher& add_source();
 
@@ -51,7 +51,7 @@ class EngineRunner {
   // Drains, finishes the engines (open exchanges become incomplete records) and joins the threads.
   void stop();
 
-  RunnerCounters counters() const;               // thread-safe
+  RunnerCounters counters() const;                 // thread-safe
   std::vector<Engine::Coverage> coverage() const;  // thread-safe
 
  private:

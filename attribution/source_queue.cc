@@ -1,5 +1,5 @@
-// Admission and loss accounting. Payload is refused at the limit; facts (processes, connections, decisions) have
-// as much room again, because losing one of them costs attribution, not only content.
+// Admission and loss accounting. Payload is refused at the limit; facts (processes, connections, decisions)
+// have as much room again, because losing one of them costs attribution, not only content.
 #include "attribution/source_queue.h"
 
 #include <algorithm>
@@ -7,7 +7,8 @@
 namespace weir {
 namespace {
 
-constexpr std::size_t kLostStreamsKept = 4'096;  // beyond it, only the engine's own offset accounts show a loss
+constexpr std::size_t kLostStreamsKept =
+    4'096;  // beyond it, only the engine's own offset accounts show a loss
 
 }  // namespace
 
@@ -49,13 +50,14 @@ void SourceQueue::drop(const Event& event, std::size_t payload) {
   auto found = lost_.find(key);
   if (found == lost_.end()) {
     if (lost_.size() >= kLostStreamsKept) return;
-    found = lost_.emplace(key, Gap{.time = bytes->time,
-                                   .cookie = bytes->cookie,
-                                   .object = bytes->object,
-                                   .tap = bytes->tap,
-                                   .direction = bytes->direction,
-                                   .offset = bytes->offset,
-                                   .reason = Gap::Reason::queue_full})
+    found = lost_
+                .emplace(key, Gap{.time = bytes->time,
+                                  .cookie = bytes->cookie,
+                                  .object = bytes->object,
+                                  .tap = bytes->tap,
+                                  .direction = bytes->direction,
+                                  .offset = bytes->offset,
+                                  .reason = Gap::Reason::queue_full})
                 .first;
   }
   found->second.length = bytes->offset + payload - found->second.offset;

@@ -13,7 +13,8 @@ namespace weir {
 
 class SourceQueue {
  public:
-  SourceQueue(std::size_t event_limit, std::size_t byte_limit) : event_limit_(event_limit), byte_limit_(byte_limit) {}
+  SourceQueue(std::size_t event_limit, std::size_t byte_limit)
+      : event_limit_(event_limit), byte_limit_(byte_limit) {}
 
   struct Counters {
     std::uint64_t dropped_events = 0;

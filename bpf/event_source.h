@@ -24,11 +24,11 @@ struct SourceError {
 struct SourceCounters {
   std::uint64_t records = 0;
   std::uint64_t bytes = 0;
-  std::uint64_t malformed = 0;     // ring records that no kernel side of ours would write
+  std::uint64_t malformed = 0;  // ring records that no kernel side of ours would write
   // As the kernel side counts them:
-  std::uint64_t ring_full = 0;     // records dropped
+  std::uint64_t ring_full = 0;  // records dropped
   std::uint64_t ring_full_bytes = 0;
-  std::uint64_t faults = 0;        // user memory that could not be read
+  std::uint64_t faults = 0;  // user memory that could not be read
   std::uint64_t table_full = 0;
 };
 
@@ -70,11 +70,13 @@ struct Mapping {
   std::uint64_t file_offset = 0;
   std::uint64_t device = 0;  // of the real inode, also under overlayfs
   std::uint64_t inode = 0;
-  std::string name;          // the file's last path component
+  std::string name;  // the file's last path component
 };
-std::expected<void, SourceError> read_mappings(int mapping_iterator, const std::function<void(const Mapping&)>& each);
+std::expected<void, SourceError> read_mappings(int mapping_iterator,
+                                               const std::function<void(const Mapping&)>& each);
 
 // Answers resolve() from the kernel side's table of tuples. Thread-safe; a look-up is a system call of ~2 us.
-std::unique_ptr<ClientResolver> make_kernel_resolver(int tuples_descriptor, std::uint64_t network_namespace_cookie);
+std::unique_ptr<ClientResolver> make_kernel_resolver(int tuples_descriptor,
+                                                     std::uint64_t network_namespace_cookie);
 
 }  // namespace weir::bpf

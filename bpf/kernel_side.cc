@@ -1,5 +1,5 @@
-// Loading and attaching by libbpf's skeleton. Everything is held by descriptors of this process, nothing is pinned,
-// so the kernel takes it down with the process. Never reads the files it attaches to.
+// Loading and attaching by libbpf's skeleton. Everything is held by descriptors of this process, nothing is
+// pinned, so the kernel takes it down with the process. Never reads the files it attaches to.
 #include "bpf/kernel_side.h"
 
 #include <bpf/bpf.h>
@@ -52,7 +52,8 @@ constexpr ProgramEntry kPrograms[] = {
 };
 
 // By enum wire_uprobe_program.
-constexpr const char* kUprobePrograms[WIRE_UPROBE_PROGRAMS] = {"tls_enter", "tls_return", "tls_end", "tls_name"};
+constexpr const char* kUprobePrograms[WIRE_UPROBE_PROGRAMS] = {"tls_enter", "tls_return", "tls_end",
+                                                               "tls_name"};
 // Returns first: a call that is seen to begin must be seen to end.
 constexpr std::uint32_t kAttachOrder[] = {WIRE_TLS_RETURN, WIRE_TLS_END, WIRE_TLS_NAME, WIRE_TLS_ENTER};
 
@@ -64,8 +65,9 @@ const char* shown_name(const std::string& name) {
 
 Error system_error(const std::string& what, int error) {
   const bool denied = error == EPERM || error == EACCES;
-  return {what + ": " + std::strerror(error),
-          denied ? "run as root, with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" : "see what `weir doctor` says of this kernel"};
+  return {what + ": " + std::strerror(error), denied
+                                                  ? "run as root, with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+                                                  : "see what `weir doctor` says of this kernel"};
 }
 
 class Descriptor {
@@ -95,8 +97,8 @@ struct SkeletonDeleter {
 };
 using Skeleton = std::unique_ptr<weir_bpf, SkeletonDeleter>;
 
-// The root of the cgroup v2 hierarchy as a mount of our own that stands nowhere: it does not matter whether and
-// where the host (or a chroot) has it mounted.
+// The root of the cgroup v2 hierarchy as a mount of our own that stands nowhere: it does not matter whether
+// and where the host (or a chroot) has it mounted.
 std::expected<Descriptor, Error> open_cgroup_root() {
   Descriptor context(static_cast<int>(::syscall(SYS_fsopen, "cgroup2", FSOPEN_CLOEXEC)));
   if (context.get() < 0) return std::unexpected(system_error("cannot open the cgroup v2 hierarchy", errno));
@@ -110,7 +112,7 @@ std::expected<Descriptor, Error> open_cgroup_root() {
   return root;
 }
 
-// A quarter of small rings, 4 MiB of large ones, is kept free of payload.
+// An eighth of the ring, at most 4 MiB, is kept free of payload.
 std::uint64_t payload_limit(std::size_t ring_bytes) {
   return ring_bytes - std::min<std::size_t>(ring_bytes / 8, 4u << 20);
 }
@@ -134,9 +136,7 @@ class LibbpfKernelSide final : public KernelSide {
   std::expected<void, Error> attach_programs();
   std::expected<void, Error> attach_program(const ProgramEntry& entry, bpf_program* program, int cgroup);
   std::expected<int, Error> open_iterator(const char* name);
-  bpf_program* find(const char* name) const {
-    return bpf_object__find_program_by_name(skeleton_->obj, name);
-  }
+  bpf_program* find(const char* name) const { return bpf_object__find_program_by_name(skeleton_->obj, name); }
 
   Skeleton skeleton_;
   std::vector<ProgramState> states_;
@@ -170,14 +170,17 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
     if (result == 0) return {};
     const std::string log = libbpf_log();
     const std::string name = failed_program(log);
-    const auto* entry = std::ranges::find(kPrograms, name, [](const auto& each) { return std::string(each.name); });
+    const auto* entry =
+        std::ranges::find(kPrograms, name, [](const auto& each) { return std::string(each.name); });
     if (entry == std::end(kPrograms))
       return std::unexpected(system_error("the kernel refused the BPF programs", -result));
     if (entry->required)
-      return std::unexpected(system_error(std::string("the kernel refused the program ") + entry->shown, -result));
+      return std::unexpected(
+          system_error(std::string("the kernel refused the program ") + entry->shown, -result));
     refused_[name] = std::strerror(-result);
   }
-  return std::unexpected(Error{"the kernel refused the BPF programs", "see what `weir doctor` says of this kernel"});
+  return std::unexpected(
+      Error{"the kernel refused the BPF programs", "see what `weir doctor` says of this kernel"});
 }
 
 std::expected<void, Error> LibbpfKernelSide::attach_programs() {
@@ -200,7 +203,8 @@ std::expected<void, Error> LibbpfKernelSide::attach_programs() {
 std::expected<void, Error> LibbpfKernelSide::attach_program(const ProgramEntry& entry, bpf_program* program,
                                                             int cgroup) {
   if (entry.how == How::uprobe) return {};
-  Link link(entry.how == How::cgroup ? bpf_program__attach_cgroup(program, cgroup) : bpf_program__attach(program));
+  Link link(entry.how == How::cgroup ? bpf_program__attach_cgroup(program, cgroup)
+                                     : bpf_program__attach(program));
   if (!link) return std::unexpected(system_error(std::string("cannot attach ") + entry.shown, errno));
   links_[entry.name] = std::move(link);
   return {};
@@ -214,13 +218,16 @@ void LibbpfKernelSide::set_own_processes(std::span<const std::uint32_t> tgids) {
 std::expected<int, Error> LibbpfKernelSide::open_iterator(const char* name) {
   const auto link = links_.find(name);
   if (link == links_.end())
-    return std::unexpected(Error{std::string("this kernel has no iterator ") + shown_name(name), "read /proc instead"});
+    return std::unexpected(
+        Error{std::string("this kernel has no iterator ") + shown_name(name), "read /proc instead"});
   const int descriptor = bpf_iter_create(bpf_link__fd(link->second.get()));
-  if (descriptor < 0) return std::unexpected(system_error(std::string("cannot open the iterator ") + name, errno));
+  if (descriptor < 0)
+    return std::unexpected(system_error(std::string("cannot open the iterator ") + name, errno));
   return descriptor;
 }
 
-std::expected<TargetHandle, Error> LibbpfKernelSide::attach(int file_descriptor, std::span<const ProbeSite> sites) {
+std::expected<TargetHandle, Error> LibbpfKernelSide::attach(int file_descriptor,
+                                                            std::span<const ProbeSite> sites) {
   const std::string path = "/proc/self/fd/" + std::to_string(file_descriptor);
   std::vector<Link> links;
   for (const std::uint32_t index : kAttachOrder) {
@@ -237,7 +244,8 @@ std::expected<TargetHandle, Error> LibbpfKernelSide::attach(int file_descriptor,
     options.cookies = cookies.data();
     options.cnt = offsets.size();
     options.retprobe = index == WIRE_TLS_RETURN;
-    Link link(bpf_program__attach_uprobe_multi(find(kUprobePrograms[index]), -1, path.c_str(), nullptr, &options));
+    Link link(
+        bpf_program__attach_uprobe_multi(find(kUprobePrograms[index]), -1, path.c_str(), nullptr, &options));
     if (!link)
       return std::unexpected(
           system_error(std::string("cannot attach ") + shown_name(kUprobePrograms[index]), errno));

@@ -1,6 +1,6 @@
-// The broker's half of the native tap: loads the BPF programs, attaches them, and hands out the descriptors that
-// the worker reads from. libbpf stays behind this header. Everything attached is held by descriptors of this
-// process alone (no pins), so the kernel takes it all down when the process ends, however it ends.
+// The broker's half of the native tap: loads the BPF programs, attaches them, and hands out the descriptors
+// that the worker reads from. libbpf stays behind this header. Everything attached is held by descriptors of
+// this process alone (no pins), so the kernel takes it all down when the process ends, however it ends.
 //
 // It never parses a file of others: it attaches at (descriptor, offset) as it is told. Single-threaded.
 #pragma once
@@ -25,7 +25,8 @@ struct LoadOptions {
   std::size_t tls_objects = 65'536;
 };
 
-// Which program stands at which address. The programs and what `kind` means are listed in probes/tls_probes.h.
+// Which program stands at which address. The programs and what `kind` means are listed in
+// probes/tls_probes.h.
 struct ProbeSite {
   std::uint32_t program = 0;  // index into the table of uprobe programs
   std::uint64_t offset = 0;   // in the file
@@ -33,7 +34,7 @@ struct ProbeSite {
 };
 
 struct ProgramState {
-  std::string name;     // "sock_send_length (BTF tracepoint)"
+  std::string name;  // "sock_send_length (BTF tracepoint)"
   bool working = false;
   std::string error;    // why not
   std::string instead;  // what serves instead, "" when nothing does
@@ -64,7 +65,8 @@ class KernelSide {
   virtual std::expected<int, Error> open_mapping_iterator() = 0;
 
   // Attaches all sites of one file at once; all or nothing. The descriptor may be closed afterwards.
-  virtual std::expected<TargetHandle, Error> attach(int file_descriptor, std::span<const ProbeSite> sites) = 0;
+  virtual std::expected<TargetHandle, Error> attach(int file_descriptor,
+                                                    std::span<const ProbeSite> sites) = 0;
   virtual void detach(TargetHandle target) = 0;
 };
 

@@ -1,5 +1,5 @@
-// Keeps the last lines that libbpf prints, which it would otherwise write to standard error: they are shown only
-// with an error. Never prints by itself.
+// Keeps the last lines that libbpf prints, which it would otherwise write to standard error: they are shown
+// only with an error. Never prints by itself.
 #pragma once
 
 #include <string>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-// What the kernel side and user space say to each other: the records of the ring buffer and of the iterators, the
-// table of tuples, the control page. Plain data with fixed layout; nothing here may depend on either side's
-// headers. Both sides are always built together, so there are no versions.
+// What the kernel side and user space say to each other: the records of the ring buffer and of the iterators,
+// the table of tuples, the control page. Plain data with fixed layout; nothing here may depend on either
+// side's headers. Both sides are always built together, so there are no versions.
 #ifndef WEIR_BPF_WIRE_H
 #define WEIR_BPF_WIRE_H
 
@@ -78,7 +78,8 @@ struct wire_exec {
 };
 WIRE_SIZE(wire_exec, 88 + WIRE_PATH_BYTES + WIRE_ARGUMENT_BYTES);
 
-// A connection as its client sees it. IPv4-mapped addresses are unmapped; IPv4 stands in the first four bytes.
+// A connection as its client sees it. IPv4-mapped addresses are unmapped; IPv4 stands in the first four
+// bytes.
 struct wire_tuple {
   __u64 netns_cookie;
   __u8 local[16];
@@ -221,15 +222,15 @@ enum wire_uprobe_program {
 
 // What the probed function is: the low byte of a site's cookie. The next byte is enum wire_tls_library.
 enum wire_tls_call {
-  WIRE_CALL_READ = 1,   // (object, buffer, int length) -> bytes
-  WIRE_CALL_READ_EX,    // (object, buffer, size_t length, size_t* bytes) -> 1
+  WIRE_CALL_READ = 1,  // (object, buffer, int length) -> bytes
+  WIRE_CALL_READ_EX,   // (object, buffer, size_t length, size_t* bytes) -> 1
   WIRE_CALL_WRITE,
   WIRE_CALL_WRITE_EX,
   WIRE_CALL_HANDSHAKE,  // (object) -> 1
   WIRE_CALL_FREE,       // (object)
   WIRE_CALL_CLEAR,
   WIRE_CALL_SHUTDOWN,
-  WIRE_CALL_CONTROL,    // (object, int command, long, void* argument)
+  WIRE_CALL_CONTROL,  // (object, int command, long, void* argument)
 };
 #define WIRE_SITE(library, call) (((library) << 8) | (call))
 

@@ -22,7 +22,7 @@ namespace {
 
 using std::chrono::sys_seconds;
 
-constexpr std::size_t pem_limit = 16 * 1024;
+constexpr std::size_t pem_limit = 16UL * 1024;
 constexpr ReadRules key_rules{.limit = pem_limit, .forbidden_bits = 0177};
 constexpr ReadRules certificate_rules{.limit = pem_limit, .forbidden_bits = 0022};
 constexpr auto leaf_backdate = std::chrono::hours(24);
@@ -43,7 +43,7 @@ std::string host_name() {
 }
 
 // OpenSSL would ask on the terminal for the password of an encrypted key.
-int no_password(char*, int, int, void*) {
+int no_password(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*data*/) {
   return -1;
 }
 

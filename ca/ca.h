@@ -1,6 +1,6 @@
-// The certificate authority: the root's making and keeping, and the signing of leaves. The private key lives in
-// one file of mode 0600 and in the process that called load_or_create(): under root that is the broker alone.
-// Depends on OpenSSL only. Not thread-safe unless said.
+// The certificate authority: the root's making and keeping, and the signing of leaves. The private key lives
+// in one file of mode 0600 and in the process that called load_or_create(): under root that is the broker
+// alone. Depends on OpenSSL only. Not thread-safe unless said.
 #pragma once
 
 #include <array>
@@ -32,7 +32,8 @@ struct LeafRequest {
 class LeafSigner {
  public:
   virtual ~LeafSigner() = default;
-  // The certificate, DER. Thread-safe; may block for some milliseconds (it may be a round trip to the broker).
+  // The certificate, DER. Thread-safe; may block for some milliseconds (it may be a round trip to the
+  // broker).
   virtual std::expected<std::vector<std::uint8_t>, Error> sign(const LeafRequest& request) = 0;
 };
 

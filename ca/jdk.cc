@@ -1,5 +1,6 @@
 // Finds the JDKs of this machine and reads their roots. Only stores that root or the caller owns and nobody
 // else can write are read: their content becomes trusted by every program that uses our trust store.
+#include <algorithm>
 #include <cstdlib>
 #include <set>
 #include <system_error>
@@ -17,7 +18,7 @@ namespace {
 
 constexpr std::size_t most_stores = 64;
 constexpr ReadRules store_rules{
-    .limit = 16 * 1024 * 1024, .forbidden_bits = 0022, .follow_links = false, .root_may_own = true};
+    .limit = 16UL * 1024 * 1024, .forbidden_bits = 0022, .follow_links = false, .root_may_own = true};
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -41,7 +42,7 @@ void add_installed(std::set<fs::path>& stores) {
 
 // A relative entry of PATH means another directory to each who reads it.
 void add_from_path(std::set<fs::path>& stores) {
-  std::string path = environment("PATH");
+  const std::string path = environment("PATH");
   for (std::size_t begin = 0; begin <= path.size();) {
     const std::size_t end = std::min(path.find(':', begin), path.size());
     const fs::path directory = path.substr(begin, end - begin);
@@ -49,7 +50,9 @@ void add_from_path(std::set<fs::path>& stores) {
     std::error_code error;
     if (!directory.is_absolute()) continue;
     const fs::path java = fs::canonical(directory / "java", error);
-    if (!error) return add_home(stores, java.parent_path().parent_path());
+    if (error) continue;
+    add_home(stores, java.parent_path().parent_path());
+    return;
   }
 }
 

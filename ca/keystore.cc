@@ -9,6 +9,7 @@ namespace weir::ca {
 namespace {
 
 constexpr std::string_view jks_magic = "\xfe\xed\xfe\xed";
+constexpr std::string_view kept_in_aliases = "abcdefghijklmnopqrstuvwxyz0123456789.- ";
 constexpr std::size_t longest_alias = 64;
 
 std::string common_name(const X509* certificate) {
@@ -23,9 +24,8 @@ std::string common_name(const X509* certificate) {
 std::string plain(std::string_view name) {
   std::string alias;
   for (const char c : name.substr(0, longest_alias)) {
-    const bool upper = c >= 'A' && c <= 'Z';
-    const bool kept = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == ' ';
-    alias += upper ? static_cast<char>(c - 'A' + 'a') : kept ? c : '_';
+    const char lower = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    alias += kept_in_aliases.find(lower) == std::string_view::npos ? '_' : lower;
   }
   return alias;
 }

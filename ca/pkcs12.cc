@@ -16,6 +16,7 @@ constexpr const char* trusted_key_usage = "2.16.840.1.113894.746875.1.1";
 constexpr int mac_iterations = 2048;
 constexpr long most_mac_iterations = 5'000'000;  // what Java accepts; more would only be a way to stall us
 constexpr int salt_size = 20;
+constexpr const char* password = truststore_password.data();  // ends in a NUL: it is a literal
 
 using Pkcs12Ptr = std::unique_ptr<PKCS12, Freer<PKCS12_free>>;
 using ObjectPtr = std::unique_ptr<ASN1_OBJECT, Freer<ASN1_OBJECT_free>>;
@@ -46,9 +47,11 @@ BagsPtr make_bags(const RootSet& set) {
   const std::vector<std::string> aliases = aliases_for(set);
   BagsPtr bags(sk_PKCS12_SAFEBAG_new_null());
   for (std::size_t i = 0; bags && i < aliases.size(); ++i) {
-    BagPtr bag = make_bag(set.roots()[i].certificate.get(), aliases[i]);
-    if (!bag || sk_PKCS12_SAFEBAG_push(bags.get(), bag.get()) <= 0) return nullptr;
-    bag.release();
+    PKCS12_SAFEBAG* bag = make_bag(set.roots()[i].certificate.get(), aliases[i]).release();
+    if (bag == nullptr || sk_PKCS12_SAFEBAG_push(bags.get(), bag) <= 0) {
+      PKCS12_SAFEBAG_free(bag);
+      return nullptr;
+    }
   }
   return bags;
 }
@@ -68,13 +71,13 @@ bool mac_is_right(PKCS12* store) {
   PKCS12_get0_mac(nullptr, nullptr, nullptr, &iterations, store);
   const bool bounded = iterations == nullptr || (ASN1_INTEGER_get(iterations) >= 0 &&
                                                  ASN1_INTEGER_get(iterations) <= most_mac_iterations);
-  return bounded && PKCS12_verify_mac(store, truststore_password.data(), -1) == 1;
+  return bounded && PKCS12_verify_mac(store, password, -1) == 1;
 }
 
 BagsPtr open_safe(PKCS7* safe) {
   if (PKCS7_type_is_data(safe)) return BagsPtr(PKCS12_unpack_p7data(safe));
   if (!PKCS7_type_is_encrypted(safe)) return nullptr;
-  return BagsPtr(PKCS12_unpack_p7encdata(safe, truststore_password.data(), -1));
+  return BagsPtr(PKCS12_unpack_p7encdata(safe, password, -1));
 }
 
 // Java trusts a bare certificate only with the attribute; taking more would trust more than the JDK does.
@@ -129,8 +132,8 @@ std::string encode_pkcs12(const RootSet& set) {
   auto salt = salt_for(set);
   // SHA-1: Java before 8u301 and 11.0.12 knows no other MAC here, and under a public password it guards
   // against accidents alone.
-  if (!store || PKCS12_set_mac(store.get(), truststore_password.data(), -1, salt.data(), salt_size,
-                               mac_iterations, EVP_sha1()) != 1)
+  if (!store ||
+      PKCS12_set_mac(store.get(), password, -1, salt.data(), salt_size, mac_iterations, EVP_sha1()) != 1)
     return {};
   unsigned char* data = nullptr;
   const int size = i2d_PKCS12(store.get(), &data);

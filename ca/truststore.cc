@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr ReadRules bundle_rules{
-    .limit = 16 * 1024 * 1024, .forbidden_bits = 0022, .follow_links = true, .root_may_own = true};
+    .limit = 16UL * 1024 * 1024, .forbidden_bits = 0022, .follow_links = true, .root_may_own = true};
 
 std::expected<RootSet, Error> collect(std::string_view root_pem, const std::vector<std::string>& more) {
   RootSet set;

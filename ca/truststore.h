@@ -20,8 +20,8 @@ inline constexpr std::string_view truststore_password = "changeit";
 // The system's PEM bundle: the first that exists of the places that distributions use. Empty when none does.
 std::filesystem::path system_bundle();
 
-// All roots of a JDK's `cacerts` (JKS or PKCS#12), as PEM; of the JDKs found under /usr/lib/jvm, JAVA_HOME and
-// the directory of `java` on the PATH. Unreadable stores are passed over and named in `skipped`.
+// All roots of a JDK's `cacerts` (JKS or PKCS#12), as PEM; of the JDKs found under /usr/lib/jvm, JAVA_HOME
+// and the directory of `java` on the PATH. Unreadable stores are passed over and named in `skipped`.
 struct JdkRoots {
   std::vector<std::string> pem;
   std::vector<std::filesystem::path> read;

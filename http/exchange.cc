@@ -1,5 +1,5 @@
-// The builder's door, and what the two parsers tell it. Must never touch the other stream's parser from inside a
-// parser's call, nor give out an exchange there.
+// The builder's door, and what the two parsers tell it. Must never touch the other stream's parser from
+// inside a parser's call, nor give out an exchange there.
 #include "http/exchange.h"
 
 #include <algorithm>
@@ -18,10 +18,9 @@ bool asks_for_upgrade(const RequestHead& head) {
 
 }  // namespace
 
-
 Next Pairing::RequestHandler::on_request_head(RequestHead head, BodyFraming) {
   auto& s = state;
-  s.request.in_head = false;
+  s.request.end_head();
   const bool unanswered = !s.open.empty() && !s.open.back().response_done;
   if (unanswered && s.in_doubt && !s.open.back().response_begun) {
     // The client went on, so the answer has passed unseen.
@@ -37,10 +36,13 @@ Next Pairing::RequestHandler::on_request_head(RequestHead head, BodyFraming) {
   added.exchange.request = std::move(head);
   added.exchange.began = s.request.began;
   added.exchange.ended = s.now;
-  return Next::proceed;
+  s.request.paused = !s.response.held.empty();
+  return s.request.paused ? Next::pause : Next::proceed;
 }
 
-void Pairing::RequestHandler::on_body(Bytes data) { state.store(state.open.back().exchange.request_body, data); }
+void Pairing::RequestHandler::on_body(Bytes data) {
+  state.store(state.open.back().exchange.request_body, data);
+}
 
 void Pairing::RequestHandler::on_trailers(Fields trailers) {
   state.open.back().exchange.request_trailers = std::move(trailers);
@@ -54,7 +56,7 @@ void Pairing::RequestHandler::on_message_complete() {
 
 Next Pairing::ResponseHandler::on_response_head(ResponseHead head, BodyFraming) {
   auto& s = state;
-  s.response.in_head = false;
+  s.response.end_head();
   auto& answered = s.open.front();
   if (head.status < 200 && head.status != 101) {
     auto& interim = answered.exchange.interim_responses;
@@ -66,7 +68,9 @@ Next Pairing::ResponseHandler::on_response_head(ResponseHead head, BodyFraming) 
   return Next::proceed;
 }
 
-void Pairing::ResponseHandler::on_body(Bytes data) { state.store(state.open.front().exchange.response_body, data); }
+void Pairing::ResponseHandler::on_body(Bytes data) {
+  state.store(state.open.front().exchange.response_body, data);
+}
 
 void Pairing::ResponseHandler::on_trailers(Fields trailers) {
   state.open.front().exchange.response_trailers = std::move(trailers);
@@ -126,14 +130,22 @@ void H1ExchangeBuilder::end(Side side, Time when) {
   state_->run_held();
 }
 
-void H1ExchangeBuilder::finish(Time when) { state_->finish(when); }
+void H1ExchangeBuilder::finish(Time when) {
+  state_->finish(when);
+}
 
-Protocol H1ExchangeBuilder::protocol() const { return state_->protocol; }
+Protocol H1ExchangeBuilder::protocol() const {
+  return state_->protocol;
+}
 
-std::uint64_t H1ExchangeBuilder::unparsed_bytes(Side side) const { return state_->stream(side).unparsed; }
+std::uint64_t H1ExchangeBuilder::unparsed_bytes(Side side) const {
+  return state_->stream(side).unparsed;
+}
 
 bool H1ExchangeBuilder::idle() const {
-  const auto quiet = [](const Stream& s) { return s.between_messages() && s.held.empty() && s.carry.empty(); };
+  const auto quiet = [](const Stream& s) {
+    return s.between_messages() && s.held.empty() && s.carry.empty();
+  };
   return state_->open.empty() && quiet(state_->request) && quiet(state_->response);
 }
 

@@ -1,6 +1,6 @@
 // An exchange: one request with its final response, as records are made of it, and the builder that makes
-// exchanges of the two byte streams of an HTTP/1 connection. Sans-IO; knows no process, socket or clock: times
-// come with the bytes.
+// exchanges of the two byte streams of an HTTP/1 connection. Sans-IO; knows no process, socket or clock:
+// times come with the bytes.
 #pragma once
 
 #include <chrono>
@@ -27,7 +27,7 @@ struct Body {
 };
 
 struct Exchange {
-  std::uint64_t number = 0;     // counts the exchanges of a connection from 0: HTTP/1's stream id
+  std::uint64_t number = 0;  // counts the exchanges of a connection from 0: HTTP/1's stream id
   RequestHead request;
   Body request_body;
   Fields request_trailers;
@@ -35,11 +35,11 @@ struct Exchange {
   Body response_body;
   Fields response_trailers;
   std::vector<ResponseHead> interim_responses;  // 1xx but 101
-  Time began{};                 // the request's first byte
-  Time ended{};                 // the last byte of whichever side ended last
-  std::uint64_t gap_bytes = 0;  // bytes of it known to be missing
-  bool upgraded = false;        // 101, or CONNECT answered 2xx
-  std::string protocol_error;   // "": none; otherwise what the parser refused
+  Time began{};                                 // the request's first byte
+  Time ended{};                                 // the last byte of whichever side ended last
+  std::uint64_t gap_bytes = 0;                  // bytes of it known to be missing
+  bool upgraded = false;                        // 101, or CONNECT answered 2xx
+  std::string protocol_error;                   // "": none; otherwise what the parser refused
   // Why it is not whole: "" whole, "gap", "joined_midstream", "closed_early".
   std::string incomplete;
 };
@@ -49,17 +49,18 @@ enum class Side : std::uint8_t { request, response };
 struct ExchangeLimits {
   H1Limits h1;
   bool capture_bodies = false;
-  std::size_t body_bytes = 8 * 1024 * 1024;
-  std::size_t pending = 1000;             // requests without an answer; beyond it the connection is given up
-  std::size_t early_response = 64 * 1024; // response bytes that arrived before their request, held back
+  std::size_t body_bytes = std::size_t{8} * 1024 * 1024;
+  std::size_t pending = 1000;  // requests without an answer; beyond it the connection is given up
+  std::size_t early_response =
+      std::size_t{64} * 1024;  // response bytes that arrived before their request, held back
 };
 
 // What the bytes turned out to be.
 enum class Protocol : std::uint8_t { undecided, http1, other };
 
-// Feeds both streams of one connection through the strict parser and pairs requests with responses: keep-alive,
-// pipelining, chunked, HEAD, 1xx/204/304, upgrade, bodies until close. The two sides may arrive in any
-// interleaving, also a response's bytes before its request's.
+// Feeds both streams of one connection through the strict parser and pairs requests with responses:
+// keep-alive, pipelining, chunked, HEAD, 1xx/204/304, upgrade, bodies until close. The two sides may arrive
+// in any interleaving, also a response's bytes before its request's.
 class H1ExchangeBuilder {
  public:
   using OnExchange = std::function<void(Exchange)>;
@@ -68,14 +69,14 @@ class H1ExchangeBuilder {
   ~H1ExchangeBuilder();
 
   void feed(Side side, std::span<const std::byte> data, Time when);
-  // `length` bytes of that side are missing here. Inside content of known length they are skipped and counted;
-  // otherwise the exchange is given out as incomplete ("gap") and that side looks for the start of its next
-  // message. From then on a response is paired only with a request that was waiting when it began; on a
-  // connection that pipelines, where this proves nothing, pairing ends. A connection joined in its middle is
-  // told by a gap on both sides, of length 0 if need be, before any bytes.
+  // `length` bytes of that side are missing here. Inside content of known length they are skipped and
+  // counted; otherwise the exchange is given out as incomplete ("gap") and that side looks for the start of
+  // its next message. From then on a response is paired only with a request that was waiting when it began;
+  // on a connection that pipelines, where this proves nothing, pairing ends. A connection joined in its
+  // middle is told by a gap on both sides, of length 0 if need be, before any bytes.
   void gap(Side side, std::uint64_t length, Time when);
-  // That side sends no more: completes a body that runs until close. Needed before finish() for such a body to
-  // count as whole.
+  // That side sends no more: completes a body that runs until close. Needed before finish() for such a body
+  // to count as whole.
   void end(Side side, Time when);
   // Gives out what is open, as closed_early, and drops the rest.
   void finish(Time when);

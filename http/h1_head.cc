@@ -1,5 +1,5 @@
-// Reads start lines and decides framing. Must never accept a message whose length two readers could see in two
-// ways.
+// Reads start lines and decides framing. Must never accept a message whose length two readers could see in
+// two ways.
 #include "http/h1_head.h"
 
 #include <algorithm>
@@ -30,7 +30,9 @@ bool is_target(std::string_view target, std::string_view method) {
   return target.front() == '/' || target == "*" || target.find("://") != std::string_view::npos;
 }
 
-bool is_host(std::string_view value) { return value.find_first_of(" \t,/?#@\\") == std::string_view::npos; }
+bool is_host(std::string_view value) {
+  return value.find_first_of(" \t,/?#@\\") == std::string_view::npos;
+}
 
 std::expected<void, ParseError> check_host(const RequestHead& head) {
   const auto is_host_field = [](const Field& f) { return equals_ignoring_case(f.name, "Host"); };
@@ -83,7 +85,9 @@ std::expected<std::optional<BodyFraming>, ParseError> framing_of(const Fields& f
   return BodyFraming{Framing::content_length, *length};
 }
 
-bool has_no_content(std::uint16_t status) { return status < 200 || status == 204 || status == 304; }
+bool has_no_content(std::uint16_t status) {
+  return status < 200 || status == 204 || status == 304;
+}
 
 }  // namespace
 
@@ -113,8 +117,10 @@ std::expected<ResponseHead, ParseError> parse_status_line(std::string_view line)
   if (!version) return std::unexpected(version.error());
   line.remove_prefix(std::min(space + 1, line.size()));
   std::uint16_t status = 0;
-  const auto [end, error] = std::from_chars(line.data(), line.data() + std::min<std::size_t>(3, line.size()), status);
-  if (error != std::errc() || end != line.data() + 3 || status < 100) return refuse("malformed status code");
+  const auto digits = line.substr(0, 3);
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), status);
+  const bool whole = error == std::errc() && end == digits.data() + 3;
+  if (!whole || status < 100) return refuse("malformed status code");
   line.remove_prefix(3);
   // Section 4 wants a space even before an empty reason; servers that leave both out are many and do no harm.
   if (!line.empty() && line.front() != ' ') return refuse("malformed status code");

@@ -1,5 +1,5 @@
-// Start lines, and what a head says about the body that follows it (RFC 9112, sections 3, 4 and 6). Pure functions;
-// in doubt about a message's length they refuse it, for a guess here is a smuggled request.
+// Start lines, and what a head says about the body that follows it (RFC 9112, sections 3, 4 and 6). Pure
+// functions; in doubt about a message's length they refuse it, for a guess here is a smuggled request.
 #pragma once
 
 #include <expected>

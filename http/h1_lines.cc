@@ -1,5 +1,5 @@
-// Lines and fields: our checks in front, llhttp behind them. Must never hand llhttp a line that ends in anything
-// but CRLF, is folded, or has a name that isn't a token.
+// Lines and fields: our checks in front, llhttp behind them. Must never hand llhttp a line that ends in
+// anything but CRLF, is folded, or has a name that isn't a token.
 #include "http/h1_lines.h"
 
 #include <algorithm>
@@ -8,8 +8,8 @@
 namespace weir::http {
 namespace {
 
-// llhttp knows a fixed list of methods and wants a start line first. Start lines are read by us (any token is a
-// method), so fields are given to it under this one.
+// llhttp knows a fixed list of methods and wants a start line first. Start lines are read by us (any token is
+// a method), so fields are given to it under this one.
 constexpr std::string_view kNeutralStartLine = "HTTP/1.1 200 OK\r\n";
 
 constexpr std::array<bool, 256> token_characters() {
@@ -22,7 +22,9 @@ constexpr std::array<bool, 256> token_characters() {
 }
 constexpr auto kToken = token_characters();
 
-ParseError malformed(std::string what) { return {ParseError::Kind::malformed, std::move(what), 0}; }
+ParseError malformed(std::string what) {
+  return {ParseError::Kind::malformed, std::move(what), 0};
+}
 
 std::optional<ParseError> check_field_line(std::string_view line) {
   if (line.front() == ' ' || line.front() == '\t') return malformed("obs-fold in field section");
@@ -32,7 +34,9 @@ std::optional<ParseError> check_field_line(std::string_view line) {
   return std::nullopt;
 }
 
-Fields& fields_of(llhttp_t* parser) { return *static_cast<Fields*>(parser->data); }
+Fields& fields_of(llhttp_t* parser) {
+  return *static_cast<Fields*>(parser->data);
+}
 
 void trim(std::string& value) {
   value.erase(value.find_last_not_of(" \t") + 1);
@@ -58,7 +62,8 @@ std::expected<std::size_t, ParseError> LineReader::feed(std::span<const std::byt
     if (text_.size() + used == limit) return refuse("limit exceeded by ", ParseError::Kind::too_large);
     if (cr_ && c != '\n') return refuse("bare CR in ");
     if (!cr_ && c == '\n') return refuse("bare LF in ");
-    if ((c < 0x20 && c != '\t' && c != '\r' && c != '\n') || c == 0x7f) return refuse("control character in ");
+    if ((c < 0x20 && c != '\t' && c != '\r' && c != '\n') || c == 0x7f)
+      return refuse("control character in ");
     ++used;
     cr_ = c == '\r';
     if (c == '\n') {
@@ -76,7 +81,9 @@ void LineReader::clear() {
   complete_ = false;
 }
 
-FieldSection::FieldSection() { begin(); }
+FieldSection::FieldSection() {
+  begin();
+}
 
 const llhttp_settings_t& FieldSection::callbacks() {
   static const llhttp_settings_t settings = [] {

@@ -1,6 +1,6 @@
-// The two readers that every part of an HTTP/1 message but its content goes through: lines that end in CRLF, and
-// sections of fields made of such lines. They refuse what llhttp lets through and RFC 9112 doesn't; nothing
-// reaches llhttp unchecked.
+// The two readers that every part of an HTTP/1 message but its content goes through: lines that end in CRLF,
+// and sections of fields made of such lines. They refuse what llhttp lets through and RFC 9112 doesn't;
+// nothing reaches llhttp unchecked.
 #pragma once
 
 #include <llhttp.h>
@@ -18,8 +18,8 @@ namespace weir::http {
 
 bool is_token(std::string_view text);
 
-// Gathers one line at a time. A CR or LF anywhere but in the CRLF at the end is refused, and so is every other
-// control character but the tab.
+// Gathers one line at a time. A CR or LF anywhere but in the CRLF at the end is refused, and so is every
+// other control character but the tab.
 class LineReader {
  public:
   // Returns how many bytes it took: up to the line's end or the input's. A line of more than `limit` bytes,

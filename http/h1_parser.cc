@@ -1,5 +1,5 @@
-// The parser's course through a message: start line, fields, content, trailers. Content passes by reference and
-// is never copied; all else goes through LineReader and FieldSection.
+// The parser's course through a message: start line, fields, content, trailers. Content passes by reference
+// and is never copied; all else goes through LineReader and FieldSection.
 #include "http/h1_parser.h"
 
 #include <algorithm>
@@ -16,7 +16,9 @@ namespace {
 constexpr std::size_t kChunkDigits = 16;
 constexpr std::size_t kLineEnd = 2;
 
-ParseError malformed(std::string what) { return {ParseError::Kind::malformed, std::move(what), 0}; }
+ParseError malformed(std::string what) {
+  return {ParseError::Kind::malformed, std::move(what), 0};
+}
 
 // RFC 9112, section 7.1. Whitespace after the size is refused: readers differ on it.
 std::expected<std::uint64_t, ParseError> parse_chunk_size(std::string_view line) {
@@ -30,8 +32,14 @@ std::expected<std::uint64_t, ParseError> parse_chunk_size(std::string_view line)
 
 }  // namespace
 
-Next H1Handler::on_request_head(RequestHead, BodyFraming) { return Next::proceed; }
-Next H1Handler::on_response_head(ResponseHead, BodyFraming) { return Next::proceed; }
+// Overriders keep the head, so it comes by value. NOLINTBEGIN(performance-unnecessary-value-param)
+Next H1Handler::on_request_head(RequestHead, BodyFraming) {
+  return Next::proceed;
+}
+Next H1Handler::on_response_head(ResponseHead, BodyFraming) {
+  return Next::proceed;
+}
+// NOLINTEND(performance-unnecessary-value-param)
 
 struct H1Parser::State {
   enum class Phase : std::uint8_t {
@@ -128,7 +136,8 @@ std::expected<std::size_t, ParseError> H1Parser::State::take_line(std::span<cons
 }
 
 H1Parser::State::Stepped H1Parser::State::begin(std::span<const std::byte>) {
-  if (kind == Kind::response && expected.empty()) return std::unexpected(malformed("response without a request"));
+  if (kind == Kind::response && expected.empty())
+    return std::unexpected(malformed("response without a request"));
   phase = Phase::start_line;
   body_bytes = 0;
   return Step{};
@@ -296,9 +305,13 @@ H1Parser::~H1Parser() = default;
 H1Parser::H1Parser(H1Parser&&) noexcept = default;
 H1Parser& H1Parser::operator=(H1Parser&&) noexcept = default;
 
-void H1Parser::expect_response_to(std::string_view method) { state_->expected.push_back(answers_for(method)); }
+void H1Parser::expect_response_to(std::string_view method) {
+  state_->expected.push_back(answers_for(method));
+}
 
-void H1Parser::stop_between_messages(bool stop) { state_->stop_between_messages = stop; }
+void H1Parser::stop_between_messages(bool stop) {
+  state_->stop_between_messages = stop;
+}
 
 std::expected<std::size_t, ParseError> H1Parser::feed(std::span<const std::byte> data, H1Handler& handler) {
   using Phase = State::Phase;
@@ -318,7 +331,8 @@ std::expected<std::size_t, ParseError> H1Parser::feed(std::span<const std::byte>
       return std::unexpected(s.fail(std::move(step.error())));
     }
     used += step->used;
-    if (step->next == Next::pause) return used;
+    const bool between = s.phase == Phase::idle && s.stop_between_messages;  // after an empty line
+    if (step->next == Next::pause || between) return used;
   }
 }
 
@@ -344,11 +358,17 @@ bool H1Parser::skip(std::uint64_t length, H1Handler& handler) {
   return true;
 }
 
-bool H1Parser::upgraded() const { return state_->phase == State::Phase::upgraded; }
+bool H1Parser::upgraded() const {
+  return state_->phase == State::Phase::upgraded;
+}
 
-bool H1Parser::idle() const { return state_->phase == State::Phase::idle; }
+bool H1Parser::idle() const {
+  return state_->phase == State::Phase::idle;
+}
 
-std::uint64_t H1Parser::body_wire_bytes() const { return state_->body_bytes; }
+std::uint64_t H1Parser::body_wire_bytes() const {
+  return state_->body_bytes;
+}
 
 void H1Parser::reset() {
   auto fresh = std::make_unique<State>(state_->kind, state_->limits);

@@ -1,12 +1,13 @@
-// The one strict HTTP/1 parser: llhttp behind rules of our own. The proxy decides and forwards by it, and both
-// taps' bytes are recorded by it, so what was judged, what was sent on and what was written down are the same.
+// The one strict HTTP/1 parser: llhttp behind rules of our own. The proxy decides and forwards by it, and
+// both taps' bytes are recorded by it, so what was judged, what was sent on and what was written down are the
+// same.
 //
-// Sans-IO: bytes in, calls to a handler out. One parser is one direction of one connection. Refused, each with
-// an Error (RFC 9112): bare CR, bare LF where a CRLF belongs, obs-fold, a header section that doesn't end in
-// CRLF CRLF, Content-Length with Transfer-Encoding, differing or malformed Content-Lengths, a Transfer-Encoding
-// other than a final "chunked", whitespace before a header's colon, missing or repeated Host (1.1 requests),
-// bad chunk sizes, control characters in names, values or targets, heads over the limits.
-// After an error the parser takes no more bytes until reset().
+// Sans-IO: bytes in, calls to a handler out. One parser is one direction of one connection. Refused, each
+// with an Error (RFC 9112): bare CR, bare LF where a CRLF belongs, obs-fold, a header section that doesn't
+// end in CRLF CRLF, Content-Length with Transfer-Encoding, differing or malformed Content-Lengths, a
+// Transfer-Encoding other than a final "chunked", whitespace before a header's colon, missing or repeated
+// Host (1.1 requests), bad chunk sizes, control characters in names, values or targets, heads over the
+// limits. After an error the parser takes no more bytes until reset().
 #pragma once
 
 #include <cstddef>
@@ -28,11 +29,11 @@ struct ParseError {
 };
 
 struct H1Limits {
-  std::size_t start_line = 16 * 1024;
-  std::size_t head = 64 * 1024;  // start line and header section
+  std::size_t start_line = std::size_t{16} * 1024;
+  std::size_t head = std::size_t{64} * 1024;  // start line and header section
   std::size_t fields = 256;
-  std::size_t chunk_extensions = 4 * 1024;
-  std::size_t trailers = 16 * 1024;
+  std::size_t chunk_extensions = std::size_t{4} * 1024;
+  std::size_t trailers = std::size_t{16} * 1024;
 };
 
 // After a head: go on into the body, or stop feeding there (feed() returns how many bytes it took; call it
@@ -42,8 +43,8 @@ enum class Next : std::uint8_t { proceed, pause };
 class H1Handler {
  public:
   virtual ~H1Handler() = default;
-  // A request parser calls the first, a response parser the second. 1xx responses come here too (but 101, each
-  // followed by on_message_complete).
+  // A request parser calls the first, a response parser the second. 1xx responses come here too (but 101,
+  // each followed by on_message_complete).
   virtual Next on_request_head(RequestHead head, BodyFraming framing);
   virtual Next on_response_head(ResponseHead head, BodyFraming framing);
   // Content, chunk framing removed. Valid during the call only.
@@ -66,8 +67,8 @@ class H1Parser {
   // nobody expects is an error.
   void expect_response_to(std::string_view method);
 
-  // Takes bytes up to the end of the input, a pause, an error, or an upgrade (see upgraded()). Returns how many
-  // bytes it took.
+  // Takes bytes up to the end of the input, a pause, an error, or an upgrade (see upgraded()). Returns how
+  // many bytes it took.
   std::expected<std::size_t, ParseError> feed(std::span<const std::byte> data, H1Handler& handler);
 
   // Makes feed() return after each message, for a caller who must look up before the next one begins.
@@ -76,9 +77,9 @@ class H1Parser {
   // The peer closed: completes a body that runs until close; an error when in the middle of a message.
   std::expected<void, ParseError> finish(H1Handler& handler);
 
-  // Tells the parser that `length` bytes of the input are missing. True when they lie wholly inside content of
-  // known length, or in a body that runs until close; they are then skipped (on_body is not called for them).
-  // False when framing is lost: only reset() helps.
+  // Tells the parser that `length` bytes of the input are missing. True when they lie wholly inside content
+  // of known length, or in a body that runs until close; they are then skipped (on_body is not called for
+  // them). False when framing is lost: only reset() helps.
   bool skip(std::uint64_t length, H1Handler& handler);
 
   // After a CONNECT request was answered 2xx, or a 101: what follows is another protocol's.

@@ -20,7 +20,8 @@ using Fields = std::vector<Field>;
 bool equals_ignoring_case(std::string_view a, std::string_view b);
 // The first field of that name (any case), or nullptr.
 const Field* find_field(const Fields& fields, std::string_view name);
-// True when a field of that name lists the token (comma-separated, any case): Connection, Transfer-Encoding...
+// True when a field of that name lists the token (comma-separated, any case): Connection,
+// Transfer-Encoding...
 bool lists_token(const Fields& fields, std::string_view name, std::string_view token);
 
 struct Version {

@@ -13,21 +13,27 @@ namespace {
 using Kind = H1Parser::Kind;
 
 constexpr std::string_view kVersion = "HTTP/1.";
-constexpr std::size_t kVersionLength = 8;       // HTTP/1.1
+constexpr std::size_t kVersionLength = 8;         // HTTP/1.1
 constexpr std::size_t kStatusLength = 8 + 1 + 3;  // HTTP/1.1 200
 constexpr std::size_t kSoughtRequestLine = 8 * 1024;
 
-// In the middle of a stream the bytes before a method may be token characters too, so only known ones are sought.
+// In the middle of a stream the bytes before a method may be token characters too, so only known ones are
+// sought.
 constexpr std::array<std::string_view, 16> kMethods = {
     "GET",   "HEAD",     "POST",      "PUT",   "DELETE", "CONNECT", "OPTIONS", "TRACE",
     "PATCH", "PROPFIND", "PROPPATCH", "MKCOL", "COPY",   "MOVE",    "LOCK",    "UNLOCK"};
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
 
-bool is_target_byte(char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7f; }
+bool is_target_byte(char c) {
+  return static_cast<unsigned char>(c) > 0x20 && c != 0x7f;
+}
 
 bool is_version(std::string_view text) {
-  return text.size() == kVersionLength && text.starts_with(kVersion) && (text.back() == '0' || text.back() == '1');
+  return text.size() == kVersionLength && text.starts_with(kVersion) &&
+         (text.back() == '0' || text.back() == '1');
 }
 
 // Of "HTTP/1.1 200", as much as there is.

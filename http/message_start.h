@@ -1,5 +1,5 @@
-// Where an HTTP/1 message starts: at the first byte of a stream, or somewhere in a stream whose framing is lost.
-// Only recognises; what it points at is still for the strict parser to accept or refuse.
+// Where an HTTP/1 message starts: at the first byte of a stream, or somewhere in a stream whose framing is
+// lost. Only recognises; what it points at is still for the strict parser to accept or refuse.
 #pragma once
 
 #include <cstddef>

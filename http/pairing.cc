@@ -1,5 +1,5 @@
-// Whose turn it is: which bytes go to which exchange, what waits, what is given out. Where bytes are missing it would
-// rather drop an exchange, and count it, than pair a response with a request that it doesn't answer.
+// Whose turn it is: which bytes go to which exchange, what waits, what is given out. Where bytes are missing
+// it would rather drop an exchange, and count it, than pair a response with a request that it doesn't answer.
 #include "http/pairing.h"
 
 #include <algorithm>
@@ -11,17 +11,19 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::size_t kMaxInterim = 16;
-// How much of a joined request stream may pass without a message's start before it is taken for another protocol.
-constexpr std::uint64_t kUndecidedBytes = 64 * 1024;
+// How much of a joined request stream may pass without a message's start before it is taken for another
+// protocol.
+constexpr std::uint64_t kUndecidedBytes = std::uint64_t{64} * 1024;
 // What holding an item costs beside its bytes.
 constexpr std::size_t kHeldOverhead = 64;
 // The two sides are stamped by different threads: a response may seem this much older than its own request.
 constexpr auto kStampRace = 1s;
 
+void close_early(Exchange& exchange) {
+  if (exchange.incomplete.empty()) exchange.incomplete = "closed_early";
+}
 
 }  // namespace
-
 
 Open* Pairing::current(const Stream& s) {
   if (&s == &response) return target();
@@ -69,23 +71,22 @@ void Pairing::hold_rest(Stream& s, Bytes rest, Time when) {
 }
 
 void Pairing::run_held() {
-  for (bool ran = true; ran;) {
-    ran = false;
-    for (auto* s : {&request, &response}) {
-      if (s->held.empty() || blocked(*s)) continue;
-      const auto item = std::move(s->held.front());
-      s->held.pop_front();
-      s->held_cost -= item.data.size() + kHeldOverhead;
-      run(*s, item);
-      ran = true;
-    }
+  for (auto* s : {&request, &response, &request}) run_held(*s);
+}
+
+void Pairing::run_held(Stream& s) {
+  while (!s.busy && !s.held.empty() && !blocked(s)) {
+    const auto item = std::move(s.held.front());
+    s.held.pop_front();
+    s.held_cost -= item.data.size() + kHeldOverhead;
+    run(s, item);
   }
 }
 
 void Pairing::run(Stream& s, const Held& item) {
   switch (item.kind) {
     case Held::Kind::data:
-      return process(s, bytes_of(item.data), item.when);
+      return take(s, bytes_of(item.data), item.when);
     case Held::Kind::gap:
       return gap(s, item.gap, item.when);
     case Held::Kind::end:
@@ -97,14 +98,19 @@ void Pairing::feed(Stream& s, Bytes data, Time when) {
   if (!s.held.empty() || blocked(s)) {
     hold(s, {Held::Kind::data, when, std::string(text_of(data))});
   } else {
-    process(s, data, when);
+    take(s, data, when);
   }
 }
 
+void Pairing::take(Stream& s, Bytes data, Time when) {
+  s.busy = true;
+  process(s, data, when);
+  s.busy = false;
+}
 
 void Pairing::process(Stream& s, Bytes data, Time when) {
   now = when;
-  while (!data.empty()) {
+  while (!data.empty() || std::exchange(s.paused, false)) {
     if (s.mode == Mode::opaque) {
       s.unparsed += data.size();
       return;
@@ -120,6 +126,9 @@ void Pairing::process(Stream& s, Bytes data, Time when) {
     if (s.mode == Mode::seeking) return seek(s, data, when);
     data = parse(s, data);
     settle();
+    // The other side may have waited for just this.
+    run_held(&s == &request ? response : request);
+    now = when;
   }
 }
 
@@ -128,7 +137,7 @@ void Pairing::resync(Stream& s) {
   s.carry.clear();
   s.head_bytes = 0;
   s.parser.reset();
-  s.mode = Mode::seeking;
+  if (s.mode != Mode::opaque) s.mode = Mode::seeking;
   if (auto* awaited = &s == &response ? target() : nullptr) awaited->expected = false;
 }
 
@@ -183,11 +192,11 @@ Bytes Pairing::parse(Stream& s, Bytes data) {
   const auto used = s.parser.feed(data, handler(s));
   const auto taken = used ? *used : used.error().at;
   s.head_bytes = s.in_head && !s.parser.idle() ? s.head_bytes + taken : 0;
+  if (auto* o = current(s)) o->exchange.ended = std::max(o->exchange.ended, now);
   if (!used) {
     refused(s, used.error());
     return data.subspan(taken);
   }
-  if (auto* o = current(s)) o->exchange.ended = std::max(o->exchange.ended, now);
   if (open.size() > limits.pending) give_up("too many requests without an answer");
   return data.subspan(*used);
 }
@@ -223,7 +232,6 @@ void Pairing::become_other() {
   request.close();
   response.close();
 }
-
 
 void Pairing::mark_gap(Open& o, Body& body, std::uint64_t length) const {
   o.exchange.gap_bytes += length;
@@ -284,8 +292,10 @@ void Pairing::end(Stream& s, Time when) {
   if (s.mode == Mode::opaque) return;
   if (s.mode == Mode::parsing && !s.parser.idle()) {
     const bool whole = s.parser.finish(handler(s)).has_value();
-    auto* o = whole || &s == &response ? nullptr : current(s);
-    if (o) close_early(*o);
+    if (auto* o = whole || &s == &response ? nullptr : current(s)) {
+      close_early(o->exchange);
+      o->request_done = true;
+    }
   }
   if (&s == &request && protocol == Protocol::undecided && !s.carry.empty()) protocol = Protocol::other;
   s.close();
@@ -298,7 +308,10 @@ void Pairing::finish(Time when) {
   if (protocol == Protocol::undecided && saw_bytes) protocol = Protocol::other;
   request.close();
   response.close();
-  for (auto& o : open) close_early(o);
+  for (auto& o : open) {
+    if (!o.request_done || !o.response_done) close_early(o.exchange);
+    o.request_done = o.response_done = true;
+  }
   settle();
 }
 
@@ -306,7 +319,8 @@ void Pairing::settle() {
   // Nothing more comes from there.
   if (response.mode == Mode::opaque) {
     for (auto& o : open) {
-      if (!o.response_done) close_early(o, o.response_done);
+      if (!o.response_done) close_early(o.exchange);
+      o.response_done = true;
     }
   }
   while (!open.empty() && open.front().request_done && open.front().response_done) give_out();

@@ -1,5 +1,5 @@
-// Inside of H1ExchangeBuilder: the two streams, the exchanges that are open on them, and the one place that decides
-// whose turn it is. Only exchange.cc and pairing.cc include this.
+// Inside of H1ExchangeBuilder: the two streams, the exchanges that are open on them, and the one place that
+// decides whose turn it is. Only exchange.cc and pairing.cc include this.
 #pragma once
 
 #include <deque>
@@ -13,8 +13,12 @@ namespace weir::http {
 
 using Bytes = std::span<const std::byte>;
 
-inline std::string_view text_of(Bytes data) { return {reinterpret_cast<const char*>(data.data()), data.size()}; }
-inline Bytes bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
+inline std::string_view text_of(Bytes data) {
+  return {reinterpret_cast<const char*>(data.data()), data.size()};
+}
+inline Bytes bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text));
+}
 
 // An exchange that isn't given out yet.
 struct Open {
@@ -36,7 +40,7 @@ struct Held {
 };
 
 enum class Mode : std::uint8_t {
-  start,    // at its first byte
+  start,  // at its first byte
   parsing,
   seeking,  // framing is lost
   opaque,   // for good: nothing more to be read here
@@ -44,16 +48,18 @@ enum class Mode : std::uint8_t {
 
 struct Stream {
   H1Parser::Kind kind;
-  H1Parser parser;
   Mode mode = Mode::start;
-  std::string carry = {};  // the undecided bytes of start and seeking
-  std::deque<Held> held = {};
+  bool paused = false;       // at a head, for the other side's held bytes
+  bool busy = false;         // its bytes are being read: what is held comes after them
+  bool in_head = false;      // of a message whose head isn't complete
+  bool began_known = false;  // the message's first bytes went through `carry`
+  H1Parser parser;
+  std::string carry;  // the undecided bytes of start and seeking
+  std::deque<Held> held;
   std::size_t held_cost = 0;
   std::uint64_t unparsed = 0;
-  bool in_head = false;          // of a message whose head isn't complete
-  std::uint64_t head_bytes = 0;  // of it, so far
+  std::uint64_t head_bytes = 0;  // of the incomplete head, so far
   Time began{};                  // the current message
-  bool began_known = false;      // its first bytes went through `carry`
 
   Stream(H1Parser::Kind k, const H1Limits& limits) : kind(k), parser(k, limits) {
     parser.stop_between_messages(true);
@@ -61,6 +67,10 @@ struct Stream {
 
   bool between_messages() const { return mode != Mode::parsing || parser.idle(); }
 
+  void end_head() {
+    in_head = false;
+    head_bytes = 0;
+  }
   // Whatever was kept for later belongs to no exchange.
   void drop_kept() {
     unparsed += carry.size() + head_bytes;
@@ -121,8 +131,10 @@ class Pairing {
   void hold(Stream& s, Held item);
   void hold_rest(Stream& s, Bytes rest, Time when);
   void run_held();
+  void run_held(Stream& s);
   void run(Stream& s, const Held& item);
 
+  void take(Stream& s, Bytes data, Time when);
   void process(Stream& s, Bytes data, Time when);
   void try_start(Stream& s, Bytes data, Time when);
   void seek(Stream& s, Bytes data, Time when);

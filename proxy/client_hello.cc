@@ -85,7 +85,8 @@ std::expected<std::vector<std::byte>, HelloError> join_handshake(std::span<const
 }
 
 std::optional<std::span<const std::byte>> find_extension(Reader hello, std::uint16_t wanted) {
-  const bool prefix = hello.take(2) && hello.take(32) && hello.vector(1) && hello.vector(2) && hello.vector(1);
+  const bool prefix =
+      hello.take(2) && hello.take(32) && hello.vector(1) && hello.vector(2) && hello.vector(1);
   const auto block = prefix ? hello.vector(2) : std::nullopt;
   if (!block) return std::nullopt;
   Reader extensions(*block);

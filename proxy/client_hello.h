@@ -1,6 +1,6 @@
 // Reads the server name out of a TLS ClientHello that has only been peeked at, to decide whether the
-// connection is opened. Bounded; hostile input costs nothing but a verdict. It never judges the rest of the hello:
-// that is the TLS library's.
+// connection is opened. Bounded; hostile input costs nothing but a verdict. It never judges the rest of the
+// hello: that is the TLS library's.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// The way of a client connection: who is it, what does it ask for, may it, is it TLS, is it to be opened. Each
-// answer is published before the bytes that follow from it. A client that nobody is behind gets nothing.
+// The way of a client connection: who is it, what does it ask for, may it, is it TLS, is it to be opened.
+// Each answer is published before the bytes that follow from it. A client that nobody is behind gets nothing.
 #include "proxy/connection.h"
 
 #include <algorithm>
@@ -20,10 +20,13 @@ namespace {
 
 constexpr std::string_view kEstablished = "HTTP/1.1 200 Connection established\r\n\r\n";
 constexpr std::size_t kPeekBuffer = 4 * 1024;
+constexpr unsigned kTicksPerLook = 10;
 
 // Alerts by which a client says that it does not take our certificate (RFC 8446, 6.2): bad_certificate to
 // certificate_unknown, unknown_ca, access_denied.
-bool is_rejection(std::uint8_t alert) { return (alert >= 42 && alert <= 46) || alert == 48 || alert == 49; }
+bool is_rejection(std::uint8_t alert) {
+  return (alert >= 42 && alert <= 46) || alert == 48 || alert == 49;
+}
 
 // What the first bytes after CONNECT say.
 struct Opening {
@@ -43,10 +46,7 @@ class Connection final : public Supervised {
 
   Task<void> run(Tuple tuple);
 
-  void tick(Stream::Clock::time_point now) override {
-    client_.check_deadline(now);
-    upstream_.tick(now);
-  }
+  void tick(Stream::Clock::time_point now) override;
   void end_if_idle() override {
     if (session_ != nullptr && session_->between_requests()) client_.expire();
   }
@@ -56,8 +56,8 @@ class Connection final : public Supervised {
   }
 
  private:
-  Task<void> take_connect(HttpSession& proxy_port, http::RequestHead head);
-  Task<void> refuse(HttpSession& proxy_port, const Destination& destination, std::string rule, std::string text);
+  Task<void> take_connect(HttpSession& proxy_port, std::string authority);
+  void publish_refused(const Destination& destination, const std::string& rule);
   Task<void> wait_for_either_side();
   Task<Opening> peek_opening();
   Task<void> tunnel(std::optional<UpstreamFailure> failure, std::string rule);
@@ -74,34 +74,45 @@ class Connection final : public Supervised {
   ConnectionEvents events_;
   const HttpSession* session_ = nullptr;
   std::string client_server_name_;
+  unsigned ticks_ = 0;
   std::list<Supervised*>::iterator place_;
 };
+
+// While a response is awaited nobody reads the client's side: its leaving is looked for here.
+void Connection::tick(Stream::Clock::time_point now) {
+  client_.check_deadline(now);
+  upstream_.tick(now);
+  const bool awaits = session_ != nullptr && session_->awaits_response();
+  if (awaits && ++ticks_ % kTicksPerLook == 0 && client_.peer_closed()) end_now();
+}
 
 Task<void> Connection::run(Tuple tuple) {
   events_.opened(tuple);
   HttpSession proxy_port(shard_, client_, upstream_, events_, std::nullopt);
   session_ = &proxy_port;
-  auto connect = co_await proxy_port.run();
+  const auto authority = co_await proxy_port.run();
   session_ = nullptr;
-  if (connect) co_await take_connect(proxy_port, std::move(*connect));
+  if (authority) co_await take_connect(proxy_port, *authority);
   client_.shutdown_write();
   events_.ended();
 }
 
-Task<void> Connection::take_connect(HttpSession& proxy_port, http::RequestHead head) {
-  const auto destination = parse_authority(head.target, std::nullopt);
+Task<void> Connection::take_connect(HttpSession& proxy_port, std::string authority) {
+  const auto destination = parse_authority(authority, std::nullopt);
   if (!destination) {
     count(shard_.shared.counters.malformed_requests);
-    co_return co_await refuse(proxy_port, {}, "malformed request", "CONNECT takes host:port");
+    publish_refused(Destination(), "malformed request");
+    co_return co_await proxy_port.answer_unpublished(400, "CONNECT takes host:port");
   }
   const Verdict verdict = shard_.shared.decider.decide(events_.client(), *destination, nullptr);
   if (!verdict.allowed) {
-    co_return co_await refuse(proxy_port, *destination, verdict.rule, "refused by policy: " + verdict.rule);
+    publish_refused(*destination, verdict.rule);
+    co_return co_await proxy_port.answer_unpublished(403, "refused by policy: " + verdict.rule);
   }
   auto failure = co_await upstream_.resolve(*destination);
   if (upstream_.is_refused()) {
-    co_return co_await refuse(proxy_port, *destination, "refused destination",
-                              "this proxy does not connect to " + head.target);
+    publish_refused(*destination, "refused destination");
+    co_return co_await proxy_port.answer_unpublished(403, "this proxy does not connect to " + authority);
   }
 
   client_.unread(proxy_port.unread());
@@ -114,21 +125,25 @@ Task<void> Connection::take_connect(HttpSession& proxy_port, http::RequestHead h
   const auto& passthrough = shard_.shared.config.passthrough;
   const std::string* entry = find_passthrough(passthrough, destination->name);
   if (entry == nullptr) entry = find_passthrough(passthrough, opening.server_name);
-  if (!opening.is_tls) co_return co_await tunnel(std::move(failure), "not TLS");
-  if (entry != nullptr) co_return co_await tunnel(std::move(failure), "passthrough: " + *entry);
   client_server_name_ = opening.server_name;
-  co_await bump(opening.server_name.empty() ? destination->name : opening.server_name, std::move(failure));
+  if (opening.is_tls && entry == nullptr) {
+    const std::string name = opening.server_name.empty() ? destination->name : opening.server_name;
+    // A CONNECT to one name must not open another.
+    const Verdict inner = shard_.shared.decider.decide(events_.client(), {name, destination->port}, nullptr);
+    if (!inner.allowed) co_return publish_refused({name, destination->port}, inner.rule);
+    co_return co_await bump(name, std::move(failure));
+  }
+  const std::string why = opening.is_tls ? "passthrough: " + *entry : "not TLS";
+  co_await tunnel(std::move(failure), why);
 }
 
-Task<void> Connection::refuse(HttpSession& proxy_port, const Destination& destination, std::string rule,
-                              std::string text) {
+void Connection::publish_refused(const Destination& destination, const std::string& rule) {
   DecisionMade refused;
   refused.decision = Decision::refused;
   refused.server_name = destination.name;
   refused.server_port = destination.port;
   refused.rule = rule;
   events_.decided(std::move(refused));
-  co_await proxy_port.answer(rule == "malformed request" ? 400 : 403, std::move(text));
 }
 
 // In some protocols the server speaks first: waiting for the client alone would wait for ever.
@@ -204,8 +219,8 @@ Task<bool> Connection::open_client_tls(Ssl ssl) {
   co_return false;
 }
 
-// A client that leaves during or right after the handshake did not take the certificate, with or without an alert;
-// so do not clients that time out, or that can't agree on a version.
+// A client that leaves during or right after the handshake did not take the certificate, with or without an
+// alert; so do not clients that time out, or that can't agree on a version.
 bool Connection::says_rejected(Io status) const {
   if (client_.alert()) return is_rejection(*client_.alert());
   return status == Io::truncated || status == Io::end;
@@ -224,6 +239,7 @@ void Connection::publish_handshake(bool completed) {
 void Connection::publish_rejected() {
   count(shard_.shared.counters.client_rejected_certificate);
   if (client_.alert() && SSL_is_init_finished(client_.ssl()) == 1) publish_handshake(false);
+  if (!upstream_.connected()) return;  // upstream_failed stands
   auto decision = upstream_.describe(Decision::bumped);
   decision.error_type = "client_rejected_certificate";
   events_.decided(std::move(decision));

@@ -10,7 +10,9 @@ namespace {
 
 constexpr std::size_t kMaxEventBytes = 64 * 1024;
 
-Time now() { return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now()); }
+Time now() {
+  return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+}
 
 }  // namespace
 

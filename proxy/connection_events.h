@@ -1,5 +1,5 @@
-// What one client connection tells the engine: the events of proxy/ in their order, with contiguous offsets for
-// each direction. Belongs to one connection on one thread; it never keeps bytes.
+// What one client connection tells the engine: the events of proxy/ in their order, with contiguous offsets
+// for each direction. Belongs to one connection on one thread; it never keeps bytes.
 #pragma once
 
 #include <array>

@@ -12,18 +12,20 @@ namespace {
 using http::equals_ignoring_case;
 using http::lists_token;
 
-constexpr std::array<std::string_view, 3> kProxyFields = {"Proxy-Connection", "Proxy-Authorization", "Keep-Alive"};
+constexpr std::array<std::string_view, 3> kProxyFields = {"Proxy-Connection", "Proxy-Authorization",
+                                                          "Keep-Alive"};
 // What the message's meaning hangs on is never taken out, whatever Connection names.
 constexpr std::array<std::string_view, 5> kKeptFields = {"Connection", "Content-Length", "Host",
                                                          "Transfer-Encoding", "Upgrade"};
 constexpr std::array<std::string_view, 3> kConnectionOptions = {"keep-alive", "close", "upgrade"};
 constexpr std::array<std::string_view, 6> kIdempotent = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"};
-constexpr std::array<std::pair<int, std::string_view>, 6> kReasons = {{{400, "Bad Request"},
-                                                                       {403, "Forbidden"},
-                                                                       {408, "Request Timeout"},
-                                                                       {431, "Request Header Fields Too Large"},
-                                                                       {501, "Not Implemented"},
-                                                                       {502, "Bad Gateway"}}};
+constexpr std::array<std::pair<int, std::string_view>, 6> kReasons = {
+    {{400, "Bad Request"},
+     {403, "Forbidden"},
+     {408, "Request Timeout"},
+     {431, "Request Header Fields Too Large"},
+     {501, "Not Implemented"},
+     {502, "Bad Gateway"}}};
 
 template <std::size_t N>
 bool contains(const std::array<std::string_view, N>& names, std::string_view name) {

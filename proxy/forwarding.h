@@ -1,5 +1,5 @@
-// How heads change on their way through: what a proxy must take out of a request, and when a connection may be
-// used again. Everything else is kept byte for byte, so that neither side sees a difference.
+// How heads change on their way through: what a proxy must take out of a request, and when a connection may
+// be used again. Everything else is kept byte for byte, so that neither side sees a difference.
 #pragma once
 
 #include <string>
@@ -9,12 +9,13 @@
 
 namespace weir::proxy {
 
-// An absolute-form request as its origin is to see it: origin-form target, Host of the target, no proxy fields,
-// nothing that Connection names but keep-alive, close and upgrade (both connections live and end together).
+// An absolute-form request as its origin is to see it: origin-form target, Host of the target, no proxy
+// fields, nothing that Connection names but keep-alive, close and upgrade (both connections live and end
+// together).
 http::RequestHead to_origin_request(http::RequestHead head, const AbsoluteTarget& target);
 
-// May the client's connection carry another request after this one? `from_proxy_port`: it came as absolute-form,
-// where Proxy-Connection counts too.
+// May the client's connection carry another request after this one? `from_proxy_port`: it came as
+// absolute-form, where Proxy-Connection counts too.
 bool wants_keep_alive(const http::RequestHead& head, bool from_proxy_port);
 bool allows_keep_alive(const http::ResponseHead& head, const http::BodyFraming& framing);
 

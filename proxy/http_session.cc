@@ -27,9 +27,12 @@ std::vector<std::byte> to_bytes(std::string_view text) {
 
 int status_of(const http::ParseError& error) {
   switch (error.kind) {
-    case http::ParseError::Kind::too_large: return 431;
-    case http::ParseError::Kind::unsupported: return 501;
-    case http::ParseError::Kind::malformed: break;
+    case http::ParseError::Kind::too_large:
+      return 431;
+    case http::ParseError::Kind::unsupported:
+      return 501;
+    case http::ParseError::Kind::malformed:
+      break;
   }
   return 400;
 }
@@ -49,13 +52,13 @@ HttpSession::HttpSession(Shard& shard, Stream& client, Upstream& upstream, Conne
   request_parser_.stop_between_messages(true);
 }
 
-Task<std::optional<http::RequestHead>> HttpSession::run() {
+Task<std::optional<std::string>> HttpSession::run() {
   while (!shard_.stopping) {
     if (!co_await read_head()) break;
-    auto head = request_.peek_head();
+    const auto& head = request_.peek_head();
     if (!tls_ && head.method == "CONNECT") {
       head_bytes_.clear();
-      co_return head;
+      co_return head.target;
     }
     if (!co_await serve_request()) break;
   }
@@ -65,13 +68,13 @@ Task<std::optional<http::RequestHead>> HttpSession::run() {
 Task<bool> HttpSession::read_head() {
   client_.set_idle_timeout(limits_.idle_timeout);
   routed_ = tls_.has_value();
+  method_.clear();
   bool begun = false;
   for (;;) {
     if (begin_ < end_ && !feed_request()) {
-      count(shard_.shared.counters.malformed_requests);
       publish_refused("malformed request");
       publish_head();
-      co_await answer(status_of(*error_), "malformed request: " + error_->what);
+      co_await answer(*refusal_);
       co_return false;
     }
     if (request_.has_head()) co_return true;
@@ -96,13 +99,13 @@ Task<bool> HttpSession::serve_request() {
   const auto refusal = co_await route(head);
   publish_head();
   if (refusal) {
-    co_await answer(refusal->status, refusal->text);
+    co_await answer(*refusal);
     co_return false;
   }
   client_.set_idle_timeout(limits_.idle_timeout);
   request_.append(http::serialize(head));
   const bool may_repeat = !request_.has_body() && is_idempotent(method_);
-  const Outcome outcome = co_await exchange(method_, may_repeat);
+  const Outcome outcome = co_await exchange(may_repeat);
   co_return co_await conclude(outcome);
 }
 
@@ -178,19 +181,21 @@ void HttpSession::publish_refused(const std::string& rule) {
 }
 
 // The head, and what is already here of the body, go out in one write.
-Task<HttpSession::Outcome> HttpSession::exchange(std::string method, bool may_repeat) {
-  if (!feed_request()) co_return Outcome::client_gone;
+Task<HttpSession::Outcome> HttpSession::exchange(bool may_repeat) {
+  if (!feed_request()) co_return Outcome::refused;
   const auto request = request_.take_output();
   if (upstream_used_ && !may_repeat && upstream_.stream().peer_closed()) {
-    if (co_await connect_upstream()) co_return Outcome::unanswered;
+    refusal_ = co_await connect_upstream();
+    if (refusal_) co_return Outcome::refused;
   }
   for (;;) {
     const bool reused = std::exchange(upstream_used_, true);
-    response_.expect_next();
-    response_parser_.expect_response_to(method);
+    response_ = ResponseSink();
+    response_parser_.expect_response_to(method_);
     const Outcome outcome = co_await attempt(request);
     if (outcome != Outcome::unanswered || !reused || !may_repeat) co_return outcome;
-    if (co_await connect_upstream()) co_return outcome;
+    refusal_ = co_await connect_upstream();
+    if (refusal_) co_return Outcome::refused;
   }
 }
 
@@ -199,6 +204,7 @@ Task<HttpSession::Outcome> HttpSession::attempt(std::span<const std::byte> reque
   upstream_.stream().set_idle_timeout(limits_.idle_timeout);
   // An upstream that closed early may have answered all the same: the answer is read whatever became of this.
   co_await upstream_.stream().write(request);
+  awaits_response_ = tls_.has_value();
   if (request_.complete()) co_return co_await pump_response();
   const auto first = co_await (pump_request() || pump_response());
   co_return std::get<1>(first);
@@ -236,7 +242,7 @@ Task<HttpSession::Outcome> HttpSession::pump_response() {
 Task<HttpSession::Outcome> HttpSession::take_response(std::span<const std::byte> data) {
   const auto taken = response_parser_.feed(data, response_);
   const bool delivered = co_await deliver() == Io::ok;
-  if (!delivered) co_return Outcome::client_gone;
+  if (!delivered) co_return Outcome::gone;
   if (response_.upgraded()) {
     output_left_ = *taken;
     co_return Outcome::upgraded;
@@ -245,17 +251,19 @@ Task<HttpSession::Outcome> HttpSession::take_response(std::span<const std::byte>
     const bool keep = taken && *taken == data.size() && response_.keep_alive() && client_keeps_alive_;
     // A response may overtake its request; the next one waits for the end of both.
     if (keep && !request_.complete()) co_await request_done_.async_wait(asio::as_tuple(asio::use_awaitable));
-    co_return keep && request_.complete() ? Outcome::keep : Outcome::close;
+    co_return keep&& request_.complete() ? Outcome::keep : Outcome::close;
   }
   if (taken) co_return Outcome::unanswered;
   co_return response_.answered() ? Outcome::broken : Outcome::malformed_answer;
 }
 
 Task<HttpSession::Outcome> HttpSession::end_of_response(Io status) {
-  if (error_ || client_status_ != Io::ok) co_return Outcome::client_gone;
+  if (refusal_ && !response_.answered()) co_return Outcome::refused;
+  if (refusal_ || client_status_ != Io::ok || status == Io::timed_out) co_return Outcome::gone;
   if (!response_.answered()) co_return Outcome::unanswered;
-  if (status != Io::end || !response_parser_.finish(response_) || !response_.finished()) co_return Outcome::broken;
-  co_return co_await deliver() == Io::ok ? Outcome::close : Outcome::client_gone;
+  if (status != Io::end || !response_parser_.finish(response_) || !response_.finished())
+    co_return Outcome::broken;
+  co_return co_await deliver() == Io::ok ? Outcome::close : Outcome::gone;
 }
 
 Task<Io> HttpSession::deliver() {
@@ -268,21 +276,21 @@ Task<Io> HttpSession::deliver() {
 
 // What became of the exchange, in the client's terms; true when another request may follow.
 Task<bool> HttpSession::conclude(Outcome outcome) {
+  awaits_response_ = false;
   if (outcome == Outcome::keep) {
     upstream_.stream().set_idle_timeout(std::chrono::milliseconds(0));
     co_return true;
   }
-  if (outcome == Outcome::upgraded) co_await switch_protocols();
-  if (error_) {
-    count(shard_.shared.counters.malformed_requests);
-    if (!response_.answered()) co_await answer(status_of(*error_), "malformed request: " + error_->what);
-  } else if (outcome == Outcome::unanswered) {
-    co_await answer(502, "upstream " + upstream_.destination().name + " closed the connection without an answer");
-  } else if (outcome == Outcome::malformed_answer) {
-    co_await answer(502, "upstream " + upstream_.destination().name + " sent a malformed response");
-  } else if (outcome == Outcome::broken) {
-    client_.abort();
+  const std::string& upstream = upstream_.destination().name;
+  if (outcome == Outcome::unanswered) {
+    refusal_ = Refusal{502, "upstream " + upstream + " closed the connection without an answer"};
   }
+  if (outcome == Outcome::malformed_answer)
+    refusal_ = Refusal{502, "upstream " + upstream + " sent a malformed answer"};
+  if (outcome == Outcome::upgraded) co_await switch_protocols();
+  if (outcome == Outcome::broken) client_.abort();
+  if (outcome == Outcome::close && !request_.complete()) co_await linger();
+  if (refusal_ && outcome != Outcome::gone) co_await answer(*refusal_);
   upstream_.close();
   co_return false;
 }
@@ -300,13 +308,23 @@ Task<void> HttpSession::switch_protocols() {
   co_await relay(client_, upstream_.stream(), limits_.idle_timeout, on_relayed);
 }
 
-Task<void> HttpSession::answer(int status, std::string text) {
-  auto bytes = to_bytes(own_response(status, text, method_ == "HEAD"));
+Task<void> HttpSession::answer(const Refusal& refusal) {
+  auto bytes = to_bytes(own_response(refusal.status, refusal.text, method_ == "HEAD"));
   client_.set_deadline(limits_.head_timeout);
   if (co_await client_.write(bytes) != Io::ok) co_return;
   events_.bytes(Direction::received, std::move(bytes));
+  co_await linger();
+}
+
+Task<void> HttpSession::answer_unpublished(int status, std::string text) {
+  const auto bytes = to_bytes(own_response(status, text, false));
+  client_.set_deadline(limits_.head_timeout);
+  if (co_await client_.write(bytes) == Io::ok) co_await linger();
+}
+
+// A close with unread bytes would reset the connection and could take the answer with it.
+Task<void> HttpSession::linger() {
   client_.shutdown_write();
-  // A close with unread bytes would reset the connection and could take the answer with it.
   client_.set_deadline(kLinger);
   input_.resize(kInputBuffer);
   for (std::size_t drained = 0; drained < kLingerBytes;) {
@@ -322,7 +340,8 @@ bool HttpSession::feed_request() {
     consume(*taken);
     return true;
   }
-  error_ = taken.error();
+  count(shard_.shared.counters.malformed_requests);
+  refusal_ = Refusal{status_of(taken.error()), "malformed request: " + taken.error().what};
   consume(end_ - begin_);
   return false;
 }

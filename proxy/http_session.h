@@ -1,6 +1,6 @@
 // HTTP/1.1 on one client connection, in the clear on the proxy's port or inside an opened TLS connection:
-// request by request through the strict parser, policy, upstream and back. It forwards nothing that the parser
-// refused, and publishes what the client sent and received.
+// request by request through the strict parser, policy, upstream and back. It forwards nothing that the
+// parser refused, and publishes what the client sent and received.
 #pragma once
 
 #include <boost/asio/steady_timer.hpp>
@@ -29,24 +29,34 @@ class HttpSession {
   HttpSession(Shard& shard, Stream& client, Upstream& upstream, ConnectionEvents& events,
               std::optional<TlsDestination> tls);
 
-  // Serves requests until the connection is to end. A CONNECT on the proxy's port is given back instead, its
-  // bytes unpublished, what follows it in unread().
-  Task<std::optional<http::RequestHead>> run();
+  // Serves requests until the connection is to end. The authority of a CONNECT on the proxy's port is
+  // given back instead, its bytes unpublished, what follows it in unread().
+  Task<std::optional<std::string>> run();
 
   std::span<const std::byte> unread() const { return std::span(input_).subspan(begin_, end_ - begin_); }
   bool between_requests() const { return between_requests_; }
+  bool awaits_response() const { return awaits_response_; }
   bool anything_received() const { return anything_received_; }
   Io last_client_status() const { return client_status_; }
 
-  // Answers with a text of our own, publishes it and lets the client read it before the connection closes.
-  Task<void> answer(int status, std::string text);
+  // Answers a CONNECT with a text of our own and lets the client read it before the connection closes.
+  Task<void> answer_unpublished(int status, std::string text);
 
  private:
   struct Refusal {
     int status;
     std::string text;
   };
-  enum class Outcome { keep, close, unanswered, malformed_answer, broken, client_gone, upgraded };
+  enum class Outcome {
+    keep,
+    close,
+    unanswered,        // the upstream ended without a byte of a response
+    malformed_answer,  // and nothing of it was passed on
+    broken,            // in the middle of a response
+    refused,           // refusal_ is the answer
+    gone,              // the client left, or time is up: nobody to answer
+    upgraded,
+  };
 
   Task<bool> read_head();
   Task<bool> serve_request();
@@ -57,17 +67,19 @@ class HttpSession {
   Refusal upstream_refusal(const UpstreamFailure& failure);
   void publish_refused(const std::string& rule);
 
-  Task<Outcome> exchange(std::string method, bool may_repeat);
+  Task<Outcome> exchange(bool may_repeat);
   Task<Outcome> attempt(std::span<const std::byte> request);
   Task<void> pump_request();
   Task<Outcome> pump_response();
   Task<Outcome> take_response(std::span<const std::byte> data);
   Task<Outcome> end_of_response(Io status);
   Task<Io> deliver();
+  Task<void> answer(const Refusal& refusal);  // as answer_unpublished, and published
+  Task<void> linger();
   Task<bool> conclude(Outcome outcome);
   Task<void> switch_protocols();
 
-  // Feeds the parser what has been read; false when the client's bytes are malformed (error_ says how).
+  // Feeds the parser what has been read; false when the client's bytes are malformed: refusal_ says how.
   bool feed_request();
   void consume(std::size_t count);
   Task<Io> read_client();
@@ -84,7 +96,7 @@ class HttpSession {
   http::H1Parser response_parser_{http::H1Parser::Kind::response};
   RequestSink request_;
   ResponseSink response_;
-  std::optional<http::ParseError> error_;
+  std::optional<Refusal> refusal_;
 
   std::vector<std::byte> input_;  // from the client; [begin_, end_) is not parsed yet
   std::size_t begin_ = 0;
@@ -100,6 +112,7 @@ class HttpSession {
   bool upstream_used_ = false;
   bool client_keeps_alive_ = false;
   bool between_requests_ = false;
+  bool awaits_response_ = false;
   bool anything_received_ = false;
   Io client_status_ = Io::ok;
 };

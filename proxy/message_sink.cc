@@ -9,32 +9,19 @@
 
 namespace weir::proxy {
 
-http::Next RequestSink::on_request_head(http::RequestHead head, http::BodyFraming framing) {
-  head_ = std::move(head);
-  head_framing_ = framing;
-  return http::Next::pause;
-}
-
-http::RequestHead RequestSink::take_head() {
-  http::RequestHead head = std::move(*head_);
-  head_.reset();
-  begin(head_framing_);
-  return head;
-}
-
-void RequestSink::begin(http::BodyFraming framing) {
+void MessageSink::begin(http::BodyFraming framing) {
   framing_ = framing;
   trailers_.clear();
   complete_ = framing.framing == http::Framing::none ||
               (framing.framing == http::Framing::content_length && framing.content_length == 0);
 }
 
-void RequestSink::append(std::string_view text) {
+void MessageSink::append(std::string_view text) {
   const auto bytes = std::as_bytes(std::span(text));
   output_.insert(output_.end(), bytes.begin(), bytes.end());
 }
 
-void RequestSink::on_body(std::span<const std::byte> data) {
+void MessageSink::on_body(std::span<const std::byte> data) {
   if (data.empty()) return;
   const bool chunked = framing_.framing == http::Framing::chunked;
   if (chunked) {
@@ -47,13 +34,27 @@ void RequestSink::on_body(std::span<const std::byte> data) {
   if (chunked) append("\r\n");
 }
 
-void RequestSink::on_trailers(http::Fields trailers) { trailers_ = std::move(trailers); }
+void MessageSink::on_trailers(http::Fields trailers) {
+  trailers_ = std::move(trailers);
+}
 
-void RequestSink::on_message_complete() {
+void MessageSink::on_message_complete() {
   if (std::exchange(complete_, true) || framing_.framing != http::Framing::chunked) return;
   append("0\r\n");
   for (const auto& trailer : trailers_) append(trailer.name + ": " + trailer.value + "\r\n");
   append("\r\n");
+}
+
+http::Next RequestSink::on_request_head(http::RequestHead head, http::BodyFraming framing) {
+  head_ = std::move(head);
+  begin(framing);
+  return http::Next::pause;
+}
+
+http::RequestHead RequestSink::take_head() {
+  http::RequestHead head = std::move(*head_);
+  head_.reset();
+  return head;
 }
 
 http::Next ResponseSink::on_response_head(http::ResponseHead head, http::BodyFraming framing) {
@@ -69,9 +70,7 @@ http::Next ResponseSink::on_response_head(http::ResponseHead head, http::BodyFra
 
 // An interim response is complete without ending anything.
 void ResponseSink::on_message_complete() {
-  if (final_) RequestSink::on_message_complete();
+  if (final_) MessageSink::on_message_complete();
 }
-
-void ResponseSink::expect_next() { *this = ResponseSink(); }
 
 }  // namespace weir::proxy

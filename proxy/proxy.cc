@@ -1,5 +1,6 @@
-// The proxy's threads and its listener. The first thread accepts and hands connections out in turn, so that load is
-// even; from then on a connection never changes its thread. One tick a thread looks after all deadlines.
+// The proxy's threads and its listener. The first thread accepts and hands connections out in turn, so that
+// load is even; from then on a connection never changes its thread. One tick a thread looks after all
+// deadlines.
 #include "proxy/proxy.h"
 
 #include <boost/asio/as_tuple.hpp>
@@ -32,7 +33,8 @@ class ProxyImpl final : public Proxy {
       : shared_{std::move(config), resolver, decider, nullptr, nullptr, {}} {}
   ~ProxyImpl() override { stop(std::chrono::milliseconds(0)); }
 
-  std::expected<void, Error> open(ca::LeafSigner& signer, const std::function<EventPublisher&()>& make_publisher);
+  std::expected<void, Error> open(ca::LeafSigner& signer,
+                                  const std::function<EventPublisher&()>& make_publisher);
   Endpoint address() const override { return address_; }
   void start() override;
   void stop(std::chrono::milliseconds grace) override;
@@ -74,8 +76,10 @@ std::expected<void, Error> ProxyImpl::open(ca::LeafSigner& signer,
   if (!upstream) return std::unexpected(upstream.error());
   shared_.upstream_context = std::move(*upstream);
 
-  const unsigned threads = config.threads != 0 ? config.threads : std::max(1u, std::thread::hardware_concurrency());
-  for (unsigned i = 0; i < threads; ++i) shards_.push_back(std::make_unique<Shard>(shared_, make_publisher()));
+  const unsigned threads =
+      config.threads != 0 ? config.threads : std::max(1u, std::thread::hardware_concurrency());
+  for (unsigned i = 0; i < threads; ++i)
+    shards_.push_back(std::make_unique<Shard>(shared_, make_publisher()));
 
   boost::system::error_code error;
   const auto endpoint = to_asio(config.listen);
@@ -85,8 +89,9 @@ std::expected<void, Error> ProxyImpl::open(ca::LeafSigner& signer,
   if (!error) acceptor_->bind(endpoint, error);
   if (!error) acceptor_->listen(kBacklog, error);
   if (error) {
-    return std::unexpected(Error{"proxy can't listen on " + config.listen.to_string() + ": " + error.message(),
-                                 "choose another address with --proxy-listen, or port 0"});
+    return std::unexpected(
+        Error{"proxy can't listen on " + config.listen.to_string() + ": " + error.message(),
+              "choose another address with --proxy-listen, or port 0"});
   }
   address_ = to_endpoint(acceptor_->local_endpoint());
   config.refused_destinations.push_back(address_);
@@ -106,8 +111,7 @@ Task<void> ProxyImpl::accept() {
   asio::steady_timer pause(shards_.front()->context);
   for (;;) {
     tcp::endpoint from;
-    auto [error, socket] =
-        co_await acceptor_->async_accept(from, asio::as_tuple(asio::use_awaitable));
+    auto [error, socket] = co_await acceptor_->async_accept(from, asio::as_tuple(asio::use_awaitable));
     if (!acceptor_->is_open()) co_return;
     if (!error) {
       hand_out(std::move(socket), to_endpoint(from));
@@ -138,10 +142,11 @@ void ProxyImpl::hand_out(tcp::socket socket, const Endpoint& from) {
 }
 
 void ProxyImpl::begin(Shard& shard, tcp::socket socket, const Endpoint& from) {
-  asio::co_spawn(shard.context, serve(shard, std::move(socket), from), [this](const std::exception_ptr& exception) {
-    rethrow(exception);
-    connection_ended();
-  });
+  asio::co_spawn(shard.context, serve(shard, std::move(socket), from),
+                 [this](const std::exception_ptr& exception) {
+                   rethrow(exception);
+                   connection_ended();
+                 });
 }
 
 void ProxyImpl::connection_ended() {
@@ -195,9 +200,17 @@ void ProxyImpl::stop(std::chrono::milliseconds grace) {
 
 Counters ProxyImpl::counters() const {
   const auto& c = shared_.counters;
-  return {c.accepted,           c.active,   c.unresolved_refused,          c.over_limit_closed, c.bumped,
-          c.tunnelled,          c.upstream_failed, c.client_rejected_certificate, c.requests,
-          c.malformed_requests, shared_.leaves->leaves_signed()};
+  return {c.accepted,
+          c.active,
+          c.unresolved_refused,
+          c.over_limit_closed,
+          c.bumped,
+          c.tunnelled,
+          c.upstream_failed,
+          c.client_rejected_certificate,
+          c.requests,
+          c.malformed_requests,
+          shared_.leaves->leaves_signed()};
 }
 
 }  // namespace

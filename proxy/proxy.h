@@ -27,8 +27,8 @@ struct Error {
 };
 
 struct Limits {
-  std::size_t connections = 10'000;       // clients at once; beyond it new ones are closed and counted
-  std::size_t leaf_cache = 1'024;         // SSL contexts, least recently used goes first
+  std::size_t connections = 10'000;  // clients at once; beyond it new ones are closed and counted
+  std::size_t leaf_cache = 1'024;    // SSL contexts, least recently used goes first
   std::chrono::milliseconds connect_timeout{10'000};
   std::chrono::milliseconds handshake_timeout{10'000};
   std::chrono::milliseconds head_timeout{30'000};   // from a request's first byte to the end of its head
@@ -36,19 +36,19 @@ struct Limits {
 };
 
 struct Config {
-  Endpoint listen;                                // port 0: the kernel chooses
-  unsigned threads = 0;                           // 0: one for each core
-  std::vector<std::string> passthrough;           // "example.org" exactly, ".example.org" it and all below it
-  std::vector<std::filesystem::path> upstream_ca; // beside the system's bundle
-  std::vector<Endpoint> refused_destinations;     // our own listeners: the API
-  std::string ca_certificate_pem;                 // sent after the leaf
+  Endpoint listen;                       // port 0: the kernel chooses
+  unsigned threads = 0;                  // 0: one for each core
+  std::vector<std::string> passthrough;  // "example.org" exactly, ".example.org" it and all below it
+  std::vector<std::filesystem::path> upstream_ca;  // beside the system's bundle
+  std::vector<Endpoint> refused_destinations;      // our own listeners: the API
+  std::string ca_certificate_pem;                  // sent after the leaf
   Limits limits;
 };
 
 struct Counters {
   std::uint64_t accepted = 0;
-  std::uint64_t active = 0;               // now
-  std::uint64_t unresolved_refused = 0;   // no process found behind the socket
+  std::uint64_t active = 0;              // now
+  std::uint64_t unresolved_refused = 0;  // no process found behind the socket
   std::uint64_t over_limit_closed = 0;
   std::uint64_t bumped = 0;
   std::uint64_t tunnelled = 0;
@@ -75,5 +75,6 @@ class Proxy {
 
 // error.type of an upstream that could not be used; also named in the 502's body.
 //   dns, connect_refused, connect_timeout, connect_unreachable, tls_handshake,
-//   tls_certificate_expired, tls_certificate_self_signed, tls_certificate_untrusted, tls_certificate_wrong_host
+//   tls_certificate_expired, tls_certificate_self_signed, tls_certificate_untrusted,
+//   tls_certificate_wrong_host
 }  // namespace weir::proxy

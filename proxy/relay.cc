@@ -1,5 +1,5 @@
-// The raw relay: one buffer and one coroutine for each direction; a slow reader on one side stops reading from
-// the other. It never looks into what it carries.
+// The raw relay: one buffer and one coroutine for each direction; a slow reader on one side stops reading
+// from the other. It never looks into what it carries.
 #include "proxy/relay.h"
 
 #include <boost/asio/experimental/awaitable_operators.hpp>
@@ -32,7 +32,8 @@ Task<void> copy(Stream& from, Stream& to, Direction direction, const OnRelayed& 
 
 }  // namespace
 
-Task<void> relay(Stream& client, Stream& upstream, std::chrono::milliseconds idle_timeout, OnRelayed on_relayed) {
+Task<void> relay(Stream& client, Stream& upstream, std::chrono::milliseconds idle_timeout,
+                 OnRelayed on_relayed) {
   using namespace asio::experimental::awaitable_operators;
   client.set_idle_timeout(idle_timeout);
   upstream.set_idle_timeout(idle_timeout);

@@ -13,6 +13,7 @@ namespace weir::proxy {
 using OnRelayed = std::function<void(Direction, std::span<const std::byte>)>;
 
 // An end of one side is passed to the other (half-close); a failure ends both.
-Task<void> relay(Stream& client, Stream& upstream, std::chrono::milliseconds idle_timeout, OnRelayed on_relayed);
+Task<void> relay(Stream& client, Stream& upstream, std::chrono::milliseconds idle_timeout,
+                 OnRelayed on_relayed);
 
 }  // namespace weir::proxy

@@ -26,7 +26,9 @@ struct AtomicCounters {
   std::atomic<std::uint64_t> malformed_requests = 0;
 };
 
-inline void count(std::atomic<std::uint64_t>& counter) { counter.fetch_add(1, std::memory_order_relaxed); }
+inline void count(std::atomic<std::uint64_t>& counter) {
+  counter.fetch_add(1, std::memory_order_relaxed);
+}
 
 struct Shared {
   Config config;  // `refused_destinations` includes our own listener

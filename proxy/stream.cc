@@ -1,6 +1,6 @@
-// Socket and TLS I/O for one side. OpenSSL reads and writes the socket through a BIO of ours, which serves what
-// was put back first and never raises SIGPIPE. A coroutine waits for the kernel only after the call itself
-// would have blocked.
+// Socket and TLS I/O for one side. OpenSSL reads and writes the socket through a BIO of ours, which serves
+// what was put back first and never raises SIGPIPE. A coroutine waits for the kernel only after the call
+// itself would have blocked.
 #include "proxy/stream.h"
 
 #include <openssl/err.h>
@@ -88,7 +88,9 @@ Stream::Stream(tcp::socket socket) : socket_(std::move(socket)) {
   socket_.set_option(tcp::no_delay(true), ignored);
 }
 
-Stream::~Stream() { close(); }
+Stream::~Stream() {
+  close();
+}
 
 Task<Io> Stream::connect(Endpoint peer) {
   const auto endpoint = to_asio(peer);
@@ -195,10 +197,14 @@ Stream::Attempt Stream::try_write(std::span<const std::byte> data) {
 
 Stream::Attempt Stream::tls_failure(int result, Io orderly_end) {
   switch (SSL_get_error(ssl_.get(), result)) {
-    case SSL_ERROR_WANT_READ: return {Want::readable, Io::ok, 0};
-    case SSL_ERROR_WANT_WRITE: return {Want::writable, Io::ok, 0};
-    case SSL_ERROR_ZERO_RETURN: return {Want::nothing, orderly_end, 0};
-    default: break;
+    case SSL_ERROR_WANT_READ:
+      return {Want::readable, Io::ok, 0};
+    case SSL_ERROR_WANT_WRITE:
+      return {Want::writable, Io::ok, 0};
+    case SSL_ERROR_ZERO_RETURN:
+      return {Want::nothing, orderly_end, 0};
+    default:
+      break;
   }
   const auto error = ERR_peek_error();
   const int reason = ERR_GET_REASON(error);

@@ -40,8 +40,8 @@ void set_common_options(SSL_CTX* context) {
   SSL_CTX_set_default_read_buffer_len(context, kReadBuffer);
 }
 
-// HTTP/1.1 where it is offered; without a common protocol the handshake goes on without one, as servers that know no
-// ALPN do.
+// HTTP/1.1 where it is offered; without a common protocol the handshake goes on without one, as servers that
+// know no ALPN do.
 int select_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* offered,
                 unsigned int offered_length, void*) {
   const int found = SSL_select_next_proto(const_cast<unsigned char**>(out), out_length, kAlpn.data(),
@@ -69,7 +69,8 @@ std::expected<std::unique_ptr<LeafCache>, Error> LeafCache::create(ca::LeafSigne
   std::unique_ptr<LeafCache> cache(new LeafCache(signer, capacity));
   cache->ca_certificate_ = read_certificate(ca_certificate_pem);
   if (!cache->ca_certificate_) {
-    return std::unexpected(Error{"the CA's certificate can't be read: " + openssl_error(), "run: weir ca show"});
+    return std::unexpected(
+        Error{"the CA's certificate can't be read: " + openssl_error(), "run: weir ca show"});
   }
   cache->key_.reset(EVP_EC_gen("P-256"));
   std::size_t length = 0;
@@ -113,7 +114,8 @@ std::expected<SslContext, std::string> LeafCache::make_context(const std::string
   const unsigned char* cursor = der->data();
   const Certificate leaf(d2i_X509(nullptr, &cursor, static_cast<long>(der->size())));
   SslContext context(SSL_CTX_new(TLS_server_method()));
-  if (!leaf || !context) return std::unexpected("the leaf for " + name + " can't be read: " + openssl_error());
+  if (!leaf || !context)
+    return std::unexpected("the leaf for " + name + " can't be read: " + openssl_error());
   set_common_options(context.get());
   SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
   SSL_CTX_set_alpn_select_cb(context.get(), select_alpn, nullptr);
@@ -154,17 +156,20 @@ Ssl make_upstream_ssl(SSL_CTX* context, const std::string& name) {
   return ssl;
 }
 
-UpstreamFailure describe_handshake_failure(SSL* ssl, const std::string& name, const std::string& library_error) {
+UpstreamFailure describe_handshake_failure(SSL* ssl, const std::string& name,
+                                           const std::string& library_error) {
   const long code = SSL_get_verify_result(ssl);
   if (code == X509_V_OK) {
-    return {"tls_handshake", "TLS handshake with upstream " + name + " failed (tls_handshake): " + library_error};
+    return {"tls_handshake",
+            "TLS handshake with upstream " + name + " failed (tls_handshake): " + library_error};
   }
   for (const auto& known : kVerifyErrors) {
     if (known.code != code) continue;
     return {known.type, "upstream certificate of " + name + " " + known.phrase + " (" + known.type + ")"};
   }
-  return {"tls_certificate_untrusted", "upstream certificate of " + name + " is not trusted: " +
-                                           X509_verify_cert_error_string(code) + " (tls_certificate_untrusted)"};
+  return {"tls_certificate_untrusted", "upstream certificate of " + name +
+                                           " is not trusted: " + X509_verify_cert_error_string(code) +
+                                           " (tls_certificate_untrusted)"};
 }
 
 std::string tls_version(const SSL* ssl) {

@@ -1,5 +1,6 @@
-// TLS contexts: the client side's, one for each name with a leaf of the local CA, and the upstream side's, which
-// verifies. The leaves' key is made at start and lives in this process only; the CA's key never comes here.
+// TLS contexts: the client side's, one for each name with a leaf of the local CA, and the upstream side's,
+// which verifies. The leaves' key is made at start and lives in this process only; the CA's key never comes
+// here.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -33,7 +34,8 @@ using Ssl = std::unique_ptr<SSL, OpensslDeleter<SSL_free>>;
 using Certificate = std::unique_ptr<X509, OpensslDeleter<X509_free>>;
 using PrivateKey = std::unique_ptr<EVP_PKEY, OpensslDeleter<EVP_PKEY_free>>;
 
-// Server contexts by name, the least recently used dropped first. Thread-safe; signing happens outside the lock.
+// Server contexts by name, the least recently used dropped first. Thread-safe; signing happens outside the
+// lock.
 class LeafCache {
  public:
   static std::expected<std::unique_ptr<LeafCache>, Error> create(ca::LeafSigner& signer,
@@ -67,7 +69,8 @@ class LeafCache {
 // Verifies against the system's bundle and `extra_ca`.
 std::expected<SslContext, Error> make_upstream_context(const std::vector<std::filesystem::path>& extra_ca);
 
-// An SSL object that sends `name` as SNI (unless it is a literal address) and verifies the certificate for it.
+// An SSL object that sends `name` as SNI (unless it is a literal address) and verifies the certificate for
+// it.
 Ssl make_upstream_ssl(SSL_CTX* context, const std::string& name);
 
 // Why an upstream can't be used: an error.type of proxy.h, and a sentence that names the upstream.
@@ -75,7 +78,8 @@ struct UpstreamFailure {
   std::string type;
   std::string what;
 };
-UpstreamFailure describe_handshake_failure(SSL* ssl, const std::string& name, const std::string& library_error);
+UpstreamFailure describe_handshake_failure(SSL* ssl, const std::string& name,
+                                           const std::string& library_error);
 
 std::string tls_version(const SSL* ssl);  // "1.2", "1.3"
 std::string negotiated_alpn(const SSL* ssl);

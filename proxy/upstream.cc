@@ -1,5 +1,5 @@
-// Resolving, connecting and verifying an upstream. Addresses are tried in the resolver's order, one at a time; a
-// certificate that doesn't verify ends it, and no setting changes that.
+// Resolving, connecting and verifying an upstream. Addresses are tried in the resolver's order, one at a
+// time; a certificate that doesn't verify ends it, and no setting changes that.
 #include "proxy/upstream.h"
 
 #include <algorithm>
@@ -30,7 +30,8 @@ Task<std::optional<UpstreamFailure>> Upstream::resolve(Destination destination) 
   stream_.reset();
   addresses_.clear();
   destination_ = std::move(destination);
-  if (const auto literal = parse_ip_address(destination_.name); literal.family != IpAddress::Family::unknown) {
+  if (const auto literal = parse_ip_address(destination_.name);
+      literal.family != IpAddress::Family::unknown) {
     addresses_.push_back({literal, destination_.port});
     co_return std::nullopt;
   }
@@ -40,7 +41,8 @@ Task<std::optional<UpstreamFailure>> Upstream::resolve(Destination destination) 
                                       tcp::resolver::numeric_service, asio::as_tuple(asio::use_awaitable));
   for (const auto& result : results) addresses_.push_back(to_endpoint(result.endpoint()));
   if (!error && !addresses_.empty()) co_return std::nullopt;
-  UpstreamFailure failure{"dns", "can't resolve upstream " + destination_.name + ": " + error.message() + " (dns)"};
+  UpstreamFailure failure{"dns",
+                          "can't resolve upstream " + destination_.name + ": " + error.message() + " (dns)"};
   co_return failure;
 }
 
@@ -62,7 +64,8 @@ Task<std::optional<UpstreamFailure>> Upstream::start_tls(std::string name) {
   stream_->set_deadline(shard_.shared.config.limits.handshake_timeout);
   Ssl ssl = make_upstream_ssl(shard_.shared.upstream_context.get(), name);
   if (!ssl) {
-    UpstreamFailure failure{"tls_handshake", "no certificate can be for upstream " + name + " (tls_handshake)"};
+    UpstreamFailure failure{"tls_handshake",
+                            "no certificate can be for upstream " + name + " (tls_handshake)"};
     co_return failure;
   }
   const Io status = co_await stream_->handshake(std::move(ssl), false);

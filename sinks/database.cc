@@ -27,10 +27,11 @@ Error error_of(int code, const std::string& path, const std::string& message) {
       {SQLITE_READONLY, "look at the permissions of the file and its directory"},
       {SQLITE_IOERR, "look at the disk and its free space"},
   };
+  const std::string what = path + ": " + message;
   for (const auto& advice : kAdvice) {
-    if (advice.code == (code & 0xff)) return {path + ": " + message, advice.remedy};
+    if (advice.code == (code & 0xff)) return {what, advice.remedy};
   }
-  return {path + ": " + message, ""};
+  return {what, ""};
 }
 
 // The database header, https://www.sqlite.org/fileformat2.html section 1.3; numbers are big-endian.
@@ -43,6 +44,23 @@ std::uint32_t number_at(const Header& header, std::size_t offset) {
   std::uint32_t value = 0;
   for (std::size_t i = 0; i < 4; ++i) value = value << 8 | header[offset + i];
   return value;
+}
+
+// The default VFS, but for one thing: names stay as they are given. SQLite would make them absolute, and the worker
+// reaches the state directory as its current directory alone, as the parents may be closed to its user.
+const char* name_keeping_vfs() {
+  static sqlite3_vfs vfs = [] {
+    sqlite3_vfs copy = *sqlite3_vfs_find(nullptr);
+    copy.zName = "weir";
+    copy.pNext = nullptr;
+    copy.xFullPathname = [](sqlite3_vfs*, const char* name, int size, char* out) {
+      sqlite3_snprintf(size, out, "%s", name);
+      return SQLITE_OK;
+    };
+    return copy;
+  }();
+  static const int registered = sqlite3_vfs_register(&vfs, 0);
+  return registered == SQLITE_OK ? vfs.zName : nullptr;
 }
 
 Error not_a_store(const std::filesystem::path& path) {
@@ -93,7 +111,7 @@ Error last_error(sqlite3* database) {
 
 std::expected<Database, Error> open_database(const std::filesystem::path& path, int flags) {
   sqlite3* raw = nullptr;
-  const int code = sqlite3_open_v2(path.c_str(), &raw, flags | SQLITE_OPEN_NOMUTEX, nullptr);
+  const int code = sqlite3_open_v2(path.c_str(), &raw, flags | SQLITE_OPEN_NOMUTEX, name_keeping_vfs());
   Database database(raw);
   if (code != SQLITE_OK) return std::unexpected(error_of(code, path.string(), sqlite3_errstr(code)));
   sqlite3_busy_timeout(raw, 5'000);

@@ -21,7 +21,7 @@ std::size_t size_of(const FieldValue& value) {
   if (const auto* text = std::get_if<std::string>(&value)) return text->size();
   std::size_t bytes = 0;
   if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
-    for (const auto& text : *texts) bytes += sizeof(text) + text.size();
+    for (const auto& text : *texts) bytes += sizeof(std::string) + text.size();
   }
   return bytes;
 }
@@ -29,7 +29,7 @@ std::size_t size_of(const FieldValue& value) {
 std::size_t size_of(const Record& record) {
   std::size_t bytes = sizeof(Record);
   for (const auto& [key, value] : record.fields) {
-    bytes += sizeof(key) + sizeof(value) + key.size() + size_of(value);
+    bytes += sizeof(std::string) + sizeof(FieldValue) + key.size() + size_of(value);
   }
   return bytes;
 }

@@ -67,16 +67,21 @@ void add_agent_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("agent", "Watch this host: the native tap and the egress proxy");
   command->footer("Example:\n  weir agent --jsonl - --upstream-ca company-root.pem");
   command->add_option("--config", options->config_file, "configuration file (YAML)")->type_name("FILE");
-  command->add_option("--state-dir", options->state_dir, "where state is kept (default: /var/lib/weir for root)")
+  command
+      ->add_option("--state-dir", options->state_dir, "where state is kept (default: /var/lib/weir for root)")
       ->type_name("DIR");
-  command->add_option("--jsonl", options->jsonl, "append each record as a line of JSON; - for standard output")
+  command
+      ->add_option("--jsonl", options->jsonl, "append each record as a line of JSON; - for standard output")
       ->type_name("FILE");
-  command->add_option("--record", options->record, "append the event stream, for `weir replay`")->type_name("FILE");
+  command->add_option("--record", options->record, "append the event stream, for `weir replay`")
+      ->type_name("FILE");
   command->add_option("--proxy-listen", options->proxy_listen, "the proxy's address (default 127.0.0.1:7443)")
       ->type_name("ADDRESS:PORT");
   command->add_option("--api-listen", options->api_listen, "the API's address (default 127.0.0.1:7480)")
       ->type_name("ADDRESS:PORT");
-  command->add_option("--upstream-ca", options->upstream_ca, "roots to trust upstream, beside the system's (PEM)")
+  command
+      ->add_option("--upstream-ca", options->upstream_ca,
+                   "roots to trust upstream, beside the system's (PEM)")
       ->type_name("FILE");
   command->add_flag("--bodies", options->bodies, "record bodies, too");
   command->add_flag("--no-native", options->no_native, "without the native tap");

@@ -93,11 +93,11 @@ void add_ca_command(CLI::App& app, Action& action) {
   show_command->callback([show_dir, &action] { action = [show_dir] { return show({*show_dir}); }; });
 
   CLI::App* export_command = command->add_subcommand("export", "Write a trust store to standard output");
-  export_command->footer("Example:\n  weir ca export --format pkcs12 > truststore.p12    (password: changeit)");
+  export_command->footer(
+      "Example:\n  weir ca export --format pkcs12 > truststore.p12    (password: changeit)");
   auto export_dir = add_state_dir_option(*export_command);
   auto format = std::make_shared<std::string>("pem");
-  export_command
-      ->add_option("--format", *format, "pem: the root alone; the others: with the system's roots")
+  export_command->add_option("--format", *format, "pem: the root alone; the others: with the system's roots")
       ->check(CLI::IsMember({"pem", "bundle", "pkcs12", "jks"}))
       ->capture_default_str();
   export_command->callback([export_dir, format, &action] {

@@ -38,7 +38,8 @@ std::vector<Finding> kernel_findings() {
     return findings;
   }
   for (const bpf::ProgramState& feature : bpf::probe_features()) {
-    findings.push_back({"kernel", feature.name, feature.working, feature.required, feature.error, feature.instead});
+    findings.push_back(
+        {"kernel", feature.name, feature.working, feature.required, feature.error, feature.instead});
   }
   return findings;
 }
@@ -79,8 +80,8 @@ Finding port_finding(const std::string& name, const Endpoint& endpoint, const ch
 Finding roots_finding() {
   const auto bundle = ca::system_bundle();
   if (bundle.empty()) {
-    return {"host", "system's roots", false, false, "no bundle found",
-            "install ca-certificates, or name roots with --upstream-ca"};
+    return {"host", "system's roots",  false,
+            false,  "no bundle found", "install ca-certificates, or name roots with --upstream-ca"};
   }
   return {"host", "system's roots", true, false, bundle.string(), ""};
 }
@@ -131,12 +132,14 @@ int run(const StateDir& state, bool json) {
 }  // namespace
 
 void add_doctor_command(CLI::App& app, Action& action) {
-  CLI::App* command = app.add_subcommand("doctor", "What this kernel and host allow, and what to do about the rest");
+  CLI::App* command =
+      app.add_subcommand("doctor", "What this kernel and host allow, and what to do about the rest");
   command->footer("Example:\n  sudo weir doctor");
   auto state_dir = add_state_dir_option(*command);
   auto json = std::make_shared<bool>(false);
   command->add_flag("--json", *json, "as JSON");
-  command->callback([state_dir, json, &action] { action = [state_dir, json] { return run({*state_dir}, *json); }; });
+  command->callback(
+      [state_dir, json, &action] { action = [state_dir, json] { return run({*state_dir}, *json); }; });
 }
 
 }  // namespace weir::agent

@@ -18,7 +18,8 @@ int run(const StateDir& state, const std::string& format_name) {
   }
   auto agent = find_agent(state);
   if (!agent) return report(agent.error().error);
-  if (agent->proxy_address.empty()) return report({"the agent runs without its proxy", "start it without --no-proxy"});
+  if (agent->proxy_address.empty())
+    return report({"the agent runs without its proxy", "start it without --no-proxy"});
   auto variables = child_environment(state, agent->proxy_address);
   if (!variables) return report(variables.error());
   std::cout << render(*variables, *format) << std::flush;
@@ -28,7 +29,8 @@ int run(const StateDir& state, const std::string& format_name) {
 }  // namespace
 
 void add_env_command(CLI::App& app, Action& action) {
-  CLI::App* command = app.add_subcommand("env", "Print the environment that sends a program through the proxy");
+  CLI::App* command =
+      app.add_subcommand("env", "Print the environment that sends a program through the proxy");
   command->footer("Example:\n  eval \"$(weir env)\"");
   auto state_dir = add_state_dir_option(*command);
   auto format = std::make_shared<std::string>("sh");

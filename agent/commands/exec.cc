@@ -1,5 +1,5 @@
-// `weir exec`: runs a command through the egress proxy. With a running agent it becomes the command; without one
-// it starts an agent for as long as the command runs, and passes signals and the exit status through.
+// `weir exec`: runs a command through the egress proxy. With a running agent it becomes the command; without
+// one it starts an agent for as long as the command runs, and passes signals and the exit status through.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -64,7 +64,8 @@ class OwnAgent {
       }
       ::poll(nullptr, 0, static_cast<int>(look_interval.count()));
     }
-    return std::unexpected(Error{"the agent for this command is not ready after 60 s", "try `weir agent` by itself"});
+    return std::unexpected(
+        Error{"the agent for this command is not ready after 60 s", "try `weir agent` by itself"});
   }
 
   void stop() {
@@ -82,8 +83,8 @@ class OwnAgent {
     if (::getppid() != parent) ::_exit(1);
     ::dup2(STDERR_FILENO, STDOUT_FILENO);
     const std::string directory = state_.path.string();
-    ::execl("/proc/self/exe", "weir", "agent", "--state-dir", directory.c_str(), "--proxy-listen", "127.0.0.1:0",
-            "--api-listen", "127.0.0.1:0", static_cast<char*>(nullptr));
+    ::execl("/proc/self/exe", "weir", "agent", "--state-dir", directory.c_str(), "--proxy-listen",
+            "127.0.0.1:0", "--api-listen", "127.0.0.1:0", static_cast<char*>(nullptr));
     ::_exit(not_executable);
   }
 
@@ -96,7 +97,8 @@ class Foreground {
  public:
   Foreground() {
     sigemptyset(&signals_);
-    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, SIGCONT, SIGCHLD}) {
+    for (const int signal :
+         {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, SIGCONT, SIGCHLD}) {
       sigaddset(&signals_, signal);
     }
     ::sigprocmask(SIG_BLOCK, &signals_, &before_);
@@ -157,7 +159,8 @@ int run(const StateDir& state, std::vector<std::string>& words) {
   if (!agent && agent.error().not_running) return run_with_own_agent(state, words);
   if (!agent) return report(agent.error().error);
   if (agent->proxy_address.empty()) {
-    return report({"the agent on " + state.path.string() + " runs without its proxy", "start it without --no-proxy"});
+    return report(
+        {"the agent on " + state.path.string() + " runs without its proxy", "start it without --no-proxy"});
   }
   if (auto set = set_child_environment(state, agent->proxy_address); !set) return report(set.error());
   become_command(words);
@@ -167,8 +170,9 @@ int run(const StateDir& state, std::vector<std::string>& words) {
 
 void add_exec_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("exec", "Run a command through the egress proxy");
-  command->footer("Example:\n  weir exec -- java -jar app.jar\n\n"
-                  "Without a running agent, one is started for the command's lifetime.");
+  command->footer(
+      "Example:\n  weir exec -- java -jar app.jar\n\n"
+      "Without a running agent, one is started for the command's lifetime.");
   auto state_dir = add_state_dir_option(*command);
   auto words = std::make_shared<std::vector<std::string>>();
   command->add_option("command", *words, "the command and its arguments")->required()->type_name("CMD...");

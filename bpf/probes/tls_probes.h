@@ -1,5 +1,5 @@
-// Which function of which TLS library is probed by which program: data that the worker resolves to offsets and
-// the broker attaches. The meaning of the cookies is shared with the programs through wire.h.
+// Which function of which TLS library is probed by which program: data that the worker resolves to offsets
+// and the broker attaches. The meaning of the cookies is shared with the programs through wire.h.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,9 @@ struct LibraryProbes {
 std::span<const LibraryProbes> library_probes();
 const LibraryProbes* probes_for_file_name(std::string_view file_name);
 
-// Reads the ELF file's dynamic symbols and resolves the points to file offsets. Untrusted input: every offset and
-// count is checked. The error says what is missing or broken.
-std::expected<std::vector<ProbeSite>, std::string> resolve_sites(int file_descriptor, const LibraryProbes& probes);
+// Reads the ELF file's dynamic symbols and resolves the points to file offsets. Untrusted input: every offset
+// and count is checked. The error says what is missing or broken.
+std::expected<std::vector<ProbeSite>, std::string> resolve_sites(int file_descriptor,
+                                                                 const LibraryProbes& probes);
 
 }  // namespace weir::bpf

@@ -13,10 +13,10 @@ static __always_inline struct wire_control* control_page(void) {
   return bpf_map_lookup_elem(&control, &zero);
 }
 
-#define COUNT(counter, amount)                                           \
-  do {                                                                   \
-    struct wire_control* page_ = control_page();                         \
-    if (page_) __sync_fetch_and_add(&page_->counter, (amount));          \
+#define COUNT(counter, amount)                                  \
+  do {                                                          \
+    struct wire_control* page_ = control_page();                \
+    if (page_) __sync_fetch_and_add(&page_->counter, (amount)); \
   } while (0)
 
 static __always_inline bool is_own_process(__u32 tgid) {
@@ -32,14 +32,14 @@ static __always_inline void fill_header(struct wire_header* header, __u32 kind, 
 }
 
 // A record of fixed size in the ring, with its header filled; counted when there is no room.
-#define RESERVE(type, record_kind)                                    \
-  ({                                                                  \
+#define RESERVE(type, record_kind)                                             \
+  ({                                                                           \
     struct type* record_ = bpf_ringbuf_reserve(&ring, sizeof(struct type), 0); \
-    if (record_)                                                      \
-      fill_header((void*)record_, record_kind, sizeof(struct type));  \
-    else                                                              \
-      COUNT(ring_full_records, 1);                                    \
-    record_;                                                          \
+    if (record_)                                                               \
+      fill_header((void*)record_, record_kind, sizeof(struct type));           \
+    else                                                                       \
+      COUNT(ring_full_records, 1);                                             \
+    record_;                                                                   \
   })
 
 static __always_inline void fill_process_key(struct wire_process_key* key, struct task_struct* task) {

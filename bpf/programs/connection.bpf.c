@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// TCP connections that processes open: who, between which addresses, and how many payload bytes went each way.
-// Must never refuse or change a connection: every cgroup program here returns 1.
+// TCP connections that processes open: who, between which addresses, and how many payload bytes went each
+// way. Must never refuse or change a connection: every cgroup program here returns 1.
 #include "connection_facts.h"
 
 // The connect hooks run in the connecting process, and every other program may not: only they know who it is.
@@ -66,9 +66,10 @@ static __always_inline bool fin_was_queued(int state) {
          state == TCP_TIME_WAIT;
 }
 
-// The kernel's counters hold SYN and FIN as a byte each. What the process wrote and the peer hasn't acknowledged
-// is in write_seq - snd_una.
-static __always_inline void fill_totals(struct wire_closed* record, const struct tcp_sock* tcp, int old_state) {
+// The kernel's counters hold SYN and FIN as a byte each. What the process wrote and the peer hasn't
+// acknowledged is in write_seq - snd_una.
+static __always_inline void fill_totals(struct wire_closed* record, const struct tcp_sock* tcp,
+                                        int old_state) {
   __u32 unacknowledged = BPF_CORE_READ(tcp, write_seq) - BPF_CORE_READ(tcp, snd_una);
   __u64 sent = BPF_CORE_READ(tcp, bytes_acked) + unacknowledged;
   __u64 received = BPF_CORE_READ(tcp, bytes_received);
@@ -79,7 +80,8 @@ static __always_inline void fill_totals(struct wire_closed* record, const struct
   record->received = fin_received && received ? received - 1 : received;
 }
 
-static __always_inline void tell_closed(const struct connection* connection, const struct sock* sk, int old_state) {
+static __always_inline void tell_closed(const struct connection* connection, const struct sock* sk,
+                                        int old_state) {
   struct wire_closed* record = RESERVE(wire_closed, WIRE_CONNECTION_CLOSED);
   if (!record) return;
   record->cookie = connection->owner.cookie;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// A socket's tuple, and telling that a connection is open: for the hooks that see it begin and for the TLS programs,
-// which may meet a socket that is older than they are.
+// A socket's tuple, and telling that a connection is open: for the hooks that see it begin and for the TLS
+// programs, which may meet a socket that is older than they are.
 #ifndef WEIR_BPF_PROGRAMS_CONNECTION_FACTS_H
 #define WEIR_BPF_PROGRAMS_CONNECTION_FACTS_H
 

@@ -3,6 +3,8 @@
 // inode is the one that probes bind to, also under overlayfs, which /proc/PID/maps doesn't tell.
 #include "process_facts.h"
 
+#define PF_KTHREAD 0x00200000  // include/linux/sched.h
+
 struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 1);
@@ -21,7 +23,7 @@ int each_task(struct bpf_iter__task* ctx) {
   struct task_struct* task = ctx->task;
   __u32 zero = 0;
   struct wire_task* record = bpf_map_lookup_elem(&task_scratch, &zero);
-  if (!task || !record || task->pid != task->tgid) return 0;
+  if (!task || !record || task->pid != task->tgid || (task->flags & PF_KTHREAD)) return 0;
   fill_header(&record->process.header, WIRE_PROCESS_SEEN, sizeof(*record));
   fill_process(&record->process, task);
   fill_path(&record->process, record->path, task);

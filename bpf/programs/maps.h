@@ -42,15 +42,15 @@ struct tls_object {
 #define OBJECT_SENT_ENDED 4u
 #define OBJECT_RECEIVED_ENDED 8u
 
-// An open call of a TLS function. `stack` is the stack pointer at its entry and 0 for a free entry: a thread's calls
-// can nest and, with fibers, interleave.
+// An open call of a TLS function. `stack` is the stack pointer at its entry and 0 for a free entry: a
+// thread's calls can nest and, with fibers, interleave.
 struct tls_call {
   __u64 stack;
   __u64 object;
   __u64 buffer;
-  __u64 count;         // address of the size_t result, 0 when the return value is the count
-  __u64 linked_cookie; // the object's socket when the call began
-  __u64 other_cookie;  // the first other socket that the call used
+  __u64 count;          // address of the size_t result, 0 when the return value is the count
+  __u64 linked_cookie;  // the object's socket when the call began
+  __u64 other_cookie;   // the first other socket that the call used
   __u32 site;
   __u32 used_linked;
 };
@@ -93,7 +93,8 @@ struct tls_objects_map {
   __type(key, struct tls_key);
   __type(value, struct tls_object);
 };
-// Not in task storage: creating that fails when another thread was preempted inside it, and the call would be lost.
+// Not in task storage: creating that fails when another thread was preempted inside it, and the call would be
+// lost.
 struct tls_threads_map {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(max_entries, 16384);

@@ -15,7 +15,8 @@ int BPF_PROG(process_started, struct task_struct* parent, struct task_struct* ch
   return 0;
 }
 
-// At this point the new program's argument pages were just written by the kernel, so reading them doesn't fault.
+// At this point the new program's argument pages were just written by the kernel, so reading them doesn't
+// fault.
 static __always_inline void fill_arguments(struct wire_exec* record, struct task_struct* task) {
   __u64 start = BPF_CORE_READ(task, mm, arg_start);
   __u64 length = BPF_CORE_READ(task, mm, arg_end) - start;

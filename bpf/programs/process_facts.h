@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// What the process programs and the task iterator tell of a task: identity, credentials, and the executable's path
-// read from the kernel's own structures (a short process is gone before user space can read its /proc).
+// What the process programs and the task iterator tell of a task: identity, credentials, and the executable's
+// path read from the kernel's own structures (a short process is gone before user space can read its /proc).
 #ifndef WEIR_BPF_PROGRAMS_PROCESS_FACTS_H
 #define WEIR_BPF_PROGRAMS_PROCESS_FACTS_H
 
@@ -30,7 +30,8 @@ static __always_inline void fill_process(struct wire_process* process, struct ta
   process->padding = 0;
 }
 
-// Writes the names from the executable up to the process's root, each ended by NUL. `path` has WIRE_PATH_BYTES.
+// Writes the names from the executable up to the process's root, each ended by NUL. `path` has
+// WIRE_PATH_BYTES.
 static __always_inline void fill_path(struct wire_process* process, char* path, struct task_struct* task) {
   struct file* file = BPF_CORE_READ(task, mm, exe_file);
   if (!file) return;
@@ -47,8 +48,7 @@ static __always_inline void fill_path(struct wire_process* process, char* path, 
       process->flags &= ~WIRE_PATH_TRUNCATED;
       break;
     }
-    struct dentry* parent = BPF_CORE_READ(dentry, d_parent);
-    if (dentry == BPF_CORE_READ(vfsmount, mnt_root) || dentry == parent) {
+    if (dentry == BPF_CORE_READ(vfsmount, mnt_root)) {
       struct mount* mount = (struct mount*)((char*)vfsmount - embedded_at);
       struct mount* above = BPF_CORE_READ(mount, mnt_parent);
       if (above == mount) {
@@ -63,6 +63,11 @@ static __always_inline void fill_path(struct wire_process* process, char* path, 
     long written = bpf_probe_read_kernel_str(path + used, NAME_BYTES, BPF_CORE_READ(dentry, d_name.name));
     if (written <= 0) break;
     used += written & (2 * NAME_BYTES - 1);
+    struct dentry* parent = BPF_CORE_READ(dentry, d_parent);
+    if (dentry == parent) {  // hangs below nothing: a memfd
+      process->flags &= ~WIRE_PATH_TRUNCATED;
+      break;
+    }
     dentry = parent;
   }
   process->path_bytes = used;

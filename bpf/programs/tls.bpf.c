@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// Plaintext of TLS libraries: calls are followed from entry to return, bytes are taken at the return, as many as the
-// library says. The socket of a TLS object is the one that the same thread uses inside a call on that object.
+// Plaintext of TLS libraries: calls are followed from entry to return, bytes are taken at the return, as many
+// as the library says. The socket of a TLS object is the one that the same thread uses inside a call on that
+// object.
 #include "connection_facts.h"
 
 #define PAGE_BYTES 4096
@@ -17,10 +18,15 @@ static __always_inline void fill_caller(struct caller* caller) {
   caller->exec_id = BPF_CORE_READ(task, group_leader, self_exec_id);
 }
 
-static __always_inline __u32 call_of(__u32 site) { return site & 0xff; }
-static __always_inline __u32 library_of(__u32 site) { return (site >> 8) & 0xff; }
+static __always_inline __u32 call_of(__u32 site) {
+  return site & 0xff;
+}
+static __always_inline __u32 library_of(__u32 site) {
+  return (site >> 8) & 0xff;
+}
 
-static __always_inline struct tls_object* find_object(const struct tls_key* key, const struct caller* caller) {
+static __always_inline struct tls_object* find_object(const struct tls_key* key,
+                                                      const struct caller* caller) {
   struct tls_object* object = bpf_map_lookup_elem(&tls_objects, key);
   if (!object || object->start_boottime_ns != caller->process.start_boottime_ns ||
       object->exec_id != caller->exec_id)
@@ -28,7 +34,8 @@ static __always_inline struct tls_object* find_object(const struct tls_key* key,
   return object;
 }
 
-static __always_inline struct tls_object* make_object(const struct tls_key* key, const struct caller* caller) {
+static __always_inline struct tls_object* make_object(const struct tls_key* key,
+                                                      const struct caller* caller) {
   struct tls_object fresh = {
       .start_boottime_ns = caller->process.start_boottime_ns,
       .exec_id = caller->exec_id,
@@ -99,8 +106,8 @@ int tls_enter(struct pt_regs* ctx) {
 
 // ---- the socket used inside a call
 
-// The innermost call on the stack that made this system call: frames of other stacks, and those that a longjmp left,
-// are not above it or farther away.
+// The innermost call on the stack that made this system call: frames of other stacks, and those that a
+// longjmp left, are not above it or farther away.
 static __always_inline struct tls_call* innermost_call(struct tls_thread* open) {
   struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(bpf_get_current_task_btf());
   __u64 stack = PT_REGS_SP(regs);
@@ -116,7 +123,18 @@ static __always_inline struct tls_call* innermost_call(struct tls_thread* open) 
   return innermost < 0 ? 0 : &open->calls[innermost & (NESTED_CALLS - 1)];
 }
 
-// A socket without an entry is older than the programs (or was evicted). What is bound to a port by name accepted it.
+#define BOUND_TO_PORT 8  // SOCK_BINDPORT_LOCK, include/net/sock.h
+
+// connect() never shares the bucket of a port with bind() (__inet_hash_connect() in
+// net/ipv4/inet_hashtables.c marks its own with -1), and an accepted socket has its listener's bucket without
+// having been bound itself.
+static __always_inline bool was_accepted(struct sock* sk) {
+  struct inet_bind_bucket* bucket = BPF_CORE_READ((struct inet_connection_sock*)sk, icsk_bind_hash);
+  return bucket && BPF_CORE_READ(bucket, fastreuse) >= 0 &&
+         !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & BOUND_TO_PORT);
+}
+
+// A socket without an entry is older than the programs (or was evicted).
 static __always_inline void meet_old_socket(struct sock* sk, __u64 cookie) {
   struct connection connection = {};
   connection.owner.cookie = cookie;
@@ -125,8 +143,9 @@ static __always_inline void meet_old_socket(struct sock* sk, __u64 cookie) {
   struct task_struct* task = (struct task_struct*)bpf_get_current_task();
   fill_process_key(&connection.owner.process, task);
   connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
-  connection.flags = CONNECTION_OPEN;
-  if (bpf_map_update_elem(&connections, &cookie, &connection, BPF_NOEXIST)) return;
+  bool accepted = was_accepted(sk);
+  connection.flags = accepted ? CONNECTION_ACCEPTED : CONNECTION_OPEN;
+  if (bpf_map_update_elem(&connections, &cookie, &connection, BPF_NOEXIST) || accepted) return;
   bpf_map_update_elem(&tuples, &connection.tuple, &connection.owner, BPF_ANY);
   tell_opened(&connection, WIRE_BEFORE_START);
 }
@@ -180,7 +199,8 @@ static __always_inline bool take_call(struct pt_regs* ctx, struct tls_call* take
 }
 
 static __always_inline struct tls_object* link_socket(struct tls_object* object, const struct tls_key* key,
-                                                      const struct caller* caller, const struct tls_call* call) {
+                                                      const struct caller* caller,
+                                                      const struct tls_call* call) {
   if (!call->other_cookie) return object;
   if (object && object->cookie && (call->used_linked || object->cookie == call->other_cookie)) return object;
   if (!object || object->cookie) object = make_object(key, caller);
@@ -214,8 +234,8 @@ static __always_inline void tell_handshake(const struct tls_key* key, const stru
     long length = bpf_probe_read_kernel_str(record->sni, WIRE_SNI_BYTES, name->text);
     record->sni_bytes = length > 0 ? length - 1 : 0;
   }
-  // OpenSSL before 3.2 keeps the protocol's version first in the object (struct ssl_st, ssl/ssl_local.h); later
-  // ones keep a small type number there, which is no version.
+  // OpenSSL before 3.2 keeps the protocol's version first in the object (struct ssl_st, ssl/ssl_local.h);
+  // later ones keep a small type number there, which is no version.
   __u32 first = 0;
   if (!bpf_probe_read_user(&first, sizeof(first), (void*)key->pointer) && first >= 0x0301 && first <= 0x0304)
     record->version = first;
@@ -255,27 +275,27 @@ static __always_inline void tell_gap(const struct payload* payload, __u32 length
 
 enum copied { COPIED, FAULTED };
 
-// The ring's reservations have constant sizes: a chunk goes into the smallest that holds it. User memory is read
-// without faulting, because a fault while holding a reservation would stop the ring for everyone.
-#define COPY_INTO(room)                                                                             \
-  do {                                                                                              \
-    struct wire_bytes* record = bpf_ringbuf_reserve(&ring, sizeof(struct wire_bytes) + (room), 0);  \
-    if (!record) {                                                                                  \
-      count_dropped(length);                                                                        \
-      return COPIED;                                                                                \
-    }                                                                                               \
+// The ring's reservations have constant sizes: a chunk goes into the smallest that holds it. User memory is
+// read without faulting, because a fault while holding a reservation would stop the ring for everyone.
+#define COPY_INTO(room)                                                                                \
+  do {                                                                                                 \
+    struct wire_bytes* record = bpf_ringbuf_reserve(&ring, sizeof(struct wire_bytes) + (room), 0);     \
+    if (!record) {                                                                                     \
+      count_dropped(length);                                                                           \
+      return COPIED;                                                                                   \
+    }                                                                                                  \
     if (bpf_probe_read_user(record + 1, length > (room) ? (room) : length, (void*)payload->address)) { \
-      bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);                                                \
-      return FAULTED;                                                                               \
-    }                                                                                               \
-    fill_header(&record->header, WIRE_TLS_BYTES, sizeof(*record) + length);                         \
-    fill_object(&record->object, payload->key, payload->caller, payload->generation, payload->site); \
-    record->cookie = payload->cookie;                                                               \
-    record->offset = payload->offset;                                                               \
-    record->length = length;                                                                        \
-    record->direction = payload->direction;                                                         \
-    bpf_ringbuf_submit(record, 0);                                                                  \
-    return COPIED;                                                                                  \
+      bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);                                                   \
+      return FAULTED;                                                                                  \
+    }                                                                                                  \
+    fill_header(&record->header, WIRE_TLS_BYTES, sizeof(*record) + length);                            \
+    fill_object(&record->object, payload->key, payload->caller, payload->generation, payload->site);   \
+    record->cookie = payload->cookie;                                                                  \
+    record->offset = payload->offset;                                                                  \
+    record->length = length;                                                                           \
+    record->direction = payload->direction;                                                            \
+    bpf_ringbuf_submit(record, 0);                                                                     \
+    return COPIED;                                                                                     \
   } while (0)
 
 static __noinline enum copied copy_chunk(const struct payload* payload, __u32 length) {
@@ -370,24 +390,37 @@ int tls_return(struct pt_regs* ctx) {
   if (!object && (bytes || (handshake && result == 1))) object = make_object(&key, &caller);
   if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted())) return 0;
 
-  if ((bytes || (handshake && result == 1)) && !(object->flags & OBJECT_HANDSHAKE_TOLD) && object->cookie)
+  if ((bytes || (handshake && result == 1)) && !(object->flags & OBJECT_HANDSHAKE_TOLD))
     tell_handshake(&key, &caller, object, call.site);
-  if (bytes) tell_payload(&key, &caller, object, &call, kind == WIRE_CALL_WRITE || kind == WIRE_CALL_WRITE_EX, bytes);
+  if (bytes)
+    tell_payload(&key, &caller, object, &call, kind == WIRE_CALL_WRITE || kind == WIRE_CALL_WRITE_EX, bytes);
   if (kind == WIRE_CALL_READ && result == 0) tell_ended(&key, &caller, object, call.site, WIRE_RECEIVED);
   return 0;
 }
 
 // ---- the object's end, and its name
 
+static __always_inline bool is_inside_call_on(__u64 object) {
+  __u64 thread = bpf_get_current_pid_tgid();
+  struct tls_thread* open = bpf_map_lookup_elem(&tls_threads, &thread);
+  if (!open) return false;
+  for (int i = 0; i < NESTED_CALLS; i++)
+    if (open->calls[i].stack && open->calls[i].object == object) return true;
+  return false;
+}
+
 SEC("uprobe.multi")
 int tls_end(struct pt_regs* ctx) {
   struct caller caller;
   fill_caller(&caller);
   struct tls_key key = {.pointer = PT_REGS_PARM1(ctx), .tgid = caller.process.tgid};
-  struct tls_object* object = find_object(&key, &caller);
   __u32 site = bpf_get_attach_cookie(ctx);
-  bool gone = call_of(site) != WIRE_CALL_SHUTDOWN;
-  if (gone) bpf_map_delete_elem(&server_names, &key);
+  __u32 kind = call_of(site);
+  // OpenSSL clears a fresh object itself when a handshake begins (state_machine() in ssl/statem/statem.c).
+  if (kind == WIRE_CALL_CLEAR && is_inside_call_on(key.pointer)) return 0;
+  if (kind == WIRE_CALL_FREE) bpf_map_delete_elem(&server_names, &key);
+  bool gone = kind != WIRE_CALL_SHUTDOWN;
+  struct tls_object* object = find_object(&key, &caller);
   if (!object) return 0;
   tell_ended(&key, &caller, object, site, WIRE_SENT);
   if (!gone) return 0;

@@ -1,5 +1,5 @@
-"""Bodies of awkward sizes, both ways, through every form of the library's calls: each recorded body is the one
-that was sent. Under more load than the tap must bear, each missing byte is accounted for."""
+"""Bodies of awkward sizes, both ways, through every form of the library's calls: each recorded body is the
+one that was sent. Under more load than the tap must bear, each missing byte is accounted for."""
 
 import concurrent.futures
 import hashlib

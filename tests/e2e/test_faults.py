@@ -11,7 +11,7 @@ from harness import clients
 from harness.agent import WEIR, bpf_objects, loaded_bpf_objects
 from harness.case import EndToEndTest
 from harness.load import Load
-from harness.processes import alive, check, run, wait_until
+from harness.processes import alive, check, children_of, run, wait_until
 
 BPF_GONE_WITHIN = 2
 WORKER_STOPPED_FOR = 10
@@ -74,8 +74,8 @@ class KillTest(FaultTest):
             self.wait_until_watched(agent, load)
             ours = bpf_objects(agent.own_pids())
             os.kill(first, signal.SIGKILL)
-            left = lambda: (ours & loaded_bpf_objects()) - self.held_now(agent)
-            wait_until(lambda: not left(), BPF_GONE_WITHIN, "BPF objects stay that nobody holds")
+            left = "BPF objects stay that nobody holds"
+            wait_until(lambda: not (ours & loaded_bpf_objects()) - self.held_now(agent), BPF_GONE_WITHIN, left)
             wait_until(lambda: agent.worker_pid() not in (None, first), 30, "no new worker")
             agent.wait_ready()
             self.wait_for_load(load, 100)
@@ -87,8 +87,7 @@ class KillTest(FaultTest):
 
     def held_now(self, agent):
         """BPF objects of the broker and of whatever it has started in the dead worker's place."""
-        children = open(f"/proc/{agent.pid}/task/{agent.pid}/children").read().split()
-        return bpf_objects({agent.pid, *map(int, children)})
+        return bpf_objects({agent.pid} | children_of(agent.pid))
 
     def test_worker_stopped(self):
         agent = self.start_agent()
@@ -205,7 +204,7 @@ class WorkerTest(FaultTest):
         cls.worker = cls.agent.worker_pid()
 
     def key_material(self):
-        """The private number, big-endian as in files and little-endian as OpenSSL holds it; the file's text."""
+        """The private number, big-endian as in files and little-endian as in OpenSSL, and the file's text."""
         key = self.agent.state_dir / "ca" / "ca.key"
         text = check(["openssl", "pkey", "-in", key, "-noout", "-text"]).stdout
         digits = text.partition("priv:")[2].partition("pub:")[0]

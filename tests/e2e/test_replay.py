@@ -11,7 +11,15 @@ from harness.processes import check
 
 NOBODY = 65534
 # Times and ids: a replay has its own.
-VARYING = ("timestamp", "weir.record.id", "weir.duration_ns", "weir.connection.id")
+VARYING = (
+    "timestamp",
+    "process.creation.time",
+    "weir.duration_ns",
+    "host.id",
+    "weir.boot.id",
+    "weir.record.id",
+    "weir.connection.id",
+)
 
 
 def comparable(records):

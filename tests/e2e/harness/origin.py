@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 
-from harness.processes import end, spawn, wait_until
+from harness.processes import children_of, end, spawn, wait_until
 
 FILE_SIZES = (1, 8191, 8192, 8193, 16384, 32769, 1_000_000, 5_000_000)
 
@@ -116,9 +116,7 @@ class Origin:
 
     def pids(self):
         """nginx's processes: the master and its worker."""
-        master = self._process.pid
-        children = open(f"/proc/{master}/task/{master}/children").read().split()
-        return {master, *map(int, children)}
+        return {self._process.pid} | children_of(self._process.pid)
 
     def requests(self):
         """What nginx has answered so far, oldest first."""

@@ -29,7 +29,8 @@ class Finished:
 def clean_environment():
     """An environment in which nothing of the caller's (proxies, CA files, preloads) can change a result."""
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"PATH": path, "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+    sanitizers = {name: value for name, value in os.environ.items() if name.endswith("SAN_OPTIONS")}
+    return {"PATH": path, "HOME": "/nonexistent", "LANG": "C.UTF-8", **sanitizers}
 
 
 def spawn(arguments, **popen):
@@ -102,6 +103,11 @@ def alive(pid):
             return stat.read().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return set(map(int, children.read().split()))
 
 
 def wait_until(condition, timeout, what):

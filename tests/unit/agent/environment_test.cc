@@ -207,6 +207,18 @@ TEST_F(EnvironmentTest, DockersEnvFileHasNoQuotesAndNoLineBreaks) {
             "A=x 'y' \"z\"\n# B is left out: its value has a line break\nEMPTY=\n");
 }
 
+TEST_F(EnvironmentTest, TheSourceableFormTakesOverTheVariablesOrLeavesTheShellAsItWas) {
+  const std::string weir = put(R"sh(#!/bin/sh
+[ "$*" = "env --state-dir=/a b --format sh" ] && echo "export GIVEN='x  y'"
+)sh");
+  fs::permissions(weir, fs::perms::owner_all);
+  const std::string source =
+      "env -i WEIR=" + weir + " WEIR_STATE_DIR='/a b' sh -euc '. " WEIR_SOURCE_DIR "/scripts/env/weir.sh";
+  EXPECT_EQ(output_of(source + R"(; printf "%s." "$GIVEN"; set | grep -c ^_weir_env || true')"), "x  y.0\n");
+  const std::string failing = "env -i WEIR=/bin/false sh -uc '. " WEIR_SOURCE_DIR "/scripts/env/weir.sh";
+  EXPECT_EQ(output_of(failing + R"( || printf "%s." "${HTTP_PROXY-unset}"')"), "unset.");
+}
+
 TEST_F(EnvironmentTest, FormatsAreFoundByName) {
   EXPECT_EQ(parse_environment_format("systemd"), EnvironmentFormat::systemd);
   const auto unknown = parse_environment_format("csh");

@@ -408,6 +408,27 @@ TEST_F(AuthorityTest, RefusesDamagedAndForeignFiles) {
   EXPECT_EQ(refusal(), "");
 }
 
+TEST_F(AuthorityTest, RefusesAKeyWhoseSecretIsNotThePublicPointsOwn) {
+  ASSERT_TRUE(open());
+  const std::string key = read_file(paths_.key());
+  const BioPtr in = read_only_bio(key);
+  char* name = nullptr;
+  char* header = nullptr;
+  unsigned char* der = nullptr;
+  long size = 0;
+  ASSERT_EQ(PEM_read_bio(in.get(), &name, &header, &der, &size), 1);
+  der[50] ^= 1;  // in the middle of the scalar: PKCS#8 has it at 36 to 67, the point after that
+  const BioPtr out(BIO_new(BIO_s_mem()));
+  PEM_write_bio(out.get(), name, header, der, size);
+  OPENSSL_free(name);
+  OPENSSL_free(header);
+  OPENSSL_free(der);
+  char* pem = nullptr;
+  const long length = BIO_get_mem_data(out.get(), &pem);
+  write_file(paths_.key(), {pem, static_cast<std::size_t>(length)}, 0600);
+  EXPECT_THAT(refusal(), HasSubstr("ca.key: not a sound P-256 key"));
+}
+
 TEST_F(AuthorityTest, CompletesAKeyWithoutACertificateButNotTheOtherWayRound) {
   ASSERT_TRUE(open());
   const std::string key = read_file(paths_.key());

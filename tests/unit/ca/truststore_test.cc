@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <ctime>
 
 #include "ca/certificates.h"
 #include "ca/keystore.h"
@@ -133,13 +134,12 @@ TEST_F(TrustStoreTest, JavaReadsEveryEntryOfBothFormats) {
 
 TEST_F(TrustStoreTest, WritingThePkcs12IsQuick) {
   ASSERT_TRUE(write_pkcs12(directory_.path() / "warm", root_));
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();
   ASSERT_TRUE(write_pkcs12(directory_.path() / "store.p12", root_));
-  const auto taken = std::chrono::steady_clock::now() - begin;
-  RecordProperty("milliseconds", static_cast<int>(taken / std::chrono::milliseconds(1)));
-  // The aim is 100 ms. The margin is for a busy machine; keytool would take half a second for each entry.
-  // still seen.
-  EXPECT_LT(taken, std::chrono::seconds(1));
+  const std::clock_t taken = std::clock() - begin;
+  RecordProperty("milliseconds", static_cast<int>(taken / (CLOCKS_PER_SEC / 1000)));
+  // The aim is 100 ms. The margin is for sanitizers; keytool would take half a second for each entry.
+  EXPECT_LT(taken, CLOCKS_PER_SEC);
 }
 
 TEST_F(TrustStoreTest, WhatKeytoolWritesIsRead) {
@@ -182,6 +182,20 @@ TEST_F(TrustStoreTest, EveryDamageToAKeystoreIsRefusedWithoutHarm) {
     EXPECT_FALSE(parse_jks(jks.substr(0, i))) << i;
   }
   for (std::size_t i = 0; i < pkcs12.size(); ++i) EXPECT_FALSE(parse_pkcs12(pkcs12.substr(0, i))) << i;
+}
+
+TEST_F(TrustStoreTest, AJksThatPromisesMoreThanItHoldsIsRefused) {
+  const std::string jks = encode_jks(set_of({root_}));
+  for (const std::size_t counter : {11U, 17U}) {  // the number of entries, the alias's length
+    std::string content = jks.substr(0, jks.size() - 20);
+    content[counter] = '\x7f';
+    std::string keyed;
+    for (const char c : truststore_password) keyed += {'\0', c};
+    keyed += "Mighty Aphrodite" + content;
+    std::array<unsigned char, 20> digest{};
+    EVP_Digest(keyed.data(), keyed.size(), digest.data(), nullptr, EVP_sha1(), nullptr);
+    EXPECT_FALSE(parse_jks(content.append(digest.begin(), digest.end()))) << counter;
+  }
 }
 
 TEST_F(TrustStoreTest, APkcs12WithoutTheAttributeHoldsNothingThatJavaWouldTrust) {

@@ -1,0 +1,174 @@
+// When an exchange may be written and from which tap, and when a connection is over. Sources have queues of
+// their own, so facts about one connection come in any order: what is written too early can't be taken back.
+#include "attribution/engine_state.h"
+#include "attribution/record_builder.h"
+
+namespace weir {
+namespace {
+
+using std::chrono::seconds;
+
+constexpr seconds kFactsWait{2};        // another source's opened or process event
+constexpr seconds kProxyEndWait{2};     // the proxy's last bytes after the kernel's close
+constexpr seconds kDecisionWait{10};    // the proxy's decision after the kernel's close
+constexpr std::size_t kHeldBodies = 4;  // largest bodies that one connection may hold back
+
+bool settles_native(Decision decision) {
+  return decision == Decision::tunnelled || decision == Decision::passed_through;
+}
+
+}  // namespace
+
+bool Engine::State::proxied(const Connection& connection) const {
+  if (connection.decision) return true;
+  return connection.opened && std::ranges::find(config.proxy_listeners, connection.opened->tuple.peer) !=
+                                  config.proxy_listeners.end();
+}
+
+void Engine::State::supersede_native(Connection& connection) {
+  if (connection.superseded) return;
+  connection.superseded = true;
+  counters.duplicate_bytes_dropped += connection.native_account.fresh_bytes;
+  connection.native_account = {};
+  connection.native.clear();
+  std::erase_if(connection.held, [](const HeldExchange& held) { return held.tap == Tap::native; });
+}
+
+void Engine::State::hold(Connection& connection, Tap tap, http::Exchange exchange) {
+  if (tap == Tap::native && connection.superseded) return;
+  connection.held_body_bytes += exchange.request_body.data.size() + exchange.response_body.data.size();
+  connection.held.push_back({.exchange = std::move(exchange),
+                             .tap = tap,
+                             .decision = tap == Tap::proxy ? connection.active_decision : nullptr,
+                             .caller = tap == Tap::native ? connection.native_caller : ProcessKey{},
+                             .since = latest});
+}
+
+bool Engine::State::facts_known(const Connection& connection) {
+  return connection.opened && (!connection.owner || processes.find(connection.owner) != nullptr);
+}
+
+std::optional<Time> Engine::State::release_time(const Connection& connection, const HeldExchange& held) {
+  const bool undecided = held.tap == Tap::native && proxied(connection) &&
+                         !(connection.decision && settles_native(connection.decision->decision));
+  if (undecided) {
+    if (connection.closed) return connection.closed_since + kDecisionWait;
+    return std::nullopt;
+  }
+  return facts_known(connection) ? Time::min() : held.since + kFactsWait;
+}
+
+// When a closed connection is over: at once, or when its other source has had the time to say what it knows.
+std::optional<Time> Engine::State::end_time(const Connection& connection) {
+  if (!connection.closed) {  // without the kernel's word (no native tap), the proxy's end is the connection's
+    const bool proxy_ended = connection.proxy && connection.proxy->ended();
+    return proxy_ended ? std::optional(connection.proxy_ended_since + kProxyEndWait) : std::nullopt;
+  }
+  if (proxied(connection) && !connection.decision) return connection.closed_since + kDecisionWait;
+  const bool proxy_done = !connection.superseded || (connection.proxy && connection.proxy->ended());
+  const bool totals_known = connection.closed->bytes_sent && connection.closed->bytes_received;
+  if (!proxy_done || (proxied(connection) && !totals_known)) return connection.closed_since + kProxyEndWait;
+  return facts_known(connection) ? Time::min() : connection.closed_since + kFactsWait;
+}
+
+void Engine::State::settle(Connection& connection) {
+  std::optional<Time> wait;
+  while (!connection.held.empty()) {
+    const bool too_many = connection.held.size() > config.limits.pending_exchanges ||
+                          connection.held_body_bytes > kHeldBodies * config.limits.body_bytes;
+    wait = release_time(connection, connection.held.front());
+    if (!too_many && (!wait || *wait > now)) break;
+    const HeldExchange held = std::move(connection.held.front());
+    connection.held.pop_front();
+    connection.held_body_bytes -=
+        held.exchange.request_body.data.size() + held.exchange.response_body.data.size();
+    wait.reset();
+    write(connection, held);
+  }
+
+  const std::optional<Time> ends = end_time(connection);
+  if (ends && *ends <= now) return end(connection, connection.closed ? connection.closed->time : now, true);
+  if (ends && (!wait || *ends < *wait)) wait = ends;
+  connections.set_deadline(connection, wait);
+  wait_for_process(connection, wait && connection.opened ? connection.owner.pid : 0);
+}
+
+// pid 0: waits no more.
+void Engine::State::wait_for_process(Connection& connection, std::uint32_t pid) {
+  if (connection.waits_for_pid == pid) return;
+  const auto [first, last] = waiting_for_process.equal_range(connection.waits_for_pid);
+  const auto entry =
+      std::find_if(first, last, [&](const auto& one) { return one.second == connection.cookie; });
+  if (entry != last) waiting_for_process.erase(entry);
+  connection.waits_for_pid = pid;
+  if (pid != 0) waiting_for_process.emplace(pid, connection.cookie);
+}
+
+void Engine::State::write(Connection& connection, const HeldExchange& held) {
+  if (!watched(connection)) return;
+  const ProcessKey key = held.caller ? held.caller : connection.owner;
+  if (own(key)) return;
+  ++counters.records;
+  ++counters.exchanges;
+  const RecordContext context{config, connection, processes.find(key), key, proxied(connection)};
+  emit(exchange_record(context, held, connection.exchanges++));
+}
+
+// The kernel says how much plaintext there was; what is missing at the very end shows only here.
+void Engine::State::account_for_loss_at_end(Connection& connection) {
+  const ConnectionClosed& closed = *connection.closed;
+  if (connection.native.empty() &&
+      closed.plaintext_sent.value_or(0) + closed.plaintext_received.value_or(0) > 0) {
+    stream(connection, Tap::native, {});
+  }
+  if (connection.native.empty()) return;
+  PlaintextStream& last = *connection.native.rbegin()->second;
+  const auto lose = [&](Direction direction, std::optional<std::uint64_t> total) {
+    std::uint64_t accounted = 0;
+    for (const auto& [object, one] : connection.native) accounted += one->next_offset(direction);
+    if (!total || *total <= accounted) return;
+    count(connection, Tap::native,
+          last.gap(direction, last.next_offset(direction), *total - accounted, closed.time));
+  };
+  lose(Direction::sent, closed.plaintext_sent);
+  lose(Direction::received, closed.plaintext_received);
+}
+
+void Engine::State::end_native(Connection& connection) {
+  const Time when = connection.closed->time;
+  if (!connection.superseded && watched(connection) && connection.role == Role::client) {
+    account_for_loss_at_end(connection);
+  }
+  for (auto& [object, one] : connection.native) {
+    one->end(Direction::sent, when);
+    one->end(Direction::received, when);
+    one->finish(when);
+  }
+}
+
+// `ended`: the connection is over; otherwise only our memory of it is.
+void Engine::State::end(Connection& connection, Time when, bool ended) {
+  connection.cut_short = !ended;
+  if (connection.closed) end_native(connection);
+  for (auto& [object, one] : connection.native) one->finish(when);
+  if (connection.proxy) connection.proxy->finish(when);
+  for (const HeldExchange& held : connection.held) write(connection, held);
+  connection.held.clear();
+
+  const bool known = connection.opened || connection.role == Role::client;
+  if (known && watched(connection)) {
+    const ProcessKey key =
+        connection.opened && connection.opened->owner ? connection.opened->owner : connection.owner;
+    Process* process = processes.find(key);
+    if (process != nullptr) {
+      process->connections += 1;
+      process->readable_connections += readable(connection) ? 1 : 0;
+    }
+    ++counters.records;
+    emit(connection_record({config, connection, process, key, proxied(connection)}));
+  }
+  wait_for_process(connection, 0);
+  connections.erase(connection.cookie, ended);
+}
+
+}  // namespace weir

@@ -1,0 +1,224 @@
+// Ring records to events. The kernel side is ours, but a decoder that trusts nothing can be tested and fuzzed
+// alone: every size is checked against the record's own length.
+#include <algorithm>
+#include <cstring>
+#include <ranges>
+
+#include "bpf/event_source.h"
+#include "bpf/wire.h"
+
+namespace weir::bpf {
+namespace {
+
+using Record = std::span<const std::byte>;
+
+Time to_time(std::uint64_t boot_ns, ClockOffset clock) {
+  return Time(std::chrono::nanoseconds(static_cast<std::int64_t>(boot_ns)) + clock.boot_to_wall);
+}
+
+ProcessKey to_key(const wire_process_key& key) {
+  return {key.tgid, key.start_boottime_ns};
+}
+
+TlsObjectId to_object(const wire_tls_object& object) {
+  return {to_key(object.process), object.pointer, object.generation};
+}
+
+TlsLibrary to_library(std::uint32_t library) {
+  return library == WIRE_LIBRARY_OPENSSL ? TlsLibrary::openssl : TlsLibrary::unknown;
+}
+
+Direction to_direction(std::uint32_t direction) {
+  return direction == WIRE_SENT ? Direction::sent : Direction::received;
+}
+
+template <class T>
+std::optional<T> read(Record record) {
+  if (record.size() < sizeof(T)) return std::nullopt;
+  T value;
+  std::memcpy(&value, record.data(), sizeof value);
+  return value;
+}
+
+std::vector<std::string> split_at_nul(std::string_view text) {
+  std::vector<std::string> parts;
+  while (!text.empty()) {
+    const auto end = std::min(text.find('\0'), text.size());
+    parts.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return parts;
+}
+
+std::string to_path(std::string_view names, bool truncated) {
+  std::string path = truncated ? "..." : "";
+  for (const auto& name : std::views::reverse(split_at_nul(names))) path += "/" + name;
+  return path;
+}
+
+std::string_view text_at(Record record, std::size_t offset, std::size_t length) {
+  return {reinterpret_cast<const char*>(record.data()) + offset, length};
+}
+
+std::optional<ProcessEvent> to_process(Record record, ProcessEvent::What what, ClockOffset clock) {
+  const auto wire = read<wire_process>(record);
+  if (!wire) return std::nullopt;
+  ProcessEvent event;
+  event.what = what;
+  event.time = to_time(wire->header.boot_ns, clock);
+  event.process = to_key(wire->process);
+  event.parent = to_key(wire->parent);
+  event.inner_pid = wire->inner_pid;
+  event.uid = wire->uid;
+  event.cgroup_id = wire->cgroup_id;
+  event.network_namespace_cookie = wire->netns_cookie;
+  if (wire->path_bytes == 0) return event;
+  if (wire->path_bytes > WIRE_PATH_BYTES || record.size() < sizeof(wire_task)) return std::nullopt;
+  event.executable_path = to_path(text_at(record, offsetof(wire_task, path), wire->path_bytes),
+                                  (wire->flags & WIRE_PATH_TRUNCATED) != 0);
+  return event;
+}
+
+std::optional<Event> to_plain_process(Record record, ProcessEvent::What what, ClockOffset clock) {
+  if (auto event = to_process(record, what, clock)) return *std::move(event);
+  return std::nullopt;
+}
+
+std::optional<Event> to_exec(Record record, ClockOffset clock) {
+  if (record.size() < sizeof(wire_exec)) return std::nullopt;
+  auto event = to_process(record, ProcessEvent::What::execed, clock);
+  const auto wire = read<wire_process>(record);
+  if (!event || wire->argument_bytes > WIRE_ARGUMENT_BYTES) return std::nullopt;
+  event->arguments = split_at_nul(text_at(record, offsetof(wire_exec, arguments), wire->argument_bytes));
+  event->arguments_truncated = (wire->flags & WIRE_ARGUMENTS_TRUNCATED) != 0;
+  return *std::move(event);
+}
+
+IpAddress to_address(const std::uint8_t* bytes, std::uint8_t family) {
+  return family == 4 ? IpAddress::v4(bytes) : IpAddress::v6(bytes);
+}
+
+std::optional<Event> to_opened(Record record, ClockOffset clock) {
+  const auto wire = read<wire_opened>(record);
+  if (!wire || (wire->tuple.family != 4 && wire->tuple.family != 6)) return std::nullopt;
+  const auto& tuple = wire->tuple;
+  ConnectionOpened event;
+  event.time = to_time(wire->header.boot_ns, clock);
+  event.cookie = {wire->owner.cookie};
+  event.tuple.local = {to_address(tuple.local, tuple.family), tuple.local_port};
+  event.tuple.peer = {to_address(tuple.peer, tuple.family), tuple.peer_port};
+  event.owner = to_key(wire->owner.process);
+  event.network_namespace_cookie = wire->owner.netns_cookie;
+  event.before_start = (wire->flags & WIRE_BEFORE_START) != 0;
+  return event;
+}
+
+std::optional<Event> to_closed(Record record, ClockOffset clock) {
+  const auto wire = read<wire_closed>(record);
+  if (!wire) return std::nullopt;
+  ConnectionClosed event;
+  event.time = to_time(wire->header.boot_ns, clock);
+  event.cookie = {wire->cookie};
+  event.bytes_sent = wire->sent;
+  event.bytes_received = wire->received;
+  if (wire->flags & WIRE_HAS_TLS) {
+    event.plaintext_sent = wire->plaintext_sent;
+    event.plaintext_received = wire->plaintext_received;
+  }
+  event.error = wire->error;
+  return event;
+}
+
+std::string to_version(std::uint16_t version) {
+  if (version < 0x0301 || version > 0x0304) return "";
+  return "1." + std::to_string(version - 0x0301);
+}
+
+std::optional<Event> to_handshake(Record record, ClockOffset clock) {
+  const auto wire = read<wire_handshake>(record);
+  if (!wire || wire->sni_bytes > WIRE_SNI_BYTES) return std::nullopt;
+  Handshake event;
+  event.time = to_time(wire->header.boot_ns, clock);
+  event.cookie = {wire->cookie};
+  event.object = to_object(wire->object);
+  event.library = to_library(wire->object.library);
+  event.version = to_version(wire->version);
+  event.sni.assign(wire->sni, wire->sni_bytes);
+  event.completed = true;
+  return event;
+}
+
+std::optional<Event> to_bytes(Record record, ClockOffset clock) {
+  const auto wire = read<wire_bytes>(record);
+  if (!wire || wire->length > WIRE_CHUNK_BYTES || wire->header.size != sizeof(wire_bytes) + wire->length)
+    return std::nullopt;
+  Bytes event;
+  event.time = to_time(wire->header.boot_ns, clock);
+  event.cookie = {wire->cookie};
+  event.object = to_object(wire->object);
+  event.process = event.object.process;
+  event.direction = to_direction(wire->direction);
+  event.offset = wire->offset;
+  const auto payload = record.subspan(sizeof(wire_bytes), wire->length);
+  event.data.assign(payload.begin(), payload.end());
+  return event;
+}
+
+std::optional<Event> to_gap(Record record, ClockOffset clock) {
+  const auto wire = read<wire_gap>(record);
+  if (!wire) return std::nullopt;
+  Gap event;
+  event.time = to_time(wire->header.boot_ns, clock);
+  event.cookie = {wire->cookie};
+  event.object = to_object(wire->object);
+  event.direction = to_direction(wire->direction);
+  event.offset = wire->offset;
+  event.length = wire->length;
+  event.reason = Gap::Reason::fault;
+  return event;
+}
+
+std::optional<Event> to_ended(Record record, ClockOffset clock) {
+  const auto wire = read<wire_ended>(record);
+  if (!wire) return std::nullopt;
+  StreamEnded event;
+  event.time = to_time(wire->header.boot_ns, clock);
+  event.cookie = {wire->cookie};
+  event.object = to_object(wire->object);
+  event.direction = to_direction(wire->direction);
+  return event;
+}
+
+}  // namespace
+
+std::optional<Event> decode(std::span<const std::byte> record, ClockOffset clock) {
+  const auto header = read<wire_header>(record);
+  if (!header || header->size < sizeof(wire_header) || header->size > record.size()) return std::nullopt;
+  record = record.first(header->size);
+  switch (header->kind) {
+    case WIRE_PROCESS_SEEN:
+      return to_plain_process(record, ProcessEvent::What::seen, clock);
+    case WIRE_PROCESS_STARTED:
+      return to_plain_process(record, ProcessEvent::What::started, clock);
+    case WIRE_PROCESS_EXITED:
+      return to_plain_process(record, ProcessEvent::What::exited, clock);
+    case WIRE_PROCESS_EXECED:
+      return to_exec(record, clock);
+    case WIRE_CONNECTION_OPENED:
+      return to_opened(record, clock);
+    case WIRE_CONNECTION_CLOSED:
+      return to_closed(record, clock);
+    case WIRE_TLS_HANDSHAKE:
+      return to_handshake(record, clock);
+    case WIRE_TLS_BYTES:
+      return to_bytes(record, clock);
+    case WIRE_TLS_GAP:
+      return to_gap(record, clock);
+    case WIRE_TLS_ENDED:
+      return to_ended(record, clock);
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace weir::bpf

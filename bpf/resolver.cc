@@ -1,0 +1,60 @@
+// Who is behind an accepted connection: one look-up in the kernel side's table by the raw system call, which
+// a process without capabilities may make on a descriptor that it was handed.
+#include <linux/bpf.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "bpf/event_source.h"
+#include "bpf/wire.h"
+
+namespace weir::bpf {
+namespace {
+
+class KernelResolver final : public ClientResolver {
+ public:
+  KernelResolver(int tuples, std::uint64_t netns_cookie) : tuples_(tuples), netns_cookie_(netns_cookie) {}
+
+  std::expected<Client, std::string> resolve(const Tuple& client_view) override {
+    wire_tuple key{};
+    key.netns_cookie = netns_cookie_;
+    key.family = client_view.local.address.family == IpAddress::Family::v4 ? 4 : 6;
+    std::ranges::copy(client_view.local.address.bytes, key.local);
+    std::ranges::copy(client_view.peer.address.bytes, key.peer);
+    key.local_port = client_view.local.port;
+    key.peer_port = client_view.peer.port;
+    wire_owner owner{};
+    if (look_up(key, owner) != 0)
+      return std::unexpected(errno == ENOENT
+                                 ? "no process is known to have opened " + client_view.local.to_string()
+                                 : std::string("the kernel's table of connections: ") + std::strerror(errno));
+    if (owner.process.tgid == 0)
+      return std::unexpected("the process that opened " + client_view.local.to_string() + " is not known");
+    return Client{{owner.cookie}, {owner.process.tgid, owner.process.start_boottime_ns}, owner.netns_cookie};
+  }
+
+ private:
+  long look_up(const wire_tuple& key, wire_owner& owner) const {
+    bpf_attr attributes;
+    std::memset(&attributes, 0, sizeof attributes);
+    attributes.map_fd = static_cast<__u32>(tuples_);
+    attributes.key = reinterpret_cast<__u64>(&key);
+    attributes.value = reinterpret_cast<__u64>(&owner);
+    return ::syscall(SYS_bpf, BPF_MAP_LOOKUP_ELEM, &attributes, sizeof attributes);
+  }
+
+  int tuples_;
+  std::uint64_t netns_cookie_;
+};
+
+}  // namespace
+
+std::unique_ptr<ClientResolver> make_kernel_resolver(int tuples_descriptor,
+                                                     std::uint64_t network_namespace_cookie) {
+  return std::make_unique<KernelResolver>(tuples_descriptor, network_namespace_cookie);
+}
+
+}  // namespace weir::bpf

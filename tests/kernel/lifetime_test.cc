@@ -1,0 +1,90 @@
+// Nothing of ours outlives its holder: detaching takes the probes down, and the end of the process takes all.
+#include <bpf/bpf.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <fstream>
+#include <set>
+
+#include "tests/kernel/support.h"
+
+namespace weir::test {
+namespace {
+
+// The ids of the BPF links that a process holds, as its descriptors tell.
+std::set<std::uint32_t> links_of(const std::string& pid) {
+  std::set<std::uint32_t> ids;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/" + pid + "/fdinfo")) {
+    std::ifstream file(entry.path());
+    for (std::string word; file >> word;)
+      if (std::uint32_t id = 0; word == "link_id:" && file >> id) ids.insert(id);
+  }
+  return ids;
+}
+
+bool exists(std::uint32_t link) {
+  const int descriptor = bpf_link_get_fd_by_id(link);
+  if (descriptor < 0) return errno != ENOENT;
+  ::close(descriptor);
+  return true;
+}
+
+TEST(Lifetime, DetachingTakesTheProbesDown) {
+  Tap tap;
+  const PrivateLibssl libssl;
+  const auto before = links_of("self");
+  const int file = libssl.open();
+  const auto target = tap.kernel().attach(file, libssl.sites());
+  ::close(file);
+  ASSERT_TRUE(target) << target.error().what;
+  EXPECT_EQ(links_of("self").size(), before.size() + 4);
+  tap.kernel().detach(*target);
+  EXPECT_EQ(links_of("self"), before);
+}
+
+TEST(Lifetime, AttachingIsAllOrNothing) {
+  Tap tap;
+  const PrivateLibssl libssl;
+  const auto before = links_of("self");
+  auto sites = libssl.sites();
+  sites.front().offset = std::uint64_t{1} << 40;
+  const int file = libssl.open();
+  EXPECT_FALSE(tap.kernel().attach(file, sites));
+  EXPECT_FALSE(tap.kernel().attach(file, {}));
+  ::close(file);
+  EXPECT_EQ(links_of("self"), before);
+}
+
+TEST(Lifetime, AKilledHolderLeavesNothing) {
+  const PrivateLibssl libssl;
+  int ready[2];
+  ASSERT_EQ(::pipe2(ready, O_CLOEXEC), 0);
+  const pid_t holder = ::fork();
+  ASSERT_GE(holder, 0);
+  if (holder == 0) {
+    Tap tap;
+    if (!tap.kernel().attach(libssl.open(), libssl.sites())) ::_exit(1);
+    if (::write(ready[1], "x", 1) != 1) ::_exit(1);
+    ::pause();
+  }
+  ::close(ready[1]);
+  char byte;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  ::close(ready[0]);
+  const auto links = links_of(std::to_string(holder));
+  EXPECT_GE(links.size(), 10u);
+  ::kill(holder, SIGKILL);
+  ::waitpid(holder, nullptr, 0);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  for (const auto link : links) {
+    while (exists(link) && std::chrono::steady_clock::now() < deadline) ::usleep(10'000);
+    EXPECT_FALSE(exists(link)) << link;
+  }
+}
+
+}  // namespace
+}  // namespace weir::test

@@ -1,0 +1,80 @@
+#include "agent/config.h"
+
+#include <gtest/gtest.h>
+
+namespace weir::agent {
+namespace {
+
+TEST(Config, ReadsEveryKindOfSetting) {
+  Config config = default_config();
+  const auto read = read_config_text(
+      "bodies: on\n"
+      "proxy:\n"
+      "  listen: '[::1]:9000'\n"
+      "  passthrough: [example.org, .example.net]\n"
+      "  threads: 3\n"
+      "native:\n"
+      "  enabled: false\n"
+      "  ring_bytes: 4194304\n",
+      "weir.yaml", config);
+  ASSERT_TRUE(read) << read.error().what;
+  EXPECT_TRUE(config.bodies);
+  EXPECT_EQ(config.proxy_listen.to_string(), "[::1]:9000");
+  EXPECT_EQ(config.passthrough, (std::vector<std::string>{"example.org", ".example.net"}));
+  EXPECT_EQ(config.proxy_threads, 3u);
+  EXPECT_FALSE(config.native);
+  EXPECT_EQ(config.ring_bytes, 4u << 20);
+}
+
+struct BadText {
+  const char* text;
+  const char* expected;
+};
+
+class ConfigErrors : public testing::TestWithParam<BadText> {};
+
+TEST_P(ConfigErrors, NamesTheLineAndLeavesTheConfigurationAlone) {
+  Config config = default_config();
+  const std::string before = to_yaml(config);
+  const auto read = read_config_text(GetParam().text, "weir.yaml", config);
+  ASSERT_FALSE(read);
+  EXPECT_NE(read.error().what.find(GetParam().expected), std::string::npos) << read.error().what;
+  EXPECT_EQ(to_yaml(config), before);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, ConfigErrors,
+    testing::Values(BadText{"bodies: true\nproxi:\n  listen: 1\n", "weir.yaml:2: unknown setting 'proxi'"},
+                    BadText{"proxy:\n  listne: 1\n", "weir.yaml:2: unknown setting 'proxy.listne'"},
+                    BadText{"bodies: maybe\n", "weir.yaml:1: bodies is true or false"},
+                    BadText{"bodies: true\nproxy:\n  listen: 7443\n", "weir.yaml:3: proxy.listen"},
+                    BadText{"native:\n  ring_bytes: 12\n",
+                            "weir.yaml:2: native.ring_bytes is a whole number"},
+                    BadText{"native:\n  ring_bytes: -1\n", "weir.yaml:2: native.ring_bytes"},
+                    BadText{"proxy:\n  passthrough: one\n", "weir.yaml:2: proxy.passthrough is a list"},
+                    BadText{"proxy: 5\n", "weir.yaml:1: 'proxy' holds a map"},
+                    BadText{"- a\n", "weir.yaml:1: expected a map"}, BadText{"a: [\n", "weir.yaml:"}));
+
+TEST(Config, ItsOwnTextGivesTheSameConfiguration) {
+  Config config = default_config();
+  config.state_dir = "/tmp/a \"quoted\" place";
+  config.passthrough = {"a.example", ".b.example"};
+  config.bodies = true;
+  config.shards = 4;
+  Config copy = default_config();
+  const auto read = read_config_text(to_yaml(config), "copy", copy);
+  ASSERT_TRUE(read) << read.error().what;
+  EXPECT_EQ(to_yaml(copy), to_yaml(config));
+  EXPECT_EQ(copy.state_dir, config.state_dir);
+}
+
+TEST(Endpoint, RefusesWhatIsNoAddressAndPort) {
+  for (const char* text :
+       {"", "7443", "127.0.0.1", "127.0.0.1:", "127.0.0.1:70000", "::1:80", "name:80", "[::1]80"}) {
+    EXPECT_FALSE(parse_endpoint(text)) << text;
+  }
+  EXPECT_EQ(parse_endpoint("localhost:80")->to_string(), "127.0.0.1:80");
+}
+
+}  // namespace
+}  // namespace weir::agent

@@ -1,0 +1,57 @@
+// Lines of /proc/PID/cgroup as the runtimes write them.
+#include "attribution/container.h"
+
+#include <gtest/gtest.h>
+
+namespace weir {
+namespace {
+
+const std::string kId = "4f5e2a6b7c8d9e0f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081";
+const std::string kOuter = "aaaabbbbccccddddeeeeffff0000111122223333444455556666777788889999";
+const std::string kPod = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9";
+const std::string kPodUnderscored = "0a1b2c3d_4e5f_6071_8293_a4b5c6d7e8f9";
+
+struct Case {
+  std::string text;
+  std::string id;
+  std::string pod;
+  std::string unit;
+};
+
+TEST(Container, NamesOfEveryRuntime) {
+  const std::string docker = "docker-" + kId + ".scope";
+  const std::string slice = "kubepods-burstable-pod" + kPodUnderscored + ".slice";
+  const Case cases[] = {
+      {"0::/", "", "", ""},
+      {"0::/system.slice/ssh.service", "", "", "ssh.service"},
+      {"0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-x.service", "", "", "app-x.service"},
+      {"0::/user.slice/user-0.slice/session-3.scope", "", "", "session-3.scope"},
+      {"1:name=systemd:/system.slice/cron.service\n0::/", "", "", "cron.service"},
+      {"0::/system.slice/" + docker, kId, "", docker},
+      {"12:memory:/docker/" + kId + "\n0::/", kId, "", ""},
+      {"0::/docker/" + kOuter + "/docker/" + kId, kId, "", ""},
+      {"0::/machine.slice/libpod-" + kId + ".scope/container", kId, "", "libpod-" + kId + ".scope"},
+      {"0::/libpod_parent/libpod-" + kId, kId, "", ""},
+      {"0::/machine.slice/libpod-conmon-" + kId + ".scope", "", "", "libpod-conmon-" + kId + ".scope"},
+      {"0::/kubepods.slice/kubepods-burstable.slice/" + slice + "/cri-containerd-" + kId + ".scope", kId,
+       kPod, "cri-containerd-" + kId + ".scope"},
+      {"0::/kubepods.slice/" + slice + "/crio-" + kId + ".scope", kId, kPod, "crio-" + kId + ".scope"},
+      {"3:cpu:/kubepods/besteffort/pod" + kPod + "/" + kId, kId, kPod, ""},
+      {"0::/" + slice + ":cri-containerd:" + kId, kId, kPod, ""},
+      {"0::/kubepods/pod00112233445566778899aabbccddeeff/" + kId, kId, "00112233445566778899aabbccddeeff",
+       ""},
+      {"0::/deadbeef/" + kId + "0", "", "", ""},
+      {"not a line\n::\n", "", "", ""},
+      {"", "", "", ""},
+  };
+  for (const Case& one : cases) {
+    SCOPED_TRACE(one.text);
+    const ContainerFacts facts = container_facts(one.text);
+    EXPECT_EQ(facts.container_id, one.id);
+    EXPECT_EQ(facts.pod_uid, one.pod);
+    EXPECT_EQ(facts.systemd_unit, one.unit);
+  }
+}
+
+}  // namespace
+}  // namespace weir

@@ -1,0 +1,454 @@
+// What the native tap sees of connections that go straight to their destination.
+#include <gmock/gmock.h>
+
+#include "tests/unit/attribution/scenario.h"
+
+namespace weir::test {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+class Native : public Scenario {
+ protected:
+  void SetUp() override {
+    Scenario::SetUp();
+    process(kCurl, "/usr/bin/curl");
+  }
+};
+
+TEST_F(Native, KeepAliveGivesOneRecordForEachExchange) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.handshake(0.1, "example.test").exchange("/a", "one", 1).exchange("/b", "three", 2);
+  ASSERT_THAT(summary(), ElementsAre("native https://example.test/a", "native https://example.test/b"));
+
+  const Record& record = *exchanges()[1];
+  EXPECT_EQ(record.timestamp, at(2));
+  EXPECT_EQ(record.pid, kCurl.pid);
+  EXPECT_EQ(record.executable_name, "curl");
+  EXPECT_EQ(record.server_address, "example.test");
+  EXPECT_EQ(record.status_code, 200);
+  EXPECT_EQ(text(record, "weir.socket.cookie"), "1");
+  EXPECT_EQ(text(record, "weir.connection.id"), "boot-1");
+  EXPECT_EQ(text(record, "weir.tls.library"), "openssl");
+  EXPECT_EQ(text(record, "process.pid"), "1000");
+  EXPECT_EQ(text(record, "process.executable.path"), "/usr/bin/curl");
+  EXPECT_EQ(text(record, "network.peer.address"), "192.0.2.7");
+  EXPECT_EQ(text(record, "network.peer.port"), "443");
+  EXPECT_EQ(text(record, "network.local.address"), "10.0.0.1");
+  EXPECT_EQ(text(record, "network.transport"), "tcp");
+  EXPECT_EQ(text(record, "network.protocol.name"), "http");
+  EXPECT_EQ(text(record, "network.protocol.version"), "1.1");
+  EXPECT_EQ(text(record, "server.port"), "443");
+  EXPECT_EQ(text(record, "weir.tls.sni"), "example.test");
+  EXPECT_EQ(text(record, "tls.protocol.version"), "1.3");
+  EXPECT_EQ(text(record, "http.request.method"), "GET");
+  EXPECT_EQ(text(record, "http.response.status_code"), "200");
+  EXPECT_EQ(text(record, "http.request.header.host"), "example.test");
+  EXPECT_EQ(text(record, "http.request.body.size"), "0");
+  EXPECT_EQ(text(record, "http.response.body.size"), "5");
+  EXPECT_EQ(text(record, "weir.duration_ns"), "10000000");
+  EXPECT_EQ(text(record, "weir.decision"), "(absent)");
+  EXPECT_EQ(text(record, "weir.response.body"), "(absent)");
+  EXPECT_EQ(text(record, "error.type"), "(absent)");
+  EXPECT_NE(exchanges()[0]->id, exchanges()[1]->id);
+}
+
+TEST_F(Native, ClosingGivesTheConnectionsRecordWithTotals) {
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).exchange("/", "x", 1);
+  closed(1, 2, 321, 654);
+  ASSERT_EQ(connections().size(), 1u);
+  const Record& record = *connections()[0];
+  EXPECT_EQ(text(record, "weir.bytes.sent"), "321");
+  EXPECT_EQ(text(record, "weir.bytes.received"), "654");
+  EXPECT_EQ(text(record, "weir.source"), "native");
+  EXPECT_EQ(text(record, "weir.opaque.reason"), "(absent)");
+  EXPECT_EQ(text(record, "weir.incomplete"), "(absent)");
+  closed(1, 3);
+  EXPECT_EQ(connections().size(), 1u);
+}
+
+TEST_F(Native, RepeatedHeadersSurviveAndSecretsDoNot) {
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native)
+      .sent("GET /?token=abc HTTP/1.1\r\nHost: h\r\nAccept: a\r\nCookie: s=1\r\nAccept: b\r\n\r\n", 1)
+      .received("HTTP/1.1 404 N\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n", 2);
+  const Record& record = *exchanges().at(0);
+  EXPECT_EQ(text(record, "http.request.header.accept"), "a|b");
+  EXPECT_EQ(text(record, "http.request.header.cookie"), "[redacted]");
+  EXPECT_EQ(text(record, "http.response.header.set-cookie"), "[redacted]|[redacted]");
+  EXPECT_EQ(text(record, "url.full"), "https://h/?token=[redacted]");
+  EXPECT_EQ(text(record, "error.type"), "404");
+  EXPECT_THAT(to_json(record), testing::Not(testing::HasSubstr("abc")));
+}
+
+TEST_F(Native, BodiesAreCapturedWhenConfigured) {
+  EngineConfig config = default_config();
+  config.capture_bodies = true;
+  config.limits.body_bytes = 8;
+  use(config);
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native)
+      .exchange("/text", "gr\xc3\xbc\xc3\x9f", 1)
+      .exchange("/binary", std::string("\xff\x00\x01", 3), 2)
+      .exchange("/long", "0123456789", 3);
+  engine().advance(at(10));
+  ASSERT_EQ(exchanges().size(), 3u);
+  EXPECT_EQ(text(*exchanges()[0], "weir.response.body"), "gr\xc3\xbc\xc3\x9f");
+  EXPECT_EQ(text(*exchanges()[0], "weir.response.body.encoding"), "utf8");
+  EXPECT_EQ(text(*exchanges()[1], "weir.response.body"), "/wAB");
+  EXPECT_EQ(text(*exchanges()[1], "weir.response.body.encoding"), "base64");
+  EXPECT_EQ(text(*exchanges()[1], "weir.body.truncated"), "(absent)");
+  EXPECT_EQ(text(*exchanges()[2], "weir.response.body"), "01234567");
+  EXPECT_EQ(text(*exchanges()[2], "weir.body.truncated"), "true");
+  EXPECT_EQ(text(*exchanges()[2], "http.response.body.size"), "10");
+}
+
+TEST_F(Native, AGapInABodyIsCountedToTheByte) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.sent(get("/big"), 1).received("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789", 2);
+  tls.gap(Direction::received, 30, 2.1);  // said by the source
+  tls.skip(Direction::received, 25);      // shown by the next offset alone
+  tls.received(std::string(35, 'x'), 3);
+  ASSERT_EQ(exchanges().size(), 1u);
+  EXPECT_EQ(text(*exchanges()[0], "weir.gap.bytes"), "55");
+  EXPECT_EQ(text(*exchanges()[0], "weir.incomplete"), "gap");
+  EXPECT_EQ(text(*exchanges()[0], "http.response.body.size"), "100");
+  EXPECT_EQ(engine().counters().gap_bytes, 55u);
+}
+
+TEST_F(Native, ALossAtTheVeryEndShowsByTheKernelsTotal) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.sent(get("/"), 1).received("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789", 2);
+  ConnectionClosed close{.time = at(3), .cookie = {1}};
+  close.plaintext_sent = tls.offset(Direction::sent);
+  close.plaintext_received = tls.offset(Direction::received) + 90;
+  engine().consume(close);
+  engine().advance(at(10));
+  ASSERT_EQ(exchanges().size(), 1u);
+  EXPECT_EQ(text(*exchanges()[0], "weir.incomplete"), "gap");
+  EXPECT_EQ(text(*exchanges()[0], "weir.gap.bytes"), "90");
+  EXPECT_EQ(engine().counters().gap_bytes, 90u);
+  EXPECT_EQ(text(*connections().at(0), "weir.incomplete"), "gap");
+}
+
+TEST_F(Native, BytesThatComeTwiceCountOnce) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.sent(get("/a"), 1);
+  tls.offset(Direction::sent) = 0;
+  tls.sent(get("/a"), 1.1).received(ok("x"), 2);
+  EXPECT_EQ(exchanges().size(), 1u);
+  EXPECT_EQ(engine().counters().duplicate_bytes_dropped, get("/a").size());
+}
+
+TEST_F(Native, AnUnansweredRequestIsClosedEarly) {
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).sent(get("/never"), 1);
+  closed(1, 2);
+  ASSERT_EQ(exchanges().size(), 1u);
+  EXPECT_EQ(text(*exchanges()[0], "weir.incomplete"), "closed_early");
+  EXPECT_EQ(text(*exchanges()[0], "http.response.status_code"), "(absent)");
+}
+
+TEST_F(Native, UnlinkedBytesWaitForTheirSocket) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.unlinked().sent(get("/early"), 1);
+  EXPECT_THAT(exchanges(), IsEmpty());
+  tls.linked(1).received(ok("x"), 2);
+  tls.unlinked().exchange("/late", "y", 3);  // linked once, linked for good
+  EXPECT_THAT(summary(),
+              ElementsAre("native https://example.test/early", "native https://example.test/late"));
+}
+
+TEST_F(Native, UnlinkedBytesAreBounded) {
+  EngineConfig config = default_config();
+  config.limits.unlinked_bytes = 100;
+  use(config);
+  View tls(engine(), 1, Tap::native);
+  tls.unlinked().sent(std::string(60, 'a'), 1).sent(std::string(60, 'b'), 1.1);
+  EXPECT_EQ(engine().counters().unlinked_bytes_dropped, 60u);
+  engine().advance(at(60));
+  EXPECT_EQ(engine().counters().unlinked_bytes_dropped, 120u);
+  EXPECT_THAT(records_, IsEmpty());
+}
+
+TEST_F(Native, ANewGenerationOfTheObjectStartsFromZero) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.exchange("/a", "x", 1).next_generation().exchange("/b", "y", 2);
+  EXPECT_THAT(summary(), ElementsAre("native https://example.test/a", "native https://example.test/b"));
+  EXPECT_EQ(engine().counters().gap_bytes, 0u);
+  EXPECT_EQ(engine().counters().duplicate_bytes_dropped, 0u);
+}
+
+TEST_F(Native, AServersSideGivesNoRecord) {
+  ConnectionOpened event{.time = at(0), .cookie = {5}};
+  event.tuple = {endpoint("10.0.0.1", 443), endpoint("10.0.0.9", 1234)};
+  event.owner = kCurl;
+  event.accepted = true;
+  engine().consume(event);
+  View(engine(), 5, Tap::native).received(get("/in"), 1).sent(ok("x"), 2);
+  closed(5, 3);
+  View(engine(), 6, Tap::native).received(get("/in"), 1).sent(ok("x"), 2);  // never opened, as far as we know
+  closed(6, 3);
+  engine().finish(at(9));
+  EXPECT_THAT(records_, IsEmpty());
+}
+
+TEST_F(Native, AServersSideIsRecordedWithIngressOn) {
+  EngineConfig config = default_config();
+  config.ingress = true;
+  use(config);
+  process(kCurl, "/usr/sbin/nginx");
+  ConnectionOpened event{.time = at(0), .cookie = {5}};
+  event.owner = kCurl;
+  event.accepted = true;
+  engine().consume(event);
+  View(engine(), 5, Tap::native).received(get("/in"), 1).sent(ok("x"), 2);
+  EXPECT_THAT(summary(), ElementsAre("native https://example.test/in"));
+}
+
+TEST_F(Native, AConnectionOlderThanTheSourceIsJoinedAtItsNextRequest) {
+  View tls(engine(), 8, Tap::native);
+  tls.skip(Direction::sent, 5000).skip(Direction::received, 9000);
+  tls.received("the rest of some body", 1);
+  tls.exchange("/next", "x", 2);
+  engine().advance(at(2.5));
+  EXPECT_THAT(exchanges(), IsEmpty());  // its opening may still be told
+  engine().advance(at(5));
+  EXPECT_THAT(summary(), ElementsAre("native https://example.test/next"));
+  EXPECT_EQ(text(*exchanges()[0], "process.pid"), "1000");
+  EXPECT_EQ(engine().counters().gap_bytes, 0u);
+}
+
+TEST_F(Native, WeirsOwnProcessesAreInNoRecord) {
+  opened(1, kOrigin, 0, kWorker);
+  View(engine(), 1, Tap::native, kWorker).exchange("/own", "x", 1);
+  closed(1, 2);
+  View(engine(), 2, Tap::native, kWorker).exchange("/own", "x", 3);
+  engine().finish(at(9));
+  EXPECT_THAT(records_, IsEmpty());
+}
+
+TEST_F(Native, ForkInheritsAndExecReplaces) {
+  ProcessEvent shell{.what = ProcessEvent::What::seen, .time = at(0), .process = kShell};
+  shell.executable_path = "/bin/sh";
+  shell.arguments = {"sh", "-c", "x"};
+  shell.uid = 1234;
+  shell.cgroup_path = "0::/system.slice/cron.service";
+  engine().consume(shell);
+  const ProcessKey child{901, 6'000'000'001};
+  process(child, "", 1, ProcessEvent::What::started, kShell);
+  opened(1, kOrigin, 1.1, child);
+  View before(engine(), 1, Tap::native, child);
+  before.exchange("/before", "x", 1.2);
+  before.sent(get("/across"), 1.3);
+  process(child, "/usr/bin/wget", 2, ProcessEvent::What::execed);
+  before.received(ok("x"), 2.1);
+  before.exchange("/after", "x", 2.2);
+
+  ASSERT_EQ(exchanges().size(), 3u);
+  EXPECT_EQ(text(*exchanges()[0], "process.executable.path"), "/bin/sh");
+  EXPECT_EQ(text(*exchanges()[0], "process.pid"), "901");
+  EXPECT_EQ(text(*exchanges()[0], "process.parent_pid"), "900");
+  EXPECT_EQ(text(*exchanges()[0], "process.owner"), "1234");
+  EXPECT_EQ(text(*exchanges()[1], "process.executable.path"), "/bin/sh");  // who began it
+  EXPECT_EQ(text(*exchanges()[2], "process.executable.path"), "/usr/bin/wget");
+  EXPECT_EQ(text(*exchanges()[2], "process.owner"), "1234");
+  EXPECT_EQ(text(*exchanges()[2], "container.id"), "");
+  EXPECT_EQ(text(*exchanges()[2], "weir.systemd.unit"), "cron.service");
+}
+
+TEST_F(Native, AProcessThatMovedIntoAContainerDoesNotKeepItsParentsPlace) {
+  ProcessEvent shim{.time = at(0), .process = kShell};
+  shim.cgroup_path = "0::/system.slice/containerd.service";
+  shim.cgroup_id = 1;
+  engine().consume(shim);
+  const ProcessKey child{901, 6'000'000'001};
+  process(child, "", 1, ProcessEvent::What::started, kShell);
+  ProcessEvent exec{.what = ProcessEvent::What::execed, .time = at(2), .process = child};
+  exec.cgroup_id = 2;
+  engine().consume(exec);
+  opened(1, kOrigin, 3, child);
+  View tls(engine(), 1, Tap::native, child);
+  tls.exchange("/unknown", "x", 3);
+  ProcessEvent seen{.time = at(4), .process = child};
+  seen.cgroup_path = "0::/system.slice/docker-" + std::string(64, 'a') + ".scope";
+  engine().consume(seen);
+  tls.exchange("/known", "x", 4);
+  EXPECT_EQ(text(*exchanges().at(0), "container.id"), "(absent)");
+  EXPECT_EQ(text(*exchanges().at(1), "container.id"), std::string(64, 'a'));
+}
+
+TEST_F(Native, AReusedPidIsAnotherProcess) {
+  const ProcessKey reused{kCurl.pid, 9'000'000'003};
+  process(kCurl, "", 1, ProcessEvent::What::exited);
+  process(reused, "/usr/bin/python3", 2);
+  opened(1, kOrigin, 0.5, kCurl);
+  opened(2, kOrigin, 2.5, reused);
+  View(engine(), 1, Tap::native, kCurl).exchange("/old", "x", 0.6);  // read late
+  View(engine(), 2, Tap::native, reused).exchange("/new", "x", 2.6);
+  EXPECT_EQ(text(*exchanges().at(0), "process.executable.name"), "curl");
+  EXPECT_EQ(text(*exchanges().at(1), "process.executable.name"), "python3");
+}
+
+TEST_F(Native, StartTimesInTicksMeetExactOnes) {
+  const ProcessKey ticks{kCurl.pid, kCurl.start_boottime_ns / 10'000'000 * 10'000'000};
+  opened(1, kOrigin, 0, ticks);
+  View(engine(), 1, Tap::native, ticks).exchange("/", "x", 1);
+  EXPECT_EQ(text(*exchanges().at(0), "process.executable.name"), "curl");
+}
+
+TEST_F(Native, CreationTimeAndOwnersNameComeFromTheConfiguration) {
+  EngineConfig config = default_config();
+  config.boot_time = at(-5);
+  config.user_name = [](std::uint32_t uid) { return uid == 33 ? "www-data" : ""; };
+  use(config);
+  ProcessEvent event{.time = at(0), .process = kCurl};
+  event.uid = 33;
+  engine().consume(event);
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).exchange("/", "x", 1);
+  EXPECT_EQ(text(*exchanges().at(0), "process.owner"), "www-data");
+  EXPECT_EQ(text(*exchanges().at(0), "process.creation.time"),
+            to_rfc3339(at(0) + std::chrono::nanoseconds(1)));
+}
+
+TEST_F(Native, ADescriptorThatWasPassedOnHasItsNewOwner) {
+  process(kShell, "/bin/sh");
+  opened(1, kOrigin);
+  engine().consume(OwnershipChanged{at(1), {1}, kShell});
+  engine().consume(
+      Bytes{at(2), {1}, {kShell, 0x77, 0}, {}, Tap::native, Direction::sent, 0, bytes_of(get("/"))});
+  engine().consume(
+      Bytes{at(3), {1}, {kShell, 0x77, 0}, {}, Tap::native, Direction::received, 0, bytes_of(ok("x"))});
+  EXPECT_EQ(text(*exchanges().at(0), "process.pid"), "900");
+}
+
+struct Opaque {
+  std::string name;
+  std::function<void(Engine&)> happens;
+  std::string reason;
+};
+
+TEST_F(Native, EveryUnreadableConnectionSaysWhy) {
+  const auto close = [](Engine& engine, std::uint64_t bytes, int error = 0) {
+    ConnectionClosed event{.time = at(5), .cookie = {1}};
+    event.bytes_sent = event.bytes_received = bytes;
+    event.error = error;
+    engine.consume(event);
+  };
+  const std::vector<Opaque> cases = {
+      {"plain", [&](Engine& e) { close(e, 10); }, "no probe saw its bytes"},
+      {"tls", [&](Engine& e) { View(e, 1, Tap::native).handshake(1, "x.test"), close(e, 10); },
+       "no probe for this TLS library"},
+      {"empty", [&](Engine& e) { close(e, 0); }, "no payload"},
+      {"refused", [&](Engine& e) { close(e, 0, ECONNREFUSED); }, "connect failed"},
+      {"lost", [&](Engine& e) { View(e, 1, Tap::native).gap(Direction::sent, 10, 1), close(e, 10); },
+       "events lost"},
+      {"alert",
+       [&](Engine& e) {
+         Handshake event{.time = at(1), .cookie = {1}, .object = {}, .tap = Tap::proxy};
+         event.alert = 48;
+         e.consume(event);
+         close(e, 10);
+       },
+       "certificate rejected by client"},
+      {"older",
+       [&](Engine& e) {
+         ConnectionClosed none;
+         close(e, 10);
+       },
+       "opened before start"},
+  };
+  for (const Opaque& one : cases) {
+    SCOPED_TRACE(one.name);
+    records_.clear();
+    use(default_config());
+    process(kCurl, "/usr/bin/curl");
+    ConnectionOpened open{.time = at(0), .cookie = {1}};
+    open.tuple.peer = kOrigin;
+    open.owner = kCurl;
+    open.before_start = one.name == "older";
+    engine().consume(open);
+    one.happens(engine());
+    ASSERT_EQ(connections().size(), 1u);
+    EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), one.reason);
+    EXPECT_EQ(text(*connections()[0], "weir.source"), "(absent)");
+    EXPECT_EQ(text(*connections()[0], "error.type"), one.name == "refused" ? "ECONNREFUSED" : "(absent)");
+  }
+}
+
+TEST_F(Native, BytesThatAreNotHttpAreReadableAndCounted) {
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).sent(std::string("\x00\x01\x02garbage", 10), 1);
+  closed(1, 2);
+  EXPECT_THAT(exchanges(), IsEmpty());
+  EXPECT_EQ(text(*connections().at(0), "weir.opaque.reason"), "(absent)");
+  EXPECT_EQ(engine().counters().unparsed_bytes, 10u);
+}
+
+TEST_F(Native, TablesStayWithinTheirLimits) {
+  EngineConfig config = default_config();
+  config.limits.connections = 3;
+  config.limits.processes = 2;
+  use(config);
+  for (std::uint32_t i = 1; i <= 5; ++i) {
+    const ProcessKey key{i + 100, i};
+    process(key, "/bin/p" + std::to_string(i));
+    opened(i, kOrigin, i, key);
+    View(engine(), i, Tap::native, key).exchange("/" + std::to_string(i), "x", i);
+  }
+  EXPECT_EQ(exchanges().size(), 5u);
+  EXPECT_EQ(engine().counters().connections_evicted, 2u);
+  EXPECT_EQ(engine().counters().processes_evicted, 3u);
+  ASSERT_EQ(connections().size(), 2u);
+  EXPECT_EQ(text(*connections()[0], "weir.socket.cookie"), "1");
+  EXPECT_EQ(text(*connections()[0], "weir.incomplete"), "closed_early");
+  engine().finish(at(20));
+  EXPECT_EQ(connections().size(), 5u);
+}
+
+TEST_F(Native, RecordIdsAreUnique) {
+  EngineConfig config = default_config();
+  config.limits.connections = 1;
+  use(config);
+  for (int round = 0; round < 3; ++round) {
+    for (std::uint64_t cookie = 1; cookie <= 2; ++cookie) {  // each evicts the other
+      opened(cookie, kOrigin, round);
+      View(engine(), cookie, Tap::native).exchange("/", "x", round + 0.1);
+    }
+  }
+  engine().finish(at(30));
+  std::set<std::string> ids;
+  for (const RecordPtr& record : records_) ids.insert(record->id);
+  EXPECT_EQ(ids.size(), records_.size());
+}
+
+TEST_F(Native, CoverageCountsReadableConnections) {
+  opened(1, kOrigin);
+  opened(2, kOrigin);
+  View(engine(), 1, Tap::native).exchange("/", "x", 1);
+  closed(1, 2);
+  closed(2, 2);
+  ASSERT_EQ(engine().coverage().size(), 1u);
+  EXPECT_EQ(engine().coverage()[0].executable_name, "curl");
+  EXPECT_EQ(engine().coverage()[0].connections, 2u);
+  EXPECT_EQ(engine().coverage()[0].readable_connections, 1u);
+}
+
+TEST_F(Native, DnsIsRecordedWithItsProcess) {
+  engine().consume(Dns{at(1), kCurl, "example.test", {"192.0.2.7", "192.0.2.8"}});
+  ASSERT_EQ(of(RecordKind::dns).size(), 1u);
+  EXPECT_EQ(text(*of(RecordKind::dns)[0], "dns.answers"), "192.0.2.7|192.0.2.8");
+  EXPECT_EQ(text(*of(RecordKind::dns)[0], "process.executable.name"), "curl");
+}
+
+}  // namespace
+}  // namespace weir::test

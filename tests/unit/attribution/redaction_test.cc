@@ -1,0 +1,81 @@
+// Secrets in known places never reach a record; everything else does.
+#include "attribution/redaction.h"
+
+#include <gtest/gtest.h>
+
+namespace weir {
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+struct Case {
+  std::string in;
+  std::string out;
+};
+
+TEST(Redaction, Urls) {
+  const Case cases[] = {
+      {"https://example.test/a?b=c#d", "https://example.test/a?b=c#d"},
+      {"https://me:pass@example.test/a", "https://[redacted]@example.test/a"},
+      {"https://me@example.test", "https://[redacted]@example.test"},
+      {"https://h/?user=a@b.test", "https://h/?user=a@b.test"},
+      {"https://h/?access_token=x&q=1", "https://h/?access_token=[redacted]&q=1"},
+      {"https://h/?q=1&API-Key=x", "https://h/?q=1&API-Key=[redacted]"},
+      {"https://h/?key=x&monkey=y", "https://h/?key=[redacted]&monkey=y"},
+      {"https://h/?access%5Ftoken=x", "https://h/?access%5Ftoken=[redacted]"},
+      {"https://h/cb#access_token=x&state=y", "https://h/cb#access_token=[redacted]&state=y"},
+      {"https://h/?X-Amz-Signature=x&X-Amz-Date=1", "https://h/?X-Amz-Signature=[redacted]&X-Amz-Date=1"},
+      {"https://h/?sig=x&se=2", "https://h/?sig=[redacted]&se=2"},
+      {"https://h/?password=a?b", "https://h/?password=[redacted]?b"},
+      {"https://h/password/reset?x=1", "https://h/password/reset?x=1"},
+      {"/only/path?secret=s", "/only/path?secret=[redacted]"},
+  };
+  for (const Case& one : cases) EXPECT_EQ(redact_url(one.in), one.out);
+}
+
+TEST(Redaction, Headers) {
+  for (const char* name :
+       {"Authorization", "proxy-authorization", "Cookie", "SET-COOKIE", "X-Api-Key", "x-auth-token"}) {
+    EXPECT_EQ(redact_header(name, "value"), "[redacted]") << name;
+  }
+  EXPECT_EQ(redact_header("Accept", "value"), "value");
+  EXPECT_EQ(redact_header("Location", "https://h/?token=t&a=b"), "https://h/?token=[redacted]&a=b");
+  EXPECT_EQ(redact_header("X-Data", "https://h/?token=t"), "https://h/?token=t");
+}
+
+TEST(Redaction, Arguments) {
+  const std::pair<Arguments, Arguments> cases[] = {
+      {{"curl", "-s", "https://h/a"}, {"curl", "-s", "https://h/a"}},
+      {{"x", "--password=p"}, {"x", "--password=[redacted]"}},
+      {{"x", "--token", "t", "rest"}, {"x", "--token", "[redacted]", "rest"}},
+      {{"x", "--token", "--verbose"}, {"x", "--token", "--verbose"}},
+      {{"curl", "-u", "me:p"}, {"curl", "-u", "me:[redacted]"}},
+      {{"curl", "-ume:p"}, {"curl", "-ume:[redacted]"}},
+      {{"curl", "--user=me:p"}, {"curl", "--user=me:[redacted]"}},
+      {{"python3", "-u", "script.py"}, {"python3", "-u", "script.py"}},
+      {{"curl", "-H", "Authorization: Bearer b"}, {"curl", "-H", "Authorization: [redacted]"}},
+      {{"curl", "-HX-Api-Key: k"}, {"curl", "-HX-Api-Key: [redacted]"}},
+      {{"curl", "--header=Cookie: a=b; c=d"}, {"curl", "--header=Cookie: [redacted]"}},
+      {{"curl", "-H", "Accept: text/html"}, {"curl", "-H", "Accept: text/html"}},
+      {{"git", "clone", "https://me:p@h/r.git"}, {"git", "clone", "https://[redacted]@h/r.git"}},
+      {{"x", "--url=https://me:p@h/"}, {"x", "--url=https://[redacted]@h/"}},
+      {{"env", "GITHUB_TOKEN=t", "PATH=/bin", "x"}, {"env", "GITHUB_TOKEN=[redacted]", "PATH=/bin", "x"}},
+      {{"docker", "run", "-eAWS_SECRET_ACCESS_KEY=s"},
+       {"docker", "run", "-eAWS_SECRET_ACCESS_KEY=[redacted]"}},
+      {{"java", "-Djavax.net.ssl.trustStorePassword=p"},
+       {"java", "-Djavax.net.ssl.trustStorePassword=[redacted]"}},
+      {{"curl", "-d", "user=me&password=p"}, {"curl", "-d", "user=me&password=[redacted]"}},
+      {{"mysql", "--password", "two words"}, {"mysql", "--password", "[redacted]"}},
+      {{"sh", "-c", "curl -u me:p 'https://a:b@h/?q=1' && echo done"},
+       {"sh", "-c", "curl -u me:[redacted] 'https://[redacted]@h/?q=1' && echo done"}},
+      {{"sh", "-c", "TOKEN=t curl -H 'Authorization: Bearer b' --token x url"},
+       {"sh", "-c", "TOKEN=[redacted] curl -H 'Authorization: [redacted]' --token [redacted] url"}},
+      {{"sh", "-c", "  spaces  stay "}, {"sh", "-c", "  spaces  stay "}},
+      {{""}, {""}},
+      {{}, {}},
+  };
+  for (const auto& [in, out] : cases) EXPECT_EQ(redact_arguments(in), out);
+}
+
+}  // namespace
+}  // namespace weir

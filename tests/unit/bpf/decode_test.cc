@@ -1,0 +1,180 @@
+// decode() on records made by hand: every kind, and everything that a record can have wrong.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+
+#include "bpf/event_source.h"
+#include "bpf/wire.h"
+
+namespace weir::bpf {
+namespace {
+
+constexpr ClockOffset kClock{std::chrono::nanoseconds(1'000'000)};
+
+template <class T>
+T make(wire_kind kind) {
+  T record{};
+  wire_header header{static_cast<__u32>(kind), sizeof(T), 77};
+  std::memcpy(&record, &header, sizeof header);
+  return record;
+}
+
+template <class T>
+std::vector<std::byte> to_bytes(const T& record, std::string_view payload = {}) {
+  std::vector<std::byte> bytes(sizeof record + payload.size());
+  std::memcpy(bytes.data(), &record, sizeof record);
+  std::ranges::copy(std::as_bytes(std::span(payload)), bytes.begin() + sizeof record);
+  return bytes;
+}
+
+template <class E, class T>
+E decoded(const T& record, std::string_view payload = {}) {
+  const auto event = decode(to_bytes(record, payload), kClock);
+  EXPECT_TRUE(event && std::holds_alternative<E>(*event));
+  return event && std::holds_alternative<E>(*event) ? std::get<E>(*event) : E{};
+}
+
+wire_exec make_exec() {
+  auto exec = make<wire_exec>(WIRE_PROCESS_EXECED);
+  exec.process.process = {42, 0, 4200};
+  exec.process.parent = {1, 0, 100};
+  exec.process.inner_pid = 7;
+  exec.process.uid = 1000;
+  constexpr std::string_view path("curl\0bin\0usr\0", 13), arguments("curl\0\0-s\0", 9);
+  std::memcpy(exec.path, path.data(), path.size());
+  std::memcpy(exec.arguments, arguments.data(), arguments.size());
+  exec.process.path_bytes = path.size();
+  exec.process.argument_bytes = arguments.size();
+  return exec;
+}
+
+TEST(Decode, Exec) {
+  const auto event = decoded<ProcessEvent>(make_exec());
+  EXPECT_EQ(event.what, ProcessEvent::What::execed);
+  EXPECT_EQ(event.time.time_since_epoch().count(), 1'000'077);
+  EXPECT_EQ(event.process, (ProcessKey{42, 4200}));
+  EXPECT_EQ(event.parent, (ProcessKey{1, 100}));
+  EXPECT_EQ(event.inner_pid, 7u);
+  EXPECT_EQ(event.uid, 1000u);
+  EXPECT_EQ(event.executable_path, "/usr/bin/curl");
+  EXPECT_EQ(event.arguments, (std::vector<std::string>{"curl", "", "-s"}));
+  EXPECT_FALSE(event.arguments_truncated);
+}
+
+TEST(Decode, CutTextsAreSaidToBeCut) {
+  auto exec = make_exec();
+  exec.process.flags = WIRE_PATH_TRUNCATED | WIRE_ARGUMENTS_TRUNCATED;
+  exec.process.argument_bytes = 8;  // the last NUL is missing
+  const auto event = decoded<ProcessEvent>(exec);
+  EXPECT_EQ(event.executable_path, ".../usr/bin/curl");
+  EXPECT_EQ(event.arguments.back(), "-s");
+  EXPECT_TRUE(event.arguments_truncated);
+}
+
+TEST(Decode, Connections) {
+  auto opened = make<wire_opened>(WIRE_CONNECTION_OPENED);
+  opened.owner = {99, {42, 0, 4200}, 5, 6};
+  opened.tuple.family = 4;
+  opened.tuple.local[0] = 127;
+  opened.tuple.local[3] = 1;
+  opened.tuple.local_port = 1234;
+  opened.tuple.peer[0] = 10;
+  opened.tuple.peer_port = 443;
+  opened.flags = WIRE_BEFORE_START;
+  const auto event = decoded<ConnectionOpened>(opened);
+  EXPECT_EQ(event.cookie.value, 99u);
+  EXPECT_EQ(event.owner.pid, 42u);
+  EXPECT_EQ(event.network_namespace_cookie, 5u);
+  EXPECT_EQ(event.tuple.local.to_string(), "127.0.0.1:1234");
+  EXPECT_EQ(event.tuple.peer.to_string(), "10.0.0.0:443");
+  EXPECT_TRUE(event.before_start);
+  opened.tuple.family = 5;
+  EXPECT_FALSE(decode(to_bytes(opened), kClock));
+
+  auto closed = make<wire_closed>(WIRE_CONNECTION_CLOSED);
+  closed.sent = 10;
+  closed.plaintext_sent = 4;
+  closed.error = 111;
+  EXPECT_EQ(decoded<ConnectionClosed>(closed).bytes_sent, 10u);
+  EXPECT_FALSE(decoded<ConnectionClosed>(closed).plaintext_sent.has_value());
+  closed.flags = WIRE_HAS_TLS;
+  EXPECT_EQ(decoded<ConnectionClosed>(closed).plaintext_sent, 4u);
+  EXPECT_EQ(decoded<ConnectionClosed>(closed).error, 111);
+}
+
+TEST(Decode, Tls) {
+  auto handshake = make<wire_handshake>(WIRE_TLS_HANDSHAKE);
+  handshake.object = {{42, 0, 4200}, 0xabc, 3, WIRE_LIBRARY_OPENSSL};
+  handshake.version = 0x0304;
+  std::strcpy(handshake.sni, "example.test");
+  handshake.sni_bytes = 12;
+  const auto event = decoded<Handshake>(handshake);
+  EXPECT_EQ(event.object, (TlsObjectId{{42, 4200}, 0xabc, 3}));
+  EXPECT_EQ(event.version, "1.3");
+  EXPECT_EQ(event.sni, "example.test");
+  EXPECT_EQ(event.library, TlsLibrary::openssl);
+  EXPECT_TRUE(event.completed);
+
+  auto gap = make<wire_gap>(WIRE_TLS_GAP);
+  gap.length = 16384;
+  EXPECT_EQ(decoded<Gap>(gap).length, 16384u);
+  EXPECT_EQ(decoded<Gap>(gap).reason, Gap::Reason::fault);
+  auto ended = make<wire_ended>(WIRE_TLS_ENDED);
+  ended.direction = WIRE_RECEIVED;
+  EXPECT_EQ(decoded<StreamEnded>(ended).direction, Direction::received);
+}
+
+TEST(Decode, BytesLeaveOutTheRestOfTheReservation) {
+  auto bytes = make<wire_bytes>(WIRE_TLS_BYTES);
+  bytes.header.size = sizeof bytes + 5;
+  bytes.length = 5;
+  bytes.offset = 1000;
+  const auto event = decoded<Bytes>(bytes, "hello, and what the ring rounded up");
+  EXPECT_EQ(event.offset, 1000u);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(event.data.data()), event.data.size()), "hello");
+  bytes.length = 6;
+  EXPECT_FALSE(decode(to_bytes(bytes, "hello world"), kClock));
+}
+
+// Whatever the bytes are: an event or nothing, and never a byte beyond the record (AddressSanitizer watches).
+TEST(Decode, SurvivesCutAndDamagedRecords) {
+  auto bytes = make<wire_bytes>(WIRE_TLS_BYTES);
+  bytes.header.size = sizeof bytes + 5;
+  bytes.length = 5;
+  auto handshake = make<wire_handshake>(WIRE_TLS_HANDSHAKE);
+  handshake.sni_bytes = 12;
+  for (const auto& whole : {to_bytes(make_exec()), to_bytes(bytes, "hello"), to_bytes(handshake),
+                            to_bytes(make<wire_opened>(WIRE_CONNECTION_OPENED))}) {
+    for (std::size_t size = 0; size < whole.size(); ++size) {
+      const std::vector<std::byte> cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size));
+      EXPECT_FALSE(decode(cut, kClock)) << size;
+    }
+    const std::size_t head = std::min<std::size_t>(whole.size(), 120);
+    for (std::size_t at = 0; at < head; ++at) {
+      auto damaged = whole;
+      damaged[at] = std::byte{0xff};
+      (void)decode(damaged, kClock);
+    }
+  }
+}
+
+TEST(Decode, RefusesUnknownKindsAndLyingSizes) {
+  EXPECT_FALSE(decode(to_bytes(make<wire_header>(static_cast<wire_kind>(0))), kClock));
+  EXPECT_FALSE(decode(to_bytes(make<wire_header>(static_cast<wire_kind>(200))), kClock));
+  auto exec = make_exec();
+  exec.process.path_bytes = WIRE_PATH_BYTES + 1;
+  EXPECT_FALSE(decode(to_bytes(exec), kClock));
+  exec = make_exec();
+  exec.process.argument_bytes = WIRE_ARGUMENT_BYTES + 1;
+  EXPECT_FALSE(decode(to_bytes(exec), kClock));
+  exec = make_exec();
+  exec.process.header.size = 8;
+  EXPECT_FALSE(decode(to_bytes(exec), kClock));
+  exec.process.header.size = sizeof exec + 1;
+  EXPECT_FALSE(decode(to_bytes(exec), kClock));
+}
+
+}  // namespace
+}  // namespace weir::bpf
