@@ -48,8 +48,9 @@ class EndToEndTest(unittest.TestCase):
         self.addCleanup(agent.clean_up)
         return agent.start()
 
-    def url(self, path, host="localhost"):
-        return f"https://{host}:{self.origin.port}{path}"
+    @classmethod
+    def url(cls, path, host="localhost"):
+        return f"https://{host}:{cls.origin.port}{path}"
 
     def assert_no_mismatch(self, mismatches):
         """`mismatches` holds one text for each thing that is wrong; shows some of them."""
