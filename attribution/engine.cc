@@ -160,7 +160,14 @@ void Engine::State::on(StreamEnded& event) {
   Connection* connection = connections.find(event.cookie);
   if (connection == nullptr || !watched(*connection) || connection->role == Role::undecided) return;
   if (event.tap == Tap::native && connection->superseded) return;
-  stream(*connection, event.tap, event.object).end(event.direction, event.time);
+  PlaintextStream& plaintext = stream(*connection, event.tap, event.object);
+  if (event.offset) {
+    if (joined_late(*connection, event.tap)) plaintext.join_at(event.direction, *event.offset);
+    const std::uint64_t next = plaintext.next_offset(event.direction);
+    const std::uint64_t missing = *event.offset > next ? *event.offset - next : 0;
+    count(*connection, event.tap, plaintext.gap(event.direction, next, missing, event.time));
+  }
+  plaintext.end(event.direction, event.time);
   if (event.tap == Tap::proxy) connection->proxy_ended_since = latest;
   settle(*connection);
 }

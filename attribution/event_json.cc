@@ -281,6 +281,7 @@ void describe(auto& visit, Is<StreamEnded> auto& event) {
   visit("object", event.object);
   visit("tap", event.tap);
   visit("direction", event.direction);
+  visit("offset", event.offset);
 }
 
 void describe(auto& visit, Is<Dns> auto& event) {

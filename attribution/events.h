@@ -147,6 +147,7 @@ struct StreamEnded {
   TlsObjectId object{};
   Tap tap = Tap::native;
   Direction direction = Direction::sent;
+  std::optional<std::uint64_t> offset{};  // where it ends: a loss just before it shows by this alone
 };
 
 struct Dns {

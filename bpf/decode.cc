@@ -186,6 +186,7 @@ std::optional<Event> to_ended(Record record, ClockOffset clock) {
   event.cookie = {wire->cookie};
   event.object = to_object(wire->object);
   event.direction = to_direction(wire->direction);
+  event.offset = wire->offset;
   return event;
 }
 

@@ -179,10 +179,11 @@ struct wire_ended {
   struct wire_header header;
   struct wire_tls_object object;
   __u64 cookie;
+  __u64 offset;  // where the stream ends: a loss just before it shows by this alone
   __u32 direction;
   __u32 padding;
 };
-WIRE_SIZE(wire_ended, 64);
+WIRE_SIZE(wire_ended, 72);
 
 #define WIRE_MAPPING_NAME_BYTES 256
 

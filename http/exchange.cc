@@ -91,10 +91,10 @@ void Pairing::ResponseHandler::on_message_complete() {
 
 void Pairing::store(Body& body, Bytes data) const {
   body.size += data.size();
-  if (!limits.capture_bodies || body.truncated) return;
+  if (!limits.capture_bodies) return;
   const auto kept = data.first(std::min(data.size(), limits.body_bytes - body.data.size()));
   body.data.insert(body.data.end(), kept.begin(), kept.end());
-  body.truncated = kept.size() < data.size();
+  body.truncated = body.truncated || kept.size() < data.size();
 }
 
 struct H1ExchangeBuilder::State : Pairing {

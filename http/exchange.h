@@ -22,7 +22,7 @@ using Time = std::chrono::sys_time<std::chrono::nanoseconds>;
 
 struct Body {
   std::uint64_t size = 0;       // content bytes on the wire, transfer coding removed, content coding kept
-  std::vector<std::byte> data;  // captured, if configured, up to the limit
+  std::vector<std::byte> data;  // captured, if configured, up to the limit; without what a gap swallowed
   bool truncated = false;       // `data` is not all of it: over the limit, or a gap
 };
 

@@ -342,6 +342,7 @@ static __always_inline void tell_ended(const struct tls_key* key, const struct c
   if (!record) return;
   fill_object(&record->object, key, caller, object->generation, site);
   record->cookie = object->cookie;
+  record->offset = direction == WIRE_SENT ? object->sent : object->received;
   record->direction = direction;
   record->padding = 0;
   bpf_ringbuf_submit(record, 0);

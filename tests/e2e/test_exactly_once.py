@@ -2,9 +2,11 @@
 
 import collections
 import concurrent.futures
+import os
 import unittest
 
 from harness import clients
+from harness.agent import AS_NOBODY, NOBODY, readable_copy
 from harness.case import EndToEndTest
 from harness.processes import check
 
@@ -50,6 +52,35 @@ class BothTapsTest(EndToEndTest):
         self.assertEqual(record["network.peer.address"], "127.0.0.1")
         self.assertEqual(record["network.peer.port"], self.origin.port)
         self.assertEqual(record["server.address"], "localhost")
+
+
+class ProxyAloneTest(EndToEndTest):
+    """Without the native tap the proxy still knows who its clients are."""
+
+    def assert_attributed(self, agent, as_user=()):
+        noted = self.directory / f"{self.id()}-cookies"
+        noted.touch()
+        noted.chmod(0o666)
+        command = clients.curl_command(self.url("/alone"))
+        curl = check([*as_user, *agent.exec_command(*clients.with_cookies(noted), *command)])
+        (record,) = agent.wait_for_exchanges(self.origin.port, 1)
+        (connect,) = clients.cookies_of(noted)
+        self.assertEqual(record["weir.source"], ["proxy"])
+        self.assertEqual(record["process.pid"], curl.pid)
+        self.assertEqual(record["process.executable.name"], "curl")
+        self.assertEqual(record["weir.socket.cookie"], connect["cookie"])
+        agent.stop()
+
+    def test_as_root(self):
+        self.assert_attributed(self.start_agent("--no-native"))
+
+    def test_as_an_ordinary_user(self):
+        home = self.directory / "home"
+        home.mkdir()
+        weir = readable_copy(home)
+        os.chown(home, NOBODY, NOBODY)
+        agent = self.start_agent(directory=home, start=[*AS_NOBODY, weir])
+        self.assert_attributed(agent, AS_NOBODY)
 
 
 class ManyProcessesTest(EndToEndTest):

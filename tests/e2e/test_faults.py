@@ -73,9 +73,13 @@ class KillTest(FaultTest):
         with Load(self.origin, self.ca) as load:
             self.wait_until_watched(agent, load)
             ours = bpf_objects(agent.own_pids())
+            self.assertEqual({kind for kind, _ in ours}, {"prog", "link"})
             os.kill(first, signal.SIGKILL)
-            left = "BPF objects stay that nobody holds"
-            wait_until(lambda: not (ours & loaded_bpf_objects()) - self.held_now(agent), BPF_GONE_WITHIN, left)
+            wait_until(
+                lambda: (ours & loaded_bpf_objects()) <= self.held_now(agent),
+                BPF_GONE_WITHIN,
+                "BPF objects stay that nobody holds",
+            )
             wait_until(lambda: agent.worker_pid() not in (None, first), 30, "no new worker")
             agent.wait_ready()
             self.wait_for_load(load, 100)

@@ -1,15 +1,13 @@
 """A recorded event stream, replayed by an ordinary user without eBPF, gives the live exchange records."""
 
 import json
-import shutil
 import unittest
 
 from harness import clients
-from harness.agent import WEIR
+from harness.agent import AS_NOBODY, readable_copy
 from harness.case import EndToEndTest
 from harness.processes import check
 
-NOBODY = 65534
 # Times and ids: a replay has its own.
 VARYING = (
     "timestamp",
@@ -44,14 +42,8 @@ class ReplayTest(EndToEndTest):
         return 5 + 5 + 20 + 2
 
     def replay_as_nobody(self, recording):
-        """The recording and the program are copied to where everybody may read them."""
-        directory = self.directory / "readable"
-        directory.mkdir()
-        for source, name, mode in ((WEIR, "weir", 0o755), (recording, "recording", 0o644)):
-            shutil.copyfile(source, directory / name)
-            (directory / name).chmod(mode)
-        user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--bounding-set=-all"]
-        replayed = check([*user, directory / "weir", "replay", directory / "recording"])
+        recording.chmod(0o644)
+        replayed = check([*AS_NOBODY, readable_copy(self.directory), "replay", recording])
         return clients.json_lines(replayed.stdout)
 
     def test_replay_gives_the_same_exchanges(self):

@@ -46,7 +46,8 @@ struct connection {
   SSL* ssl;
   unsigned long long cookie;
   unsigned local_port;
-  char* response;  // response_capacity bytes
+  unsigned long long written, got;  // plaintext bytes so far
+  char* response;                   // response_capacity bytes
 };
 
 struct request {
@@ -91,7 +92,11 @@ static size_t write_some(struct connection* c, const char* data, size_t size) {
     size_t written = 0;
     int result =
         options.extended ? SSL_write_ex(c->ssl, data, size, &written) : SSL_write(c->ssl, data, (int)size);
-    if (result > 0) return options.extended ? written : (size_t)result;
+    if (result > 0) {
+      if (!options.extended) written = (size_t)result;
+      c->written += written;
+      return written;
+    }
     wait_for_tls(c, result, "SSL_write");
   }
 }
@@ -100,7 +105,11 @@ static size_t read_some(struct connection* c, char* data, size_t size) {
   for (;;) {
     size_t got = 0;
     int result = options.extended ? SSL_read_ex(c->ssl, data, size, &got) : SSL_read(c->ssl, data, (int)size);
-    if (result > 0) return options.extended ? got : (size_t)result;
+    if (result > 0) {
+      if (!options.extended) got = (size_t)result;
+      c->got += got;
+      return got;
+    }
     wait_for_tls(c, result, "SSL_read");
   }
 }
@@ -294,8 +303,9 @@ static void run_requests(SSL_CTX* context, char** texts, int count) {
     sha256_hex(body, size, hash);
     printf(
         "{\"pid\":%d,\"cookie\":\"%llu\",\"local_port\":%u,\"method\":\"%s\",\"path\":\"%s\",\"status\":%d,"
-        "\"size\":%zu,\"sha256\":\"%s\"}\n",
-        getpid(), c.cookie, c.local_port, request.method, request.path, status, size, hash);
+        "\"size\":%zu,\"sha256\":\"%s\",\"plaintext\":%llu}\n",
+        getpid(), c.cookie, c.local_port, request.method, request.path, status, size, hash,
+        c.written + c.got);
     fflush(stdout);
   }
   close_connection(&c);

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 
@@ -45,12 +46,26 @@ class Feed:
         return self._records
 
 
+NOBODY = 65534
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--bounding-set=-all"]
+
+
+def readable_copy(directory):
+    """weir where any user may run it: the build directory may be closed to others."""
+    copy = directory / "weir"
+    shutil.copyfile(WEIR, copy)
+    copy.chmod(0o755)
+    return copy
+
+
 class Agent:
-    def __init__(self, directory, upstream_ca, name="agent", options=(), state_dir=None):
+    """`start` is the command up to `agent`: other than weir itself when another user is to run it."""
+
+    def __init__(self, directory, upstream_ca, name="agent", options=(), state_dir=None, start=(WEIR,)):
         self.state_dir = state_dir or directory / f"{name}-state"
         self.log = directory / f"{name}.log"
         self.feed = Feed(directory / f"{name}.jsonl")
-        self.command = [WEIR, "agent", "--state-dir", self.state_dir, "--jsonl", self.feed.path]
+        self.command = [*start, "agent", "--state-dir", self.state_dir, "--jsonl", self.feed.path]
         self.command += ["--proxy-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]
         self.command += ["--upstream-ca", upstream_ca, *options]
         self.process = None
@@ -86,7 +101,7 @@ class Agent:
         return [WEIR, "exec", "--state-dir", self.state_dir, "--", *command]
 
     def log_tail(self):
-        return "the agent's log ends with:\n" + "".join(self.log.open(errors="replace").readlines()[-30:])
+        return "the agent's log ends with:\n" + "\n".join(self.log.read_text().splitlines()[-30:])
 
     def exchanges(self, port=None):
         """The feed's exchange records; with a port, those whose URL has it."""

@@ -41,10 +41,10 @@ class EndToEndTest(unittest.TestCase):
         cls.addClassCleanup(agent.clean_up)
         return agent.start()
 
-    def start_agent(self, *options, name=None, **more):
+    def start_agent(self, *options, name=None, directory=None, **more):
         """An agent that ends with the test."""
         name = name or self.id().rpartition(".")[2]
-        agent = Agent(self.directory, self.ca, name=name, options=options, **more)
+        agent = Agent(directory or self.directory, self.ca, name=name, options=options, **more)
         self.addCleanup(agent.clean_up)
         return agent.start()
 

@@ -136,6 +136,17 @@ TEST_F(Native, ALossAtTheVeryEndShowsByTheKernelsTotal) {
   EXPECT_EQ(text(*connections().at(0), "weir.incomplete"), "gap");
 }
 
+TEST_F(Native, ALossBeforeTheStreamsEndIsAGapNotAnEarlyClose) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.sent(get("/"), 1).received("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789", 2);
+  tls.skip(Direction::received, 90).ended(3);
+  ASSERT_EQ(exchanges().size(), 1u);
+  EXPECT_EQ(text(*exchanges()[0], "weir.incomplete"), "gap");
+  EXPECT_EQ(text(*exchanges()[0], "weir.gap.bytes"), "90");
+  EXPECT_EQ(text(*exchanges()[0], "http.response.body.size"), "100");
+}
+
 TEST_F(Native, BytesThatComeTwiceCountOnce) {
   opened(1, kOrigin);
   View tls(engine(), 1, Tap::native);

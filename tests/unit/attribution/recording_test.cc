@@ -64,7 +64,7 @@ std::vector<Event> one_of_each() {
             1'000'000'000'000,
             bytes_of("\x00\xff\n")},
       Gap{at(8), {2}, object, Tap::proxy, Direction::received, 5, 6, Gap::Reason::fault},
-      StreamEnded{at(9), {2}, object, Tap::proxy, Direction::received},
+      StreamEnded{at(9), {2}, object, Tap::proxy, Direction::received, 12u},
       Dns{at(10), kCurl, "q", {"a", "b"}},
   };
 }

@@ -123,7 +123,9 @@ TEST(Decode, Tls) {
   EXPECT_EQ(decoded<Gap>(gap).reason, Gap::Reason::fault);
   auto ended = make<wire_ended>(WIRE_TLS_ENDED);
   ended.direction = WIRE_RECEIVED;
+  ended.offset = 77;
   EXPECT_EQ(decoded<StreamEnded>(ended).direction, Direction::received);
+  EXPECT_EQ(decoded<StreamEnded>(ended).offset, 77u);
 }
 
 TEST(Decode, BytesLeaveOutTheRestOfTheReservation) {
