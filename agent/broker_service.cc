@@ -49,6 +49,9 @@ BrokerService::Result BrokerService::handle(const Request& request) {
     case Operation::forget_file:
       if (files_.erase(request.number) == 0) say(result.reply, Status::refused, "no such file handle");
       return result;
+    case Operation::find_socket_owner:
+      find_socket_owner(request.number, result.reply);
+      return result;
     case Operation::task_iterator:
     case Operation::mapping_iterator:
       open_iterator(request.operation, result);
@@ -78,6 +81,13 @@ void BrokerService::sign_leaf(const SignLeafRequest& request, Reply& reply) {
   if (certificate->size() > reply.data.size()) return say(reply, Status::failed, "certificate too large");
   std::copy(certificate->begin(), certificate->end(), reply.data.begin());
   reply.data_size = static_cast<std::uint32_t>(certificate->size());
+}
+
+void BrokerService::find_socket_owner(std::uint32_t inode, Reply& reply) {
+  const auto owner = owners_.find(inode);
+  if (!owner) return say(reply, Status::not_there, "no process holds this socket");
+  say(reply, Status::ok, owner->executable);
+  reply.handle = owner->pid;
 }
 
 void BrokerService::open_known_library(std::uint32_t number, Result& result) {

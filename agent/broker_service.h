@@ -8,6 +8,7 @@
 
 #include "agent/descriptor.h"
 #include "agent/protocol.h"
+#include "agent/socket_owners.h"
 #include "bpf/kernel_side.h"
 #include "ca/ca.h"
 
@@ -29,6 +30,7 @@ class BrokerService {
   void worker_gone();
 
  private:
+  void find_socket_owner(std::uint32_t inode, Reply& reply);
   void sign_leaf(const SignLeafRequest& request, Reply& reply);
   void open_known_library(std::uint32_t number, Result& result);
   void open_mapping(const OpenMappingRequest& request, Result& result);
@@ -47,6 +49,7 @@ class BrokerService {
   std::map<std::uint32_t, File> files_;
   std::vector<bpf::TargetHandle> targets_;
   std::uint32_t next_file_ = 1;
+  SocketOwners owners_;
 };
 
 }  // namespace weir::agent

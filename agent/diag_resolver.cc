@@ -2,13 +2,11 @@
 // an error.
 #include "agent/diag_resolver.h"
 
-#include <dirent.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -65,77 +63,35 @@ std::expected<FoundSocket, std::string> find_socket(const Tuple& tuple) {
   return FoundSocket{{cookie}, found->idiag_inode};
 }
 
-class Directory {
- public:
-  explicit Directory(const std::string& name) : handle_(::opendir(name.c_str())) {}
-  ~Directory() {
-    if (handle_ != nullptr) ::closedir(handle_);
-  }
-  Directory(const Directory&) = delete;
-  Directory& operator=(const Directory&) = delete;
-  const dirent* next() { return handle_ == nullptr ? nullptr : ::readdir(handle_); }
-
- private:
-  DIR* handle_;
-};
-
-bool holds_socket(std::uint32_t pid, std::uint32_t inode) {
-  const std::string base = "/proc/" + std::to_string(pid) + "/fd/";
-  const std::string wanted = "socket:[" + std::to_string(inode) + "]";
-  Directory descriptors(base);
-  while (const dirent* entry = descriptors.next()) {
-    std::array<char, 64> link{};
-    const ssize_t size = ::readlink((base + entry->d_name).c_str(), link.data(), link.size());
-    if (size > 0 && std::string_view(link.data(), static_cast<std::size_t>(size)) == wanted) return true;
-  }
-  return false;
-}
-
 class DiagResolver : public ClientResolver {
  public:
-  explicit DiagResolver(EventPublisher& publisher) : publisher_(publisher) {}
+  DiagResolver(EventPublisher& publisher, FindOwner find_owner)
+      : publisher_(publisher), find_owner_(std::move(find_owner)) {}
 
   std::expected<Client, std::string> resolve(const Tuple& client_view) override {
     auto found = find_socket(client_view);
     if (!found) return std::unexpected(found.error());
     const std::lock_guard lock(mutex_);
-    const std::uint32_t pid = find_process(found->inode);
-    if (pid == 0)
-      return std::unexpected("no process of this user holds socket " + client_view.local.to_string());
-    auto process = read_process(pid);
-    if (!process) return std::unexpected("process " + std::to_string(pid) + " is gone");
+    const auto owner = find_owner_(found->inode);
+    if (!owner) return std::unexpected("no process to be seen holds socket " + client_view.local.to_string());
+    auto process = read_process(owner->pid);
+    if (!process) return std::unexpected("process " + std::to_string(owner->pid) + " is gone");
+    process->executable_path = owner->executable;
     Client client{found->cookie, process->process, 0};
     publisher_.publish(std::move(*process));
     return client;
   }
 
  private:
-  // The process that had the last socket likely has this one too; then the newest, as clients are
-  // short-lived.
-  std::uint32_t find_process(std::uint32_t inode) {
-    if (last_pid_ != 0 && holds_socket(last_pid_, inode)) return last_pid_;
-    std::vector<std::uint32_t> pids;
-    Directory proc("/proc");
-    while (const dirent* entry = proc.next()) {
-      const int pid = std::atoi(entry->d_name);
-      if (pid > 0 && pid != ::getpid()) pids.push_back(static_cast<std::uint32_t>(pid));
-    }
-    std::sort(pids.rbegin(), pids.rend());
-    for (const std::uint32_t pid : pids) {
-      if (holds_socket(pid, inode)) return last_pid_ = pid;
-    }
-    return 0;
-  }
-
   EventPublisher& publisher_;
+  FindOwner find_owner_;
   std::mutex mutex_;
-  std::uint32_t last_pid_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<ClientResolver> make_diag_resolver(EventPublisher& publisher) {
-  return std::make_unique<DiagResolver>(publisher);
+std::unique_ptr<ClientResolver> make_diag_resolver(EventPublisher& publisher, FindOwner find_owner) {
+  return std::make_unique<DiagResolver>(publisher, std::move(find_owner));
 }
 
 }  // namespace weir::agent

@@ -1,6 +1,7 @@
 // Readers of /proc/PID. Must take any content: names and arguments are the process's own choice.
 #include "agent/process_info.h"
 
+#include <pwd.h>
 #include <unistd.h>
 
 #include <array>
@@ -88,6 +89,16 @@ std::optional<ProcessEvent> read_process(std::uint32_t pid) {
   for (std::string argument; std::getline(arguments, argument, '\0');) event.arguments.push_back(argument);
   event.cgroup_path = read_cgroup(pid);
   return event;
+}
+
+std::string user_name(std::uint32_t uid) {
+  passwd account{};
+  passwd* found = nullptr;
+  std::array<char, 4096> buffer{};
+  if (::getpwuid_r(uid, &account, buffer.data(), buffer.size(), &found) == 0 && found != nullptr) {
+    return account.pw_name;
+  }
+  return std::to_string(uid);
 }
 
 Time boot_time() {

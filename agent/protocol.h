@@ -27,6 +27,7 @@ enum class Operation : std::uint32_t {
   attach,              // file handle, probe sites -> target handle
   detach,              // target handle
   forget_file,         // file handle
+  find_socket_owner,   // socket's inode number -> pid in `handle`, its executable in `text`
   task_iterator,       // -> descriptor
   mapping_iterator,    // -> descriptor
 };

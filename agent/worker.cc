@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <pwd.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -55,16 +54,6 @@ std::string first_line(const char* file) {
 std::string host_id() {
   const std::string machine = first_line("/etc/machine-id");
   return machine.empty() ? first_line("/proc/sys/kernel/hostname") : machine;
-}
-
-std::string user_name(std::uint32_t uid) {
-  passwd account{};
-  passwd* found = nullptr;
-  std::array<char, 4096> buffer{};
-  if (::getpwuid_r(uid, &account, buffer.data(), buffer.size(), &found) == 0 && found != nullptr) {
-    return account.pw_name;
-  }
-  return std::to_string(uid);
 }
 
 std::string read_descriptor(int descriptor) {
@@ -266,7 +255,8 @@ class Worker {
     resolver_ = inheritance_.welcome.has_native
                     ? bpf::make_kernel_resolver(inheritance_.tuples.get(),
                                                 inheritance_.welcome.network_namespace_cookie)
-                    : make_diag_resolver(engine_->add_source());
+                    : make_diag_resolver(engine_->add_source(),
+                                         [this](std::uint32_t inode) { return find_socket_owner(inode); });
     proxy::Config proxy;
     proxy.listen = config_.proxy_listen;
     proxy.threads = config_.proxy_threads;
@@ -284,6 +274,16 @@ class Worker {
     proxy_ = std::move(*made);
     engine_->set_proxy_listeners({proxy_->address()});
     return {};
+  }
+
+  // The broker looks, as it may see other users' processes when it is root.
+  std::optional<SocketOwner> find_socket_owner(std::uint32_t inode) {
+    Request request;
+    request.operation = Operation::find_socket_owner;
+    request.number = inode;
+    auto answer = broker_.call(request);
+    if (!answer || answer->reply.status != Status::ok) return std::nullopt;
+    return SocketOwner{answer->reply.handle, answer->reply.text.data()};
   }
 
   std::expected<void, Error> start_recording() {

@@ -5,6 +5,7 @@
 
 #include "agent/command.h"
 #include "agent/error.h"
+#include "agent/process_info.h"
 #include "attribution/engine.h"
 #include "attribution/recording.h"
 
@@ -27,6 +28,7 @@ class Replayer {
     config.boot_time = session.boot_time;
     config.proxy_listeners = session.proxy_listeners;
     config.own_pids = session.own_pids;
+    config.user_name = user_name;
     config.capture_bodies = bodies_;
     engine_.emplace(config, [](const RecordPtr& record) { std::cout << to_json(*record) << '\n'; });
   }

@@ -131,20 +131,15 @@ class BodyTransfers(EndToEndTest):
         return gaps
 
     def assert_gap_explains(self, record, bodies):
-        """The record says how much is missing, and what it has is what came before."""
+        """What the recorded bodies lack, the gap accounts for."""
         self.assertEqual(record["weir.incomplete"], "gap")
-        for (size, digest), (whole, _) in zip(sent_and_received(record), bodies):
-            self.assertEqual(digest, self.hash_of_start(whole, size))
+        (kept_sent, _), (kept_received, _) = sent_and_received(record)
         (sent, _), (received, _) = bodies
-        missing = sent - record["http.request.body.size"]
+        missing = sent - kept_sent
         # Without its head an answer can't be told from other bytes, so what was seen of it isn't counted.
         if "http.response.status_code" in record:
-            missing += received - record["http.response.body.size"]
+            missing += received - kept_received
         self.assertGreaterEqual(record.get("weir.gap.bytes", 0), missing, record["url.full"])
-
-    def hash_of_start(self, size, length):
-        content = self.origin.file(size).read_bytes() if size else b""
-        return hashlib.sha256(content[:length]).hexdigest()
 
 
 class BodiesTest(BodyTransfers):

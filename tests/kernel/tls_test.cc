@@ -101,7 +101,7 @@ else:
         try:
             view = view[tls.send(view):]
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            select.select([raw], [tls], [])
+            select.select([tls], [tls], [])
     tls.setblocking(True)
 while tls.recv(100000):
     pass

@@ -268,15 +268,15 @@ TEST(Exchange, CountsGapsInsideContent) {
       {"content of known length",
        {req(kPost10 + "01"), lost(Side::request, 8), req(get("/2")), res(ok("a")),
         res("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\na"), lost(Side::response, 4), res("f")},
-       {"0 POST /p 01/10! -> 200 a/1 gap_bytes=8 gap", "1 GET /2 /0 -> 200 a/6! gap_bytes=4 gap"}},
+       {"0 POST /p 01/10! -> 200 a/1 gap_bytes=8 gap", "1 GET /2 /0 -> 200 af/6! gap_bytes=4 gap"}},
       {"inside a chunk",
        {req(get("/1")), res(kChunked + "5\r\na"), lost(Side::response, 3), res("e\r\n0\r\n\r\n"),
         req(get("/2")), res(ok("b"))},
-       {"0 GET /1 /0 -> 200 a/5! gap_bytes=3 gap", "1 GET /2 /0 -> 200 b/1"}},
+       {"0 GET /1 /0 -> 200 ae/5! gap_bytes=3 gap", "1 GET /2 /0 -> 200 b/1"}},
       {"body until close",
        {req(get("/1")), res("HTTP/1.0 200 OK\r\n\r\na"), lost(Side::response, 3), res("e"),
         end(Side::response)},
-       {"0 GET /1 /0 -> 200 a/5! gap_bytes=3 gap"}},
+       {"0 GET /1 /0 -> 200 ae/5! gap_bytes=3 gap"}},
   });
 }
 
