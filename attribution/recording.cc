@@ -37,7 +37,8 @@ std::optional<Endpoint> endpoint_of(const boost::json::value& value) {
   boost::system::error_code absent;
   const auto* address = value.find_pointer("/address", absent);
   const auto* port = value.find_pointer("/port", absent);
-  if (address == nullptr || !address->is_string() || port == nullptr || !port->is_int64()) return std::nullopt;
+  if (address == nullptr || !address->is_string() || port == nullptr || !port->is_int64())
+    return std::nullopt;
   return Endpoint{parse_ip_address(std::string(address->as_string())),
                   static_cast<std::uint16_t>(port->as_int64())};
 }
@@ -109,8 +110,8 @@ std::expected<std::unique_ptr<EventRecorder>, std::string> EventRecorder::open(
   return open(descriptor, session);
 }
 
-std::expected<std::unique_ptr<EventRecorder>, std::string> EventRecorder::open(int descriptor,
-                                                                               const RecordingSession& session) {
+std::expected<std::unique_ptr<EventRecorder>, std::string> EventRecorder::open(
+    int descriptor, const RecordingSession& session) {
   std::FILE* stream = ::fdopen(descriptor, "a");
   if (stream == nullptr) {
     const std::string what = errno_text("the recording");

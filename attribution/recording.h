@@ -1,6 +1,6 @@
-// Recording and replay of the event stream: one JSON object a line. A recording replayed through an Engine gives
-// the records of the live run, without root. A line with the format's version opens a session: the first, and one
-// more each time a worker opened the file again.
+// Recording and replay of the event stream: one JSON object a line. A recording replayed through an Engine
+// gives the records of the live run, without root. A line with the format's version opens a session: the
+// first, and one more each time a worker opened the file again.
 #pragma once
 
 #include <expected>

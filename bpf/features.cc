@@ -166,7 +166,7 @@ constexpr Feature kFeatures[] = {
     {"sleepable uprobes", try_sleepable, true, ""},
     {"bpf_loop", try_loop, true, ""},
     {"task storage in uprobes", try_task_storage, false, "a table by thread"},
-    {"task_vma iterator", try_mapping_iterator, false, "/proc/PID/maps"},
+    {"task_vma iterator", try_mapping_iterator, true, ""},
     {"kprobes", try_kprobe, false, "BTF tracepoints"},
     {"fentry and fexit", try_fentry, false, "BTF tracepoints"},
     {"LSM programs", try_lsm, false, "cgroup hooks"},

@@ -46,8 +46,9 @@ std::uint32_t number_at(const Header& header, std::size_t offset) {
   return value;
 }
 
-// The default VFS, but for one thing: names stay as they are given. SQLite would make them absolute, and the worker
-// reaches the state directory as its current directory alone, as the parents may be closed to its user.
+// The default VFS, but for one thing: names stay as they are given. SQLite would make them absolute, and the
+// worker reaches the state directory as its current directory alone, as the parents may be closed to its
+// user.
 const char* name_keeping_vfs() {
   static sqlite3_vfs vfs = [] {
     sqlite3_vfs copy = *sqlite3_vfs_find(nullptr);

@@ -38,8 +38,8 @@ void complain(const std::string& text);
 int fail(const std::string& text);  // complains and returns 1
 int fail_not_running(const StateDir& state_dir);
 
-// Root becomes the owner of that file of the state directory, for good: what the worker wrote is read with the
-// worker's rights. Returns the state directory as it can be named from then on.
+// Root becomes the owner of that file of the state directory, for good: what the worker wrote is read with
+// the worker's rights. Returns the state directory as it can be named from then on.
 std::expected<StateDir, std::string> enter_as_owner(const StateDir& state_dir,
                                                     std::filesystem::path (StateDir::*file)() const);
 

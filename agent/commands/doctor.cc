@@ -38,8 +38,8 @@ std::vector<Finding> kernel_findings() {
     return findings;
   }
   for (const bpf::ProgramState& feature : bpf::probe_features()) {
-    findings.push_back(
-        {"kernel", feature.name, feature.working, feature.required, feature.error, feature.instead});
+    const std::string advice = feature.instead.empty() ? "" : feature.instead + " serve instead";
+    findings.push_back({"kernel", feature.name, feature.working, feature.required, feature.error, advice});
   }
   return findings;
 }

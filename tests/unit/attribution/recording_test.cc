@@ -30,7 +30,9 @@ class TemporaryFile {
   std::filesystem::path path_;
 };
 
-RecordingSession session() { return {"host", "boot", at(1), {kOrigin}, {7, 8}}; }
+RecordingSession session() {
+  return {"host", "boot", at(1), {kOrigin}, {7, 8}};
+}
 const auto ignore_session = [](const RecordingSession&) {};
 
 // Every member of every event, none at its default.

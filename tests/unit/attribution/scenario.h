@@ -84,8 +84,7 @@ class View {
     return skip(direction, length);
   }
   View& ended(double when) {
-    engine_.consume(
-        StreamEnded{at(when), cookie_, object_, tap_, Direction::sent, offset(Direction::sent)});
+    engine_.consume(StreamEnded{at(when), cookie_, object_, tap_, Direction::sent, offset(Direction::sent)});
     engine_.consume(
         StreamEnded{at(when), cookie_, object_, tap_, Direction::received, offset(Direction::received)});
     return *this;
