@@ -44,7 +44,7 @@ constexpr ProgramEntry kPrograms[] = {
     {"socket_sent", "sock_send_length (BTF tracepoint)", How::tracing, true, ""},
     {"socket_received", "sock_recv_length (BTF tracepoint)", How::tracing, true, ""},
     {"tls_enter", "TLS call (uprobe)", How::uprobe, true, ""},
-    {"tls_return", "TLS return (sleepable uretprobe)", How::uprobe, true, ""},
+    {"tls_return", "TLS return (sleepable uprobe)", How::uprobe, true, ""},
     {"tls_end", "TLS object's end (uprobe)", How::uprobe, true, ""},
     {"tls_name", "TLS server name (uprobe)", How::uprobe, false, "the destination's address"},
     {"each_task", "task (iterator)", How::iterator, false, "/proc"},
@@ -243,7 +243,6 @@ std::expected<TargetHandle, Error> LibbpfKernelSide::attach(int file_descriptor,
     options.offsets = offsets.data();
     options.cookies = cookies.data();
     options.cnt = offsets.size();
-    options.retprobe = index == WIRE_TLS_RETURN;
     Link link(
         bpf_program__attach_uprobe_multi(find(kUprobePrograms[index]), -1, path.c_str(), nullptr, &options));
     if (!link)

@@ -215,7 +215,7 @@ WIRE_SIZE(wire_control, 56);
 // The uprobe programs, by index (ProbeSite::program).
 enum wire_uprobe_program {
   WIRE_TLS_ENTER,   // at a call's entry
-  WIRE_TLS_RETURN,  // at the same call's return
+  WIRE_TLS_RETURN,  // at each `ret` of the same function
   WIRE_TLS_END,     // entry of a function that ends the object or its sending side
   WIRE_TLS_NAME,    // entry of SSL_ctrl
   WIRE_UPROBE_PROGRAMS,
@@ -227,8 +227,7 @@ enum wire_tls_call {
   WIRE_CALL_READ_EX,   // (object, buffer, size_t length, size_t* bytes) -> 1
   WIRE_CALL_WRITE,
   WIRE_CALL_WRITE_EX,
-  WIRE_CALL_HANDSHAKE,  // (object) -> 1
-  WIRE_CALL_FREE,       // (object)
+  WIRE_CALL_FREE,  // (object)
   WIRE_CALL_CLEAR,
   WIRE_CALL_SHUTDOWN,
   WIRE_CALL_CONTROL,  // (object, int command, long, void* argument)

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <map>
 
+#include "bpf/probes/machine_code.h"
 #include "bpf/wire.h"
 
 namespace weir::bpf {
@@ -20,7 +21,8 @@ constexpr std::uint64_t site(wire_tls_call call) {
   return WIRE_SITE(WIRE_LIBRARY_OPENSSL, call);
 }
 
-// SSL_connect and SSL_accept end in SSL_do_handshake; SSL_peek does not pass through SSL_read.
+// SSL_peek does not pass through SSL_read. SSL_do_handshake leaves by a jump, so its return can't be probed;
+// what it would tell (socket, version, name) is told with the first bytes.
 constexpr ProbePoint kOpenSslPoints[] = {
     {"SSL_read", WIRE_TLS_ENTER, site(WIRE_CALL_READ), true},
     {"SSL_read", WIRE_TLS_RETURN, site(WIRE_CALL_READ), true},
@@ -30,8 +32,6 @@ constexpr ProbePoint kOpenSslPoints[] = {
     {"SSL_write", WIRE_TLS_RETURN, site(WIRE_CALL_WRITE), true},
     {"SSL_write_ex", WIRE_TLS_ENTER, site(WIRE_CALL_WRITE_EX), true},
     {"SSL_write_ex", WIRE_TLS_RETURN, site(WIRE_CALL_WRITE_EX), true},
-    {"SSL_do_handshake", WIRE_TLS_ENTER, site(WIRE_CALL_HANDSHAKE), true},
-    {"SSL_do_handshake", WIRE_TLS_RETURN, site(WIRE_CALL_HANDSHAKE), true},
     {"SSL_free", WIRE_TLS_END, site(WIRE_CALL_FREE), true},
     {"SSL_clear", WIRE_TLS_END, site(WIRE_CALL_CLEAR), false},
     {"SSL_shutdown", WIRE_TLS_END, site(WIRE_CALL_SHUTDOWN), false},
@@ -43,6 +43,7 @@ constexpr LibraryProbes kLibraries[] = {
 };
 
 constexpr std::size_t kMaxHeaders = 4096;
+constexpr std::size_t kMaxFunctionBytes = 64 * 1024;
 constexpr std::size_t kMaxTableBytes = 16 * 1024 * 1024;
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -122,19 +123,40 @@ std::uint64_t file_offset(const Elf& elf, std::uint64_t address) {
   return 0;
 }
 
+struct Function {
+  std::uint64_t offset = 0;  // in the file
+  std::uint64_t size = 0;
+};
+
 // Names stand in the string table without their version. Only a default or sole version is looked for: the
 // functions of the table have had one version each.
-std::map<std::string_view, std::uint64_t> function_offsets(const Elf& elf,
-                                                           std::span<const ProbePoint> points) {
-  std::map<std::string_view, std::uint64_t> offsets;
+std::map<std::string_view, Function> find_functions(const Elf& elf, std::span<const ProbePoint> points) {
+  std::map<std::string_view, Function> functions;
   for (const auto& symbol : elf.symbols) {
     if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || symbol.st_shndx == SHN_UNDEF) continue;
     const std::string_view name = name_at(elf, symbol.st_name);
     const auto point = std::ranges::find(points, name, &ProbePoint::symbol);
     if (point == points.end()) continue;
-    if (const auto offset = file_offset(elf, symbol.st_value)) offsets[point->symbol] = offset;
+    if (const auto offset = file_offset(elf, symbol.st_value))
+      functions[point->symbol] = {offset, symbol.st_size};
   }
-  return offsets;
+  return functions;
+}
+
+std::expected<void, std::string> add_sites(int file, const ProbePoint& point, const Function& function,
+                                           std::vector<ProbeSite>& sites) {
+  if (point.program != WIRE_TLS_RETURN) {
+    sites.push_back({point.program, function.offset, point.cookie});
+    return {};
+  }
+  if (function.size == 0 || function.size > kMaxFunctionBytes) return std::unexpected("a size that can't be");
+  const auto code = read_table<std::uint8_t>(file, function.offset, function.size);
+  if (!code) return std::unexpected(code.error());
+  const auto returns = find_returns(*code);
+  if (!returns) return std::unexpected(returns.error());
+  for (const std::uint64_t at : *returns)
+    sites.push_back({point.program, function.offset + at, point.cookie});
+  return {};
 }
 
 }  // namespace
@@ -153,15 +175,15 @@ std::expected<std::vector<ProbeSite>, std::string> resolve_sites(int file_descri
                                                                  const LibraryProbes& probes) {
   const auto elf = read_elf(file_descriptor);
   if (!elf) return std::unexpected(elf.error());
-  const auto offsets = function_offsets(*elf, probes.points);
+  const auto functions = find_functions(*elf, probes.points);
   std::vector<ProbeSite> sites;
   for (const auto& point : probes.points) {
-    const auto found = offsets.find(point.symbol);
-    if (found != offsets.end()) {
-      sites.push_back({point.program, found->second, point.cookie});
-    } else if (point.required) {
-      return std::unexpected("no function " + std::string(point.symbol));
-    }
+    const auto found = functions.find(point.symbol);
+    const std::string name(point.symbol);
+    if (found == functions.end() && point.required) return std::unexpected("no function " + name);
+    if (found == functions.end()) continue;
+    if (auto added = add_sites(file_descriptor, point, found->second, sites); !added)
+      return std::unexpected(name + ": " + added.error());
   }
   return sites;
 }

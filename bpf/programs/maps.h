@@ -53,8 +53,9 @@ struct tls_call {
   __u64 other_cookie;   // the first other socket that the call used
   __u32 site;
   __u32 used_linked;
+  __u64 length;  // of the buffer
 };
-#define NESTED_CALLS 4
+#define NESTED_CALLS 8
 
 struct tls_thread {
   struct tls_call calls[NESTED_CALLS];

@@ -60,12 +60,14 @@ static __always_inline bool ingress_wanted(void) {
 
 // ---- entry
 
+// Too large for the stack.
+static const volatile struct tls_thread no_calls = {};
+
 static __always_inline void open_call(struct pt_regs* ctx, const struct tls_object* object, __u32 site) {
   __u64 thread = bpf_get_current_pid_tgid();
   struct tls_thread* open = bpf_map_lookup_elem(&tls_threads, &thread);
   if (!open) {
-    struct tls_thread none = {};
-    bpf_map_update_elem(&tls_threads, &thread, &none, BPF_ANY);
+    bpf_map_update_elem(&tls_threads, &thread, (const void*)&no_calls, BPF_ANY);
     open = bpf_map_lookup_elem(&tls_threads, &thread);
   }
   if (!open) {
@@ -79,11 +81,16 @@ static __always_inline void open_call(struct pt_regs* ctx, const struct tls_obje
     if (used == stack || (!used && index < 0)) index = i;
     if (used == stack) break;  // left by a longjmp
   }
-  if (index < 0) COUNT(calls_lost, 1);
+  if (index < 0) {
+    COUNT(calls_lost, 1);
+    return;
+  }
   struct tls_call* place = &open->calls[index & (NESTED_CALLS - 1)];
   __u32 kind = call_of(site);
   place->object = PT_REGS_PARM1(ctx);
   place->buffer = PT_REGS_PARM2(ctx);
+  // int or size_t: only whether there is a buffer matters.
+  place->length = PT_REGS_PARM3(ctx) & 0xffffffff;
   place->count = kind == WIRE_CALL_READ_EX || kind == WIRE_CALL_WRITE_EX ? PT_REGS_PARM4(ctx) : 0;
   place->linked_cookie = object ? object->cookie : 0;
   place->other_cookie = 0;
@@ -182,7 +189,7 @@ static __always_inline bool take_call(struct pt_regs* ctx, struct tls_call* take
   __u64 thread = bpf_get_current_pid_tgid();
   struct tls_thread* open = bpf_map_lookup_elem(&tls_threads, &thread);
   if (!open) return false;
-  __u64 stack = PT_REGS_SP(ctx) - sizeof(__u64);  // the return address is off the stack by now
+  __u64 stack = PT_REGS_SP(ctx);  // at `ret` as at the entry: the return address is on top
   bool found = false, others = false;
   for (int i = 0; i < NESTED_CALLS; i++) {
     struct tls_call* call = &open->calls[i];
@@ -375,7 +382,9 @@ static __always_inline void tell_payload(const struct tls_key* key, const struct
   bpf_loop(PAYLOAD_CHUNKS, tell_chunk, &payload, 0);
 }
 
-SEC("uretprobe.multi.s")
+// Stands on the function's `ret` instructions. A uretprobe would not do: the kernel kills a thread whose
+// return addresses come back in another order than its stack's, as they do when fibers switch inside a call.
+SEC("uprobe.multi.s")
 int tls_return(struct pt_regs* ctx) {
   struct tls_call call = {};
   if (!take_call(ctx, &call)) return 0;
@@ -386,16 +395,16 @@ int tls_return(struct pt_regs* ctx) {
 
   long result = (int)PT_REGS_RC(ctx);
   __u32 kind = call_of(call.site);
-  bool handshake = kind == WIRE_CALL_HANDSHAKE;
-  __u64 bytes = handshake ? 0 : committed_bytes(&call, result);
-  if (!object && (bytes || (handshake && result == 1))) object = make_object(&key, &caller);
+  __u64 bytes = committed_bytes(&call, result);
+  if (!object && bytes) object = make_object(&key, &caller);
   if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted())) return 0;
 
-  if ((bytes || (handshake && result == 1)) && !(object->flags & OBJECT_HANDSHAKE_TOLD))
-    tell_handshake(&key, &caller, object, call.site);
+  if (bytes && !(object->flags & OBJECT_HANDSHAKE_TOLD)) tell_handshake(&key, &caller, object, call.site);
   if (bytes)
     tell_payload(&key, &caller, object, &call, kind == WIRE_CALL_WRITE || kind == WIRE_CALL_WRITE_EX, bytes);
-  if (kind == WIRE_CALL_READ && result == 0) tell_ended(&key, &caller, object, call.site, WIRE_RECEIVED);
+  // A read into no room returns 0 at any time.
+  if (kind == WIRE_CALL_READ && result == 0 && call.length)
+    tell_ended(&key, &caller, object, call.site, WIRE_RECEIVED);
   return 0;
 }
 

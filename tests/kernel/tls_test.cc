@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <set>
 
 #include "tests/kernel/support.h"
@@ -149,6 +150,25 @@ INSTANTIATE_TEST_SUITE_P(
       return std::string(parameter.param.mode) + std::to_string(parameter.param.bytes) +
              parameter.param.memory;
     });
+
+// The kernel ends a thread with SIGILL whose uretprobes return in another order than they were entered.
+TEST_F(Tls, FibersThatSwitchInsideACallLiveAndAreSeen) {
+  Child fibers({WEIR_FIBERS, std::to_string(origin_->port()), "8"}, {libssl_->environment()});
+  const std::uint32_t pid = fibers.pid();
+  ASSERT_EQ(fibers.finish(), "whole\n");
+  tap_->wait_for([&] {
+    const auto opened = tap_->events().opened_by(pid);
+    return opened.size() == 8 && std::ranges::all_of(opened, [&](const auto* one) {
+             return !tap_->events().closed(one->cookie).empty();
+           });
+  });
+  for (const auto* opened : tap_->events().opened_by(pid)) {
+    const auto served = origin_->served_to(opened->tuple.local.port);
+    EXPECT_FALSE(served.request.empty());
+    EXPECT_TRUE(tap_->events().stream(opened->cookie, Direction::sent) == served.request);
+    EXPECT_TRUE(tap_->events().stream(opened->cookie, Direction::received) == served.response);
+  }
+}
 
 TEST_F(Tls, ReceivedBodiesOfAnySizeAreWhole) {
   for (const std::size_t size : {1, 8191, 8192, 8193, 16384, 16385, 32769, 5'000'000}) {
