@@ -70,9 +70,16 @@ std::expected<std::string, Error> read_files(const std::vector<std::string>& fil
 }
 
 std::expected<Descriptor, Error> open_output(const std::string& file, const char* option) {
-  if (file == "-") return Descriptor(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
-  Descriptor opened(::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
-  if (!opened) return std::unexpected(errno_error(file, std::string("check the path given to ") + option));
+  const std::string remedy = std::string("check the path given to ") + option;
+  if (file == "-") {
+    Descriptor copy(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
+    if (!copy) return std::unexpected(errno_error("standard output", remedy));
+    return copy;
+  }
+  // A FIFO without a reader is an error, not a wait.
+  Descriptor opened(::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0600));
+  if (!opened) return std::unexpected(errno_error(file, remedy));
+  ::fcntl(opened.get(), F_SETFL, O_APPEND);
   return opened;
 }
 
@@ -120,10 +127,7 @@ void drop_privileges(const WorkerUser& user) {
 
 [[noreturn]] void become_worker(int executable, int channel, const WorkerUser& user,
                                 const std::vector<std::string>& environment) {
-  sigset_t none;
-  sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  ::signal(SIGPIPE, SIG_DFL);
+  // Signals stay blocked: one that comes before the worker has its own handling must not end it by default.
   drop_privileges(user);
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   if (channel == worker_channel_descriptor) {
@@ -148,6 +152,7 @@ class Broker {
   int run() {
     block_signals();
     if (auto prepared = prepare(); !prepared) return report(prepared.error());
+    if (stop_asked()) return 0;
     while (true) {
       if (auto started = start_worker(); !started) return report(started.error());
       const auto started_at = Clock::now();
@@ -156,6 +161,10 @@ class Broker {
       reap_worker();
       if (service_) service_->worker_gone();
       if (start_failed_) return 1;
+      if (!greeted_) {
+        return report({"the worker could not be started (" + ending_ + ")",
+                       "may every user execute the file weir? see chmod 755"});
+      }
       if (Clock::now() - started_at > healthy_life) restart_delay_ = first_restart_delay;
       log_warning("the worker ended (" + ending_ + "): starting the next");
       if (wait_for_stop(restart_delay_)) return 0;
@@ -310,10 +319,13 @@ class Broker {
   }
 
   bool send_reply(const Reply& reply, std::span<const int> descriptors) {
-    return send_packet(channel_.get(), std::as_bytes(std::span(&reply, 1)), descriptors).has_value();
+    // Never waits: a worker that asks and doesn't listen is ended.
+    return send_packet(channel_.get(), std::as_bytes(std::span(&reply, 1)), descriptors, MSG_DONTWAIT)
+        .has_value();
   }
 
   bool welcome(const Request& request) {
+    greeted_ = true;
     auto config_file = memory_file("weir-config", to_yaml(config_));
     if (!config_file) return false;
     Welcome welcome;
@@ -422,6 +434,7 @@ class Broker {
   std::string ending_;
   std::uint32_t restarts_ = 0;
   std::chrono::milliseconds restart_delay_ = first_restart_delay;
+  bool greeted_ = false;  // a worker has spoken, at least once
   bool stopping_ = false;
   bool start_failed_ = false;
 };

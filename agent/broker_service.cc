@@ -4,11 +4,14 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 #include "agent/known_libraries.h"
 
@@ -23,6 +26,24 @@ void say(Reply& reply, Status status, const std::string& text) {
   const std::size_t size = std::min(text.size(), reply.text.size() - 1);
   std::memcpy(reply.text.data(), text.data(), size);
   reply.text[size] = '\0';
+}
+
+// Code only: a descriptor of another process's data or shared memory is nothing to hand out.
+bool is_executable_mapping(const OpenMappingRequest& wanted) {
+  std::ifstream maps("/proc/" + std::to_string(wanted.pid) + "/maps");
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long start = 0;
+    unsigned long end = 0;
+    std::array<char, 5> permissions{};
+    if (std::sscanf(line.c_str(), "%lx-%lx %4s", &start, &end, permissions.data()) != 3) return false;
+    if (start == wanted.start) return end == wanted.end && permissions[2] == 'x';
+  }
+  return false;
+}
+
+bool is_elf(int file) {
+  std::array<char, 4> magic{};
+  return ::pread(file, magic.data(), magic.size(), 0) == 4 && std::memcmp(magic.data(), "\177ELF", 4) == 0;
 }
 
 }  // namespace
@@ -105,6 +126,7 @@ void BrokerService::open_mapping(const OpenMappingRequest& request, Result& resu
   if (request.pid == 0 || request.pid > INT32_MAX || request.start >= request.end) {
     return say(result.reply, Status::refused, "bad mapping");
   }
+  if (!is_executable_mapping(request)) return say(result.reply, Status::not_there, "no such code");
   std::array<char, 96> path{};
   std::snprintf(path.data(), path.size(), "/proc/%u/map_files/%llx-%llx", request.pid,
                 static_cast<unsigned long long>(request.start), static_cast<unsigned long long>(request.end));
@@ -119,6 +141,7 @@ void BrokerService::keep_file(Descriptor file, Result& result) {
   if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
     return say(result.reply, Status::refused, "not a regular file");
   }
+  if (!is_elf(file.get())) return say(result.reply, Status::refused, "not an ELF file");
   if (files_.size() >= max_files) return say(result.reply, Status::refused, "too many open files");
   result.opened = Descriptor(::fcntl(file.get(), F_DUPFD_CLOEXEC, 0));
   if (!result.opened) return say(result.reply, Status::failed, std::strerror(errno));

@@ -31,7 +31,7 @@ std::vector<Descriptor> take_descriptors(msghdr& header) {
 }  // namespace
 
 std::expected<void, Error> send_packet(int socket, std::span<const std::byte> message,
-                                       std::span<const int> descriptors) {
+                                       std::span<const int> descriptors, int flags) {
   iovec part{const_cast<std::byte*>(message.data()), message.size()};
   msghdr header{};
   header.msg_iov = &part;
@@ -48,7 +48,7 @@ std::expected<void, Error> send_packet(int socket, std::span<const std::byte> me
     std::memcpy(CMSG_DATA(rights), descriptors.data(), descriptors.size_bytes());
   }
   while (true) {
-    if (::sendmsg(socket, &header, MSG_NOSIGNAL) >= 0) return {};
+    if (::sendmsg(socket, &header, MSG_NOSIGNAL | flags) >= 0) return {};
     if (errno != EINTR) return std::unexpected(errno_error("sending to the other process"));
   }
 }

@@ -23,7 +23,7 @@ struct Packet {
 };
 
 std::expected<void, Error> send_packet(int socket, std::span<const std::byte> message,
-                                       std::span<const int> descriptors);
+                                       std::span<const int> descriptors, int flags = 0);
 // Waits for one packet. A packet longer than `buffer`, or with more than max_descriptors, is an error.
 std::expected<Packet, Error> receive_packet(int socket, std::span<std::byte> buffer);
 

@@ -32,6 +32,10 @@ std::expected<RunningAgent, NoAgent> find_agent(const StateDir& state) {
     const auto* value = status.find_pointer(pointer, absent);
     return value != nullptr && value->is_string() ? std::string(value->as_string()) : std::string();
   };
+  boost::system::error_code absent;
+  if (const auto* pid = status.find_pointer("/pid", absent); pid != nullptr && pid->is_int64()) {
+    agent.pid = static_cast<std::uint32_t>(pid->get_int64());
+  }
   agent.proxy_address = text_at("/proxy/address");
   agent.native_ready = text_at("/native/state") == "ready";
   return agent;

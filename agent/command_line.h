@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <expected>
 #include <memory>
 #include <string>
@@ -16,6 +17,7 @@ std::shared_ptr<std::string> add_state_dir_option(CLI::App& command);
 
 // Where a running agent's proxy listens.
 struct RunningAgent {
+  std::uint32_t pid = 0;      // of its broker
   std::string proxy_address;  // "127.0.0.1:7443"
   bool native_ready = false;
 };

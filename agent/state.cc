@@ -18,6 +18,16 @@ namespace {
 constexpr uid_t first_dynamic_uid = 61184;
 constexpr uid_t last_dynamic_uid = 65519;
 
+// Sticky, and writable for the worker's group; see state.h.
+constexpr mode_t shared_mode = 01775;
+
+// Empty, or made by weir: nobody's /tmp becomes a state directory by a slip.
+bool is_ours(const StateDir& state) {
+  std::error_code failed;
+  return std::filesystem::is_empty(state.path, failed) || std::filesystem::exists(state.lock(), failed) ||
+         std::filesystem::exists(state.ca().directory, failed);
+}
+
 Error errno_error(const std::string& what, const std::string& remedy) {
   return {what + ": " + std::strerror(errno), remedy};
 }
@@ -73,15 +83,15 @@ std::expected<LockedState, Error> open_state(const StateDir& state, const Worker
   if (::faccessat(directory.get(), ".", W_OK | X_OK, AT_EACCESS) != 0) {
     return std::unexpected(errno_error("state directory " + name + " is not writable", remedy));
   }
-  const bool split = worker.uid != ::geteuid();
-  if (split && ::fchown(directory.get(), ::geteuid(), worker.gid) != 0) {
-    return std::unexpected(errno_error("state directory " + name, remedy));
-  }
-  if (::fchmod(directory.get(), split ? 01775 : 0755) != 0) {
-    return std::unexpected(errno_error("state directory " + name, remedy));
+  if (!is_ours(state)) {
+    return std::unexpected(Error{"state directory " + name + " holds something else", remedy});
   }
   auto lock = take_lock(state);
   if (!lock) return std::unexpected(lock.error());
+  if (worker.uid != ::geteuid() && (::fchown(directory.get(), ::geteuid(), worker.gid) != 0 ||
+                                    ::fchmod(directory.get(), shared_mode) != 0)) {
+    return std::unexpected(errno_error("state directory " + name, remedy));
+  }
   return LockedState{std::move(directory), std::move(*lock)};
 }
 

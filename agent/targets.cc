@@ -25,7 +25,7 @@ void Targets::scan_known_libraries() {
     if (!answer || answer->reply.status == Status::no_more || answer->reply.status == Status::refused) return;
     if (answer->reply.status != Status::ok) continue;
     // The candidates are the files that the first library's name stands for.
-    consider(std::move(*answer), bpf::library_probes().front());
+    consider(*answer, bpf::library_probes().front(), true);
   }
 }
 
@@ -39,33 +39,73 @@ void Targets::scan_mappings() {
     if (bpf::probes_for_file_name(mapping.name) != nullptr) candidates.push_back(mapping);
   });
   if (!read) failed(read.error().what);
+  std::set<Inode> mapped;
   for (const bpf::Mapping& mapping : candidates) {
     const Inode inode{mapping.device, mapping.inode};
-    if (seen_mappings_.contains(inode)) continue;
+    mapped.insert(inode);
+    if (mappings_.contains(inode)) continue;
     Request open;
     open.operation = Operation::open_mapping;
     open.open_mapping = {mapping.pid, mapping.start, mapping.end};
     auto answer = broker_.call(open);
     // The process may be gone by now; another that maps the file will be seen next time.
     if (!answer || answer->reply.status != Status::ok) continue;
-    seen_mappings_.emplace(inode, true);
-    consider(std::move(*answer), *bpf::probes_for_file_name(mapping.name));
+    mappings_[inode] = {answer->reply.device, answer->reply.inode};
+    consider(*answer, *bpf::probes_for_file_name(mapping.name), false);
   }
+  if (read) release_unmapped(mapped);
 }
 
-void Targets::consider(BrokerClient::Answer answer, const bpf::LibraryProbes& probes) {
+void Targets::consider(const BrokerClient::Answer& answer, const bpf::LibraryProbes& probes, bool known) {
   const Inode inode{answer.reply.device, answer.reply.inode};
-  if (!answer.descriptors.empty() && seen_.emplace(inode, false).second) attach(answer, probes);
+  const auto [file, is_new] = files_.try_emplace(inode);
+  file->second.known = file->second.known || known;
+  if (is_new && !answer.descriptors.empty()) file->second.target = attach(answer, probes);
   Request forget;
   forget.operation = Operation::forget_file;
   forget.number = answer.reply.handle;
   (void)broker_.call(forget);
 }
 
-void Targets::attach(const BrokerClient::Answer& answer, const bpf::LibraryProbes& probes) {
+// A container's library must not stay probed, and its file held, when the container is gone.
+void Targets::release_unmapped(const std::set<Inode>& mapped) {
+  std::set<Inode> left;
+  std::set<Inode> used;
+  for (auto entry = mappings_.begin(); entry != mappings_.end();) {
+    const bool in_use = mapped.contains(entry->first);
+    (in_use ? used : left).insert(entry->second);
+    entry = in_use ? std::next(entry) : mappings_.erase(entry);
+  }
+  for (const Inode& file : left) {
+    if (!used.contains(file)) release(file);
+  }
+}
+
+void Targets::release(const Inode& inode) {
+  const auto file = files_.find(inode);
+  if (file == files_.end() || file->second.known) return;
+  if (file->second.target) {
+    Request request;
+    request.operation = Operation::detach;
+    request.number = *file->second.target;
+    (void)broker_.call(request);
+    const std::lock_guard lock(mutex_);
+    --counts_.attached;
+  }
+  files_.erase(file);
+}
+
+std::optional<std::uint32_t> Targets::attach(const BrokerClient::Answer& answer,
+                                             const bpf::LibraryProbes& probes) {
   auto sites = bpf::resolve_sites(answer.descriptors.front().get(), probes);
-  if (!sites) return failed(std::string(probes.file_name_prefix) + ": " + sites.error());
-  if (sites->size() > max_sites) return failed("too many probe sites");
+  if (!sites) {
+    failed(std::string(probes.file_name_prefix) + ": " + sites.error());
+    return std::nullopt;
+  }
+  if (sites->size() > max_sites) {
+    failed("too many probe sites");
+    return std::nullopt;
+  }
   Request request;
   request.operation = Operation::attach;
   request.attach = {};
@@ -76,11 +116,13 @@ void Targets::attach(const BrokerClient::Answer& answer, const bpf::LibraryProbe
     request.attach.sites[i] = {site.program, site.offset, site.cookie};
   }
   auto attached = broker_.call(request);
-  if (!attached) return failed(attached.error().what);
-  if (attached->reply.status != Status::ok) return failed(attached->reply.text.data());
-  seen_[{answer.reply.device, answer.reply.inode}] = true;
+  if (!attached || attached->reply.status != Status::ok) {
+    failed(attached ? attached->reply.text.data() : attached.error().what);
+    return std::nullopt;
+  }
   const std::lock_guard lock(mutex_);
   ++counts_.attached;
+  return attached->reply.handle;
 }
 
 void Targets::failed(const std::string& why) {

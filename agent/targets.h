@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,11 +22,12 @@ class Targets {
  public:
   explicit Targets(BrokerClient& broker) : broker_(broker) {}
 
-  // Looks at the known libraries and at all mappings, and attaches what is new.
+  // Looks at the known libraries and at all mappings, attaches what is new, and detaches what nobody maps any
+  // more.
   void scan();
 
   struct Counts {
-    std::uint64_t attached = 0;
+    std::uint64_t attached = 0;  // now
     std::uint64_t failed = 0;
     std::string last_error;
   };
@@ -33,15 +36,22 @@ class Targets {
  private:
   using Inode = std::pair<std::uint64_t, std::uint64_t>;  // device, inode
 
+  struct File {
+    std::optional<std::uint32_t> target;  // the broker's handle; none when it can't be probed
+    bool known = false;                   // the host's own: stays probed though nobody maps it now
+  };
+
   void scan_known_libraries();
   void scan_mappings();
-  void consider(BrokerClient::Answer answer, const bpf::LibraryProbes& probes);
-  void attach(const BrokerClient::Answer& answer, const bpf::LibraryProbes& probes);
+  void consider(const BrokerClient::Answer& answer, const bpf::LibraryProbes& probes, bool known);
+  std::optional<std::uint32_t> attach(const BrokerClient::Answer& answer, const bpf::LibraryProbes& probes);
+  void release_unmapped(const std::set<Inode>& mapped);
+  void release(const Inode& file);
   void failed(const std::string& why);
 
   BrokerClient& broker_;
-  std::map<Inode, bool> seen_;           // as fstat tells; true: attached
-  std::map<Inode, bool> seen_mappings_;  // as the mapping iterator tells
+  std::map<Inode, File> files_;      // as fstat tells
+  std::map<Inode, Inode> mappings_;  // as the mapping iterator tells -> as fstat tells
   mutable std::mutex mutex_;
   Counts counts_;
 };

@@ -25,17 +25,27 @@ Connection& ConnectionTable::insert(SocketCookie cookie, Time when) {
   return connection;
 }
 
-void ConnectionTable::erase(SocketCookie cookie, bool ended) {
+void ConnectionTable::erase(SocketCookie cookie) {
   const auto found = index_.find(cookie);
   if (found == index_.end()) return;
   set_deadline(*found->second, std::nullopt);
   connections_.erase(found->second);
   index_.erase(found);
-  if (!ended || !ended_.insert(cookie).second) return;
+}
+
+void ConnectionTable::end(SocketCookie cookie, Time reopens_after) {
+  erase(cookie);
+  if (!ended_.emplace(cookie, reopens_after).second) return;
   ended_order_.push_back(cookie);
   if (ended_order_.size() <= kEndedRemembered) return;
   ended_.erase(ended_order_.front());
   ended_order_.pop_front();
+}
+
+// Its place in ended_order_ stays: at worst, its next end is remembered for less long.
+void ConnectionTable::reopen(SocketCookie cookie, Time when) {
+  const auto found = ended_.find(cookie);
+  if (found != ended_.end() && found->second < when) ended_.erase(found);
 }
 
 void ConnectionTable::set_deadline(Connection& connection, std::optional<Time> when) {

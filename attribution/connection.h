@@ -7,7 +7,6 @@
 #include <memory>
 #include <optional>
 #include <unordered_map>
-#include <unordered_set>
 
 #include "attribution/events.h"
 #include "attribution/plaintext_stream.h"
@@ -68,19 +67,23 @@ struct Connection {
   bool cut_short = false;  // ended by us: evicted, or the engine finishes
   std::uint64_t exchanges = 0;
   bool spoke_http = false;
+  bool spoke_http2 = false;
   std::optional<Time> deadline;     // its entry among the table's deadlines
   std::uint32_t waits_for_pid = 0;  // its entry among those that wait for a process to become known
 };
 
-// Bounded: the caller evicts when full(). Cookies are unique for a boot, so an ended one never comes back; it
-// is remembered for a while, lest a late event of another source raise it again.
+// Bounded: the caller evicts when full(). An ended cookie is remembered for a while, lest a late event of
+// another source raise it again; only its socket's next connect() does (a refused one, retried).
 class ConnectionTable {
  public:
   explicit ConnectionTable(std::size_t limit) : limit_(limit) {}
 
   Connection* find(SocketCookie cookie);  // marks it as used
   Connection& insert(SocketCookie cookie, Time when);
-  void erase(SocketCookie cookie, bool ended);
+  void erase(SocketCookie cookie);
+  // `reopens_after`: an opening later than this is the same socket's next connection.
+  void end(SocketCookie cookie, Time reopens_after);
+  void reopen(SocketCookie cookie, Time when);
   bool ended(SocketCookie cookie) const { return ended_.contains(cookie); }
   bool full() const { return index_.size() >= limit_; }
   bool empty() const { return index_.empty(); }
@@ -94,7 +97,7 @@ class ConnectionTable {
   std::size_t limit_;
   std::list<Connection> connections_;  // most recently used first
   std::unordered_map<SocketCookie, std::list<Connection>::iterator> index_;
-  std::unordered_set<SocketCookie> ended_;
+  std::unordered_map<SocketCookie, Time> ended_;  // until when its events are late ones
   std::deque<SocketCookie> ended_order_;
   std::multimap<Time, SocketCookie> deadlines_;
 };

@@ -73,10 +73,24 @@ void read_path(std::string_view path, bool systemd, ContainerFacts& facts) {
   }
 }
 
+// Paths that systemd gives to what runs on the host itself. Another slice may be a container runtime's
+// parent.
+bool is_host_path(std::string_view path) {
+  static constexpr std::string_view kHostRoots[] = {"init.scope", "user.slice", "system.slice"};
+  if (path == "/") return true;
+  if (!path.starts_with('/') || path.find("kubepods") != std::string_view::npos) return false;
+  const std::string_view first = path.substr(1, path.find('/', 1) - 1);
+  if (std::ranges::find(kHostRoots, first) != std::end(kHostRoots)) return true;
+  return first.ends_with(".slice") && first != "machine.slice" &&
+         (path.ends_with(".service") || path.ends_with(".scope"));
+}
+
 }  // namespace
 
 ContainerFacts container_facts(std::string_view cgroup_text) {
   ContainerFacts facts;
+  bool all_host = true;
+  bool any = false;
   while (!cgroup_text.empty()) {
     const std::size_t end = std::min(cgroup_text.find('\n'), cgroup_text.size());
     const std::string_view line = cgroup_text.substr(0, end);
@@ -85,8 +99,11 @@ ContainerFacts container_facts(std::string_view cgroup_text) {
     const std::size_t second = first == std::string_view::npos ? first : line.find(':', first + 1);
     if (second == std::string_view::npos) continue;
     const std::string_view controllers = line.substr(first + 1, second - first - 1);
+    any = true;
+    all_host = all_host && is_host_path(line.substr(second + 1));
     read_path(line.substr(second + 1), controllers.empty() || controllers == "name=systemd", facts);
   }
+  facts.host = any && all_host && facts.container_id.empty();
   return facts;
 }
 

@@ -10,6 +10,7 @@ struct ContainerFacts {
   std::string container_id;  // "" when the cgroup names no container
   std::string pod_uid;
   std::string systemd_unit;
+  bool host = false;  // only the host's own services and sessions run there
 };
 
 // `cgroup_text`: lines of /proc/PID/cgroup ("hierarchy:controllers:path"), joined with '\n'.

@@ -60,6 +60,8 @@ struct Engine::State {
   void account_for_loss_at_end(Connection& connection);
   void end_native(Connection& connection);
   void end(Connection& connection, Time when, bool ended);
+  Time reopens_after(const Connection& connection) const;
+  void reopen(const ConnectionOpened& event);
 
   EngineConfig config;
   Emit emit;

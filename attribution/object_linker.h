@@ -4,7 +4,9 @@
 
 #include <deque>
 #include <functional>
+#include <list>
 #include <unordered_map>
+#include <utility>
 
 #include "attribution/events.h"
 
@@ -29,17 +31,22 @@ class ObjectLinker {
     std::vector<Event> waiting;
     std::size_t bytes = 0;
     Time since{};
+    bool ended[2] = {false, false};  // by direction
+    std::list<TlsObjectId>::iterator place;
   };
+  using Objects = std::unordered_map<TlsObjectId, Object>;
 
-  Object& object(const TlsObjectId& id, Time time);
-  void wait(Object& object, Event event);
+  Objects::iterator object(const TlsObjectId& id);
+  void wait(Objects::value_type& known, Event event);
+  bool still_waits(const TlsObjectId& id, Time since) const;
+  void forget(Objects::iterator found);
   void drop_waiting(Object& object);
 
   std::size_t object_limit_;
   std::size_t byte_limit_;
-  std::unordered_map<TlsObjectId, Object> objects_;
-  std::deque<TlsObjectId> order_;  // as they came: the oldest goes first
-  std::size_t waiting_objects_ = 0;
+  Objects objects_;
+  std::list<TlsObjectId> order_;                      // as they came: the oldest goes first
+  std::deque<std::pair<Time, TlsObjectId>> waiting_;  // since when; some entries no longer wait
   std::size_t waiting_bytes_ = 0;
   std::uint64_t dropped_bytes_ = 0;
 };

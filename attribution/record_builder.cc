@@ -93,10 +93,17 @@ std::string fallback_authority(const Connection& connection, const DecisionMade*
   return connection.tls.sni;
 }
 
+// RFC 3986, section 3.1.
+bool is_scheme(std::string_view text) {
+  return !text.empty() && is_letter(text.front()) && std::ranges::all_of(text, [](char c) {
+    return is_letter(c) || is_digit(c) || c == '+' || c == '-' || c == '.';
+  });
+}
+
 Target target_of(const Connection& connection, const DecisionMade* decision, const Exchange& exchange) {
   const std::string& target = exchange.request.target;
   if (const std::size_t scheme = target.find("://");
-      scheme != std::string::npos && !target.starts_with('/')) {
+      scheme != std::string::npos && is_scheme(target.substr(0, scheme))) {
     const std::size_t begin = scheme + 3;
     const std::size_t end = std::min(target.find_first_of("/?#", begin), target.size());
     return {.authority = target.substr(begin, end - begin),
@@ -137,10 +144,11 @@ void add_identity(FieldWriter& out, const RecordContext& context, std::optional<
              context.config.boot_id.empty() ? cookie : context.config.boot_id + "-" + cookie);
 }
 
-void add_container(FieldWriter& out, const ProcessImage& image) {
+void add_container(FieldWriter& out, const ProcessImage& image, bool host_pid) {
   if (image.cgroup_path.empty()) return;
   ContainerFacts facts = container_facts(image.cgroup_path);
-  out.always("container.id", std::move(facts.container_id));
+  if (!facts.container_id.empty() || facts.host || host_pid)
+    out.always("container.id", std::move(facts.container_id));
   out.known("k8s.pod.uid", std::move(facts.pod_uid));
   out.known("weir.systemd.unit", std::move(facts.systemd_unit));
 }
@@ -169,7 +177,7 @@ void add_process(FieldWriter& out, Record& record, const EngineConfig& config, c
   }
   if (image.uid) out.always("process.owner", user_name(config, *image.uid));
   out.known("weir.process.inner_pid", process->inner_pid);
-  add_container(out, image);
+  add_container(out, image, process->inner_pid == key.pid);
 }
 
 void add_network(FieldWriter& out, const RecordContext& context, const DecisionMade* decision) {
@@ -269,9 +277,10 @@ bool certificate_rejected(const Connection& connection) {
   return tls.alert && ((*tls.alert >= 42 && *tls.alert <= 46) || *tls.alert == 48);
 }
 
-// Why nothing of a connection could be read.
+// Why no exchange of a connection could be read.
 std::string_view opaque_reason(const Connection& connection) {
   const auto& closed = connection.closed;
+  const bool read = connection.native_account.fresh_bytes + connection.proxy_account.fresh_bytes > 0;
   const bool no_payload = closed && closed->bytes_sent == 0u && closed->bytes_received == 0u;
   const struct {
     bool holds;
@@ -280,8 +289,10 @@ std::string_view opaque_reason(const Connection& connection) {
       {certificate_rejected(connection), "certificate rejected by client"},
       {closed && closed->error != 0 && no_payload, "connect failed"},
       {no_payload, "no payload"},
+      {read && (connection.spoke_http2 || connection.tls.alpn == "h2"), "http2"},
       {connection.native_account.gap_bytes + connection.proxy_account.gap_bytes > 0, "events lost"},
       {connection.opened && connection.opened->before_start, "opened before start"},
+      {read, "not HTTP/1"},
       {connection.tls.seen, "no probe for this TLS library"},
       {true, "no probe saw its bytes"},
   };
@@ -305,7 +316,7 @@ std::string_view connection_incomplete(const Connection& connection, std::uint64
 }  // namespace
 
 bool readable(const Connection& connection) {
-  return connection.native_account.fresh_bytes + connection.proxy_account.fresh_bytes > 0;
+  return connection.spoke_http || connection.exchanges > 0;
 }
 
 RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held, std::uint64_t number) {

@@ -21,7 +21,7 @@ RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held
 RecordPtr connection_record(const RecordContext& context);
 RecordPtr dns_record(const EngineConfig& config, const Dns& dns, const Process* process);
 
-// Whether anything that the connection carried was read.
+// Whether any exchange that the connection carried was read.
 bool readable(const Connection& connection);
 
 }  // namespace weir

@@ -54,11 +54,11 @@ constexpr std::string_view kUrlHeaders[] = {"location", "content-location", "ref
 
 // A name is secret when one of its words, or two neighbouring ones, is in these tables.
 constexpr std::string_view kSecretWords[] = {
-    "password",    "passwd",     "passphrase", "passcode",    "pass",          "pwd",
-    "pw",          "secret",     "secrets",    "token",       "apikey",        "accesskey",
-    "secretkey",   "privatekey", "credential", "credentials", "signature",     "authtoken",
-    "accesstoken", "sessionid",  "jwt",        "bearer",      "authorization", "authpass",
-    "proxypass",   "userpass",   "otp",        "sas",         "sshpass",       "pgpassword",
+    "password",   "passwd",        "passphrase", "passcode",  "pass",        "pwd",       "pw",
+    "secret",     "secrets",       "token",      "apikey",    "accesskey",   "secretkey", "privatekey",
+    "credential", "credentials",   "signature",  "authtoken", "accesstoken", "sessionid", "jwt",
+    "bearer",     "authorization", "authpass",   "proxypass", "userpass",    "otp",       "sas",
+    "sshpass",    "pgpassword",    "cookie",     "cookies",
 };
 constexpr std::string_view kSecretPairs[][2] = {
     {"api", "key"},     {"access", "key"},  {"private", "key"},      {"secret", "key"},
@@ -68,8 +68,10 @@ constexpr std::string_view kSecretPairs[][2] = {
 // Only as the whole name of a URL's parameter: too common a word elsewhere.
 constexpr std::string_view kSecretParameters[] = {"key", "sig", "auth", "code", "hmac", "sid"};
 
-// Options whose next argument is user:password.
-constexpr std::string_view kUserOptions[] = {"-u", "-U", "--user", "--proxy-user"};
+// Options whose next argument is user:password; short ones are is_short_option's.
+constexpr std::string_view kUserOptions[] = {"--user", "--proxy-user"};
+// curl's options without a value: what may stand before -u in one argument.
+constexpr std::string_view kCurlFlags = "#01234679aBfgGiIjJklLMnNOpqRsSvZ";
 
 template <typename Table>
 bool contains(const Table& table, std::string_view text) {
@@ -99,6 +101,10 @@ bool is_secret_name(std::string_view name) {
     if (std::ranges::any_of(kSecretPairs, same)) return true;
   }
   return false;
+}
+
+bool is_secret_header(std::string_view name) {
+  return contains(kSecretHeaders, to_lower(name)) || is_secret_name(name);
 }
 
 std::string percent_decoded(std::string_view text) {
@@ -146,14 +152,120 @@ std::optional<std::string> redact_header_argument(std::string_view argument) {
   std::string_view name = before.substr(before.rfind('=') + 1);
   if (name.starts_with("-H")) name.remove_prefix(2);
   name = name.substr(std::min(name.find_first_not_of(" '\""), name.size()));
-  if (!contains(kSecretHeaders, to_lower(name))) return std::nullopt;
-  return std::string(before) + ": " + std::string(kRedacted);
+  const std::string_view value = argument.substr(colon + 1);
+  const std::string kept(value.substr(std::min(value.find_first_not_of(' '), value.size())));
+  const bool token = std::ranges::all_of(
+      name, [](char c) { return is_letter(c) || is_digit(c) || c == '-' || c == '_' || c == '.'; });
+  const std::string redacted = token ? redact_header(name, kept) : kept;
+  if (redacted == kept && !(token && is_secret_header(name))) return std::nullopt;
+  return std::string(before) + ": " + redacted;
 }
 
 std::string redact_user(std::string_view argument) {
   const std::size_t colon = argument.find(':');
   if (colon == std::string_view::npos) return std::string(argument);
   return std::string(argument.substr(0, colon + 1)).append(kRedacted);
+}
+
+// "-u", and "-sSu" with flags before it.
+bool is_short_option(std::string_view argument, std::string_view letters) {
+  return argument.size() >= 2 && argument.front() == '-' && letters.find(argument.back()) != letters.npos &&
+         std::ranges::all_of(argument.substr(1), is_letter);
+}
+
+// "-ume:x", "-sSume:x", "-bname=x": where the value begins, or npos.
+std::size_t attached_value(std::string_view argument, std::string_view letters) {
+  if (!argument.starts_with('-')) return std::string_view::npos;
+  const std::size_t option = argument.find_first_not_of(kCurlFlags, 1);
+  if (option == std::string_view::npos || option + 1 >= argument.size()) return std::string_view::npos;
+  return letters.find(argument[option]) != letters.npos ? option + 1 : std::string_view::npos;
+}
+
+bool has_attached_secret(std::string_view argument) {
+  if (attached_value(argument, "uUb") != std::string_view::npos) return true;
+  const std::size_t equals = argument.find('=');
+  const std::string_view name = argument.substr(0, equals);
+  return equals != std::string_view::npos && name.starts_with('-') &&
+         (is_secret_name(name) || contains(kUserOptions, name));
+}
+
+bool is_user_option(std::string_view argument) {
+  return is_short_option(argument, "uU") || contains(kUserOptions, argument);
+}
+
+// "me:x@host:1" without a scheme. A password may hold an @, a host can't.
+std::string redact_userinfo(std::string_view text) {
+  const std::size_t colon = text.find(':');
+  const std::size_t at = text.rfind('@');
+  const bool both = colon != std::string_view::npos && at != std::string_view::npos && colon + 1 < at;
+  if (!both) return std::string(text);
+  return std::string(text.substr(0, colon + 1)).append(kRedacted).append(text.substr(at));
+}
+
+// "bearer.x" and Kubernetes' "base64url.bearer.authorization.k8s.io.x".
+std::optional<std::string> redact_bearer_protocol(std::string_view token) {
+  const std::string lower = to_lower(token);
+  if (!lower.starts_with("bearer.") && lower.find("base64url.bearer.") == std::string::npos)
+    return std::nullopt;
+  return std::string(kRedacted);
+}
+
+// A list of protocols; after one named like a token comes the token.
+std::string redact_protocols(std::string_view value) {
+  std::string out;
+  bool token_follows = false;
+  while (true) {
+    const std::size_t start = std::min(value.find_first_not_of(" \t"), value.size());
+    const std::size_t end = std::min(value.find(','), value.size());
+    const std::string_view token = value.substr(std::min(start, end), end - std::min(start, end));
+    out += value.substr(0, std::min(start, end));
+    const auto bearer = redact_bearer_protocol(token);
+    out += bearer ? *bearer : token_follows && !token.empty() ? std::string(kRedacted) : std::string(token);
+    token_follows = token_follows || (!bearer && is_secret_name(token));
+    if (end == value.size()) return out;
+    out += ',';
+    value.remove_prefix(end + 1);
+  }
+}
+
+// The end of the JSON string whose first character is at `at`; `escaped`: its quotes are written \".
+std::size_t json_string_end(std::string_view text, std::size_t at, bool escaped) {
+  for (; at < text.size(); ++at) {
+    const bool escape = text[at] == '\\' && at + 1 < text.size();
+    if (escaped && escape && text[at + 1] == '"') return at;
+    if (!escaped && text[at] == '"') return at;
+    if (escape) ++at;
+  }
+  return text.size();
+}
+
+// The end of the JSON value at `at`, its quotes apart. An object or a list: all that follows, rather too
+// much.
+std::size_t json_value_end(std::string_view text, std::size_t at) {
+  if (at < text.size() && (text[at] == '{' || text[at] == '[')) return text.size();
+  return std::min(text.find_first_of(",}] \t\r\n", at), text.size());
+}
+
+// "name": value pairs with a secret name keep their name, whatever text is around them.
+std::string redact_json(std::string_view text) {
+  std::string out;
+  std::size_t done = 0;
+  for (std::size_t colon = text.find(':'); colon != text.npos; colon = text.find(':', colon + 1)) {
+    const std::size_t close = colon == 0 ? text.npos : text.find_last_not_of(" \t\r\n", colon - 1);
+    if (colon < done || close == text.npos || close == 0 || text[close] != '"') continue;
+    const bool escaped = text[close - 1] == '\\';
+    const std::size_t name_end = escaped ? close - 1 : close;
+    const std::size_t open = name_end == 0 ? text.npos : text.rfind('"', name_end - 1);
+    if (open == text.npos || !is_secret_name(text.substr(open + 1, name_end - open - 1))) continue;
+    std::size_t begin = std::min(text.find_first_not_of(" \t\r\n", colon + 1), text.size());
+    const std::string_view quote = escaped ? "\\\"" : "\"";
+    const bool string = text.substr(begin).starts_with(quote);
+    if (string) begin += quote.size();
+    const std::size_t end = string ? json_string_end(text, begin, escaped) : json_value_end(text, begin);
+    out.append(text.substr(done, begin - done)).append(kRedacted);
+    done = end;
+  }
+  return out.append(text.substr(done));
 }
 
 bool names_secret_option(std::string_view previous) {
@@ -163,30 +275,72 @@ bool names_secret_option(std::string_view previous) {
 
 std::string redact_word(std::string_view argument, std::string_view previous) {
   if (names_secret_option(previous) && !argument.starts_with('-')) return std::string(kRedacted);
-  if (contains(kUserOptions, previous)) return redact_user(argument);
+  if (is_user_option(previous) && argument.find(':') != std::string_view::npos) return redact_user(argument);
+  if (is_short_option(previous, "b") && argument.find('=') != std::string_view::npos)
+    return std::string(kRedacted);
   if (auto header = redact_header_argument(argument)) return *header;
-  if (argument.starts_with("-u") && argument.size() > 2) return redact_user(argument);
+  if (auto bearer = redact_bearer_protocol(argument)) return *bearer;
+  if (attached_value(argument, "uU") != std::string_view::npos) return redact_user(argument);
+  if (const std::size_t value = attached_value(argument, "b");
+      value != std::string_view::npos && argument.find('=', value) != std::string_view::npos)
+    return std::string(argument.substr(0, value)).append(kRedacted);
   for (const std::string_view option : kUserOptions) {
     if (argument.starts_with(std::string(option) + "=")) return redact_user(argument);
   }
   const std::size_t scheme = argument.find("://");
   const bool plain_url = scheme != std::string_view::npos && !is_secret_name(argument.substr(0, scheme));
-  return plain_url ? redact_url(argument) : redact_parameters(argument, false);
+  return plain_url ? redact_url(argument) : redact_userinfo(redact_parameters(argument, false));
+}
+
+// Whether a value with blanks after this option is one value, not a command line.
+bool takes_secret(std::string_view previous) {
+  return names_secret_option(previous) || is_user_option(previous) || is_short_option(previous, "b");
+}
+
+// A shell's word: blanks may stand in it, in quotes or after a backslash.
+std::string_view shell_word(std::string_view text) {
+  char quote = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\\' && quote != '\'') {
+      ++i;
+    } else if (quote != 0) {
+      if (c == quote) quote = 0;
+    } else if (c == '\'' || c == '"') {
+      quote = c;
+    } else if (c == ' ' || c == '\t' || c == '\n') {
+      return text.substr(0, i);
+    }
+  }
+  return text;
+}
+
+// The quotes around a shell's word stay; inside it is one value.
+std::string redact_shell_word(std::string_view word, std::string_view previous) {
+  const bool quoted =
+      word.size() >= 2 && (word.front() == '\'' || word.front() == '"') && word.front() == word.back();
+  if (!quoted) return redact_word(word, previous);
+  const std::string quote(1, word.front());
+  return quote + redact_word(word.substr(1, word.size() - 2), previous) + quote;
 }
 
 // One argument that is itself a command line (sh -c "curl -u me:x ..."): word by word, separators kept.
 std::string redact_command(std::string_view text) {
+  constexpr std::string_view kBlanks = " \t\r\n";
   constexpr std::string_view kSeparators = " \t\r\n'\"`";
   std::string out;
   std::string previous;
   while (!text.empty()) {
-    const std::size_t start = std::min(text.find_first_not_of(kSeparators), text.size());
+    const bool value = takes_secret(previous);
+    const std::size_t start = std::min(text.find_first_not_of(value ? kBlanks : kSeparators), text.size());
     out += text.substr(0, start);
     text.remove_prefix(start);
-    const std::string_view word = text.substr(0, text.find_first_of(kSeparators));
+    const std::string_view plain = text.substr(0, text.find_first_of(kSeparators));
+    const bool whole = value || has_attached_secret(plain);
+    const std::string_view word = whole ? shell_word(text) : plain;
     text.remove_prefix(word.size());
     if (word.empty()) break;
-    out += redact_word(word, previous);
+    out += whole ? redact_shell_word(word, previous) : redact_word(word, previous);
     // The rest of the quoted text is that header's value.
     if (redact_header_argument(word)) text.remove_prefix(std::min(text.find_first_of("'\"`\n"), text.size()));
     previous = word;
@@ -198,7 +352,8 @@ std::string redact_command(std::string_view text) {
 
 std::string redact_header(std::string_view name, std::string_view value) {
   const std::string lower = to_lower(name);
-  if (contains(kSecretHeaders, lower)) return std::string(kRedacted);
+  if (is_secret_header(lower)) return std::string(kRedacted);
+  if (lower == "sec-websocket-protocol") return redact_protocols(value);
   return contains(kUrlHeaders, lower) ? redact_url(value) : std::string(value);
 }
 
@@ -221,9 +376,10 @@ std::vector<std::string> redact_arguments(const std::vector<std::string>& argume
   out.reserve(arguments.size());
   std::string_view previous;
   for (const std::string& argument : arguments) {
-    const bool whole = argument.find_first_of(" \t\n") == std::string::npos ||
-                       names_secret_option(previous) || redact_header_argument(argument).has_value();
-    out.push_back(whole ? redact_word(argument, previous) : redact_command(argument));
+    const bool whole = argument.find_first_of(" \t\n") == std::string::npos || takes_secret(previous) ||
+                       has_attached_secret(argument) || redact_header_argument(argument).has_value();
+    const std::string text = redact_json(argument);
+    out.push_back(whole ? redact_word(text, previous) : redact_command(text));
     previous = argument;
   }
   return out;

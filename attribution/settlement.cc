@@ -2,6 +2,7 @@
 // their own, so facts about one connection come in any order: what is written too early can't be taken back.
 #include "attribution/engine_state.h"
 #include "attribution/record_builder.h"
+#include "attribution/text.h"
 
 namespace weir {
 namespace {
@@ -30,12 +31,16 @@ void Engine::State::supersede_native(Connection& connection) {
   connection.superseded = true;
   counters.duplicate_bytes_dropped += connection.native_account.fresh_bytes;
   connection.native_account = {};
+  connection.spoke_http = connection.proxy && connection.proxy->spoke_http();
+  connection.spoke_http2 = false;
   connection.native.clear();
   std::erase_if(connection.held, [](const HeldExchange& held) { return held.tap == Tap::native; });
 }
 
 void Engine::State::hold(Connection& connection, Tap tap, http::Exchange exchange) {
   if (tap == Tap::native && connection.superseded) return;
+  if (tap == Tap::proxy && !connection.tls.seen && to_lower(exchange.request.target).starts_with("http://"))
+    connection.tls.library = TlsLibrary::none;
   connection.held_body_bytes += exchange.request_body.data.size() + exchange.response_body.data.size();
   connection.held.push_back({.exchange = std::move(exchange),
                              .tap = tap,
@@ -139,11 +144,8 @@ void Engine::State::end_native(Connection& connection) {
   if (!connection.superseded && watched(connection) && connection.role == Role::client) {
     account_for_loss_at_end(connection);
   }
-  for (auto& [object, one] : connection.native) {
-    one->end(Direction::sent, when);
-    one->end(Direction::received, when);
-    one->finish(when);
-  }
+  // No end() here: a socket's close doesn't show that the peer had sent all of a body that runs until close.
+  for (auto& [object, one] : connection.native) one->finish(when);
 }
 
 // `ended`: the connection is over; otherwise only our memory of it is.
@@ -168,7 +170,25 @@ void Engine::State::end(Connection& connection, Time when, bool ended) {
     emit(connection_record({config, connection, process, key, proxied(connection)}));
   }
   wait_for_process(connection, 0);
-  connections.erase(connection.cookie, ended);
+  if (ended) {
+    connections.end(connection.cookie, reopens_after(connection));
+  } else {
+    connections.erase(connection.cookie);
+  }
+}
+
+// A proxied connection that carried bytes never reopens: an opening that comes late is the proxy's.
+Time Engine::State::reopens_after(const Connection& connection) const {
+  const auto& closed = connection.closed;
+  const bool refused = closed && closed->error != 0 && closed->bytes_received.value_or(0) == 0;
+  return closed && (refused || !proxied(connection)) ? closed->time : Time::max();
+}
+
+void Engine::State::reopen(const ConnectionOpened& event) {
+  Connection* known = connections.find(event.cookie);
+  if (known != nullptr && known->closed && reopens_after(*known) < event.time)
+    end(*known, known->closed->time, true);
+  connections.reopen(event.cookie, event.time);
 }
 
 }  // namespace weir

@@ -87,7 +87,11 @@ struct H1Parser::State {
   H1Limits limits;
   Phase phase = Phase::idle;
   bool stop_between_messages = false;
-  std::deque<Answers> expected;
+  struct Expected {
+    Answers answers = Answers::ordinary;
+    bool may_upgrade = true;
+  };
+  std::deque<Expected> expected;
 
   LineReader line;
   FieldSection section;
@@ -201,7 +205,8 @@ std::expected<Next, ParseError> H1Parser::State::finish_request_head(H1Handler& 
 
 std::expected<Next, ParseError> H1Parser::State::finish_response_head(H1Handler& handler) {
   response.fields = section.take();
-  const auto answers = expected.front();
+  const auto [answers, may_upgrade] = expected.front();
+  if (response.status == 101 && !may_upgrade) return std::unexpected(malformed("101 without an upgrade"));
   const auto framing = response_framing(response, answers);
   if (!framing) return std::unexpected(framing.error());
   upgrades = switches_protocol(response, answers);
@@ -305,8 +310,8 @@ H1Parser::~H1Parser() = default;
 H1Parser::H1Parser(H1Parser&&) noexcept = default;
 H1Parser& H1Parser::operator=(H1Parser&&) noexcept = default;
 
-void H1Parser::expect_response_to(std::string_view method) {
-  state_->expected.push_back(answers_for(method));
+void H1Parser::expect_response_to(std::string_view method, bool may_upgrade) {
+  state_->expected.push_back({answers_for(method), may_upgrade});
 }
 
 void H1Parser::stop_between_messages(bool stop) {

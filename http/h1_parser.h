@@ -64,8 +64,8 @@ class H1Parser {
 
   // A response parser must know the request's method before the response's head arrives, for HEAD and CONNECT
   // have no content whatever the header says. One call for each expected response, in order; a response that
-  // nobody expects is an error.
-  void expect_response_to(std::string_view method);
+  // nobody expects is an error, and so is a 101 unless `may_upgrade`.
+  void expect_response_to(std::string_view method, bool may_upgrade = true);
 
   // Takes bytes up to the end of the input, a pause, an error, or an upgrade (see upgraded()). Returns how
   // many bytes it took.

@@ -83,7 +83,7 @@ void Connection::tick(Stream::Clock::time_point now) {
   client_.check_deadline(now);
   upstream_.tick(now);
   const bool awaits = session_ != nullptr && session_->awaits_response();
-  if (awaits && ++ticks_ % kTicksPerLook == 0 && client_.peer_closed()) end_now();
+  if (awaits && ++ticks_ % kTicksPerLook == 0 && client_.peer_left()) end_now();
 }
 
 Task<void> Connection::run(Tuple tuple) {

@@ -19,13 +19,14 @@ constexpr std::array<std::string_view, 5> kKeptFields = {"Connection", "Content-
                                                          "Transfer-Encoding", "Upgrade"};
 constexpr std::array<std::string_view, 3> kConnectionOptions = {"keep-alive", "close", "upgrade"};
 constexpr std::array<std::string_view, 6> kIdempotent = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"};
-constexpr std::array<std::pair<int, std::string_view>, 6> kReasons = {
+constexpr std::array<std::pair<int, std::string_view>, 7> kReasons = {
     {{400, "Bad Request"},
      {403, "Forbidden"},
      {408, "Request Timeout"},
      {431, "Request Header Fields Too Large"},
      {501, "Not Implemented"},
-     {502, "Bad Gateway"}}};
+     {502, "Bad Gateway"},
+     {504, "Gateway Timeout"}}};
 
 template <std::size_t N>
 bool contains(const std::array<std::string_view, N>& names, std::string_view name) {
@@ -65,6 +66,7 @@ http::RequestHead to_origin_request(http::RequestHead head, const AbsoluteTarget
     return connection != nullptr && equals_ignoring_case(connection->value, options);
   }();
   http::Fields kept;
+  if (http::find_field(head.fields, "Host") == nullptr) kept.push_back({"Host", target.authority});
   bool connection_written = false;
   for (auto& field : head.fields) {
     if (!is_kept(field, head.fields)) continue;
@@ -91,6 +93,11 @@ bool wants_keep_alive(const http::RequestHead& head, bool from_proxy_port) {
 
 bool allows_keep_alive(const http::ResponseHead& head, const http::BodyFraming& framing) {
   return framing.framing != http::Framing::until_close && persists(head.fields, head.version, "Connection");
+}
+
+bool asks_for_upgrade(const http::RequestHead& head) {
+  return lists_token(head.fields, "Connection", "upgrade") &&
+         http::find_field(head.fields, "Upgrade") != nullptr;
 }
 
 bool is_idempotent(const std::string& method) {

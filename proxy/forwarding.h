@@ -19,6 +19,9 @@ http::RequestHead to_origin_request(http::RequestHead head, const AbsoluteTarget
 bool wants_keep_alive(const http::RequestHead& head, bool from_proxy_port);
 bool allows_keep_alive(const http::ResponseHead& head, const http::BodyFraming& framing);
 
+// Without this, an upstream that answers 101 is in the wrong (RFC 9110, 7.8).
+bool asks_for_upgrade(const http::RequestHead& head);
+
 // RFC 9110, 9.2.2: safe to send again when the connection ended without an answer.
 bool is_idempotent(const std::string& method);
 

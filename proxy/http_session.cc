@@ -96,6 +96,7 @@ Task<bool> HttpSession::serve_request() {
   auto head = request_.take_head();
   method_ = head.method;
   client_keeps_alive_ = wants_keep_alive(head, !tls_);
+  asks_for_upgrade_ = asks_for_upgrade(head);
   const auto refusal = co_await route(head);
   publish_head();
   if (refusal) {
@@ -111,6 +112,7 @@ Task<bool> HttpSession::serve_request() {
 
 Task<std::optional<HttpSession::Refusal>> HttpSession::route(http::RequestHead& head) {
   if (!tls_) co_return co_await route_absolute(head);
+  if (head.method == "CONNECT") co_return Refusal{400, "CONNECT inside an opened connection"};
   if (tls_->failure) co_return Refusal{502, tls_->failure->what};
   if (auto refusal = ask_policy(tls_->destination, head)) co_return refusal;
   if (upstream_.connected()) co_return std::nullopt;
@@ -184,14 +186,15 @@ void HttpSession::publish_refused(const std::string& rule) {
 Task<HttpSession::Outcome> HttpSession::exchange(bool may_repeat) {
   if (!feed_request()) co_return Outcome::refused;
   const auto request = request_.take_output();
-  if (upstream_used_ && !may_repeat && upstream_.stream().peer_closed()) {
+  // What an idle upstream has sent answers nothing, and would be taken for the answer.
+  if (upstream_used_ && !upstream_.stream().is_quiet()) {
     refusal_ = co_await connect_upstream();
     if (refusal_) co_return Outcome::refused;
   }
   for (;;) {
     const bool reused = std::exchange(upstream_used_, true);
     response_ = ResponseSink();
-    response_parser_.expect_response_to(method_);
+    response_parser_.expect_response_to(method_, asks_for_upgrade_);
     const Outcome outcome = co_await attempt(request);
     if (outcome != Outcome::unanswered || !reused || !may_repeat) co_return outcome;
     refusal_ = co_await connect_upstream();
@@ -204,8 +207,11 @@ Task<HttpSession::Outcome> HttpSession::attempt(std::span<const std::byte> reque
   upstream_.stream().set_idle_timeout(limits_.idle_timeout);
   // An upstream that closed early may have answered all the same: the answer is read whatever became of this.
   co_await upstream_.stream().write(request);
-  awaits_response_ = tls_.has_value();
-  if (request_.complete()) co_return co_await pump_response();
+  awaits_response_ = true;
+  if (request_.complete()) {
+    client_.set_idle_timeout(std::chrono::milliseconds(0));  // the wait is the upstream's, and has its limit
+    co_return co_await pump_response();
+  }
   const auto first = co_await (pump_request() || pump_response());
   co_return std::get<1>(first);
 }
@@ -222,6 +228,7 @@ Task<void> HttpSession::pump_request() {
     const auto piece = request_.take_output();
     if (upstream_reads) upstream_reads = co_await upstream_.stream().write(piece) == Io::ok;
   }
+  if (request_.complete() && !response_.answered()) client_.set_idle_timeout(std::chrono::milliseconds(0));
   request_done_.cancel();
   asio::steady_timer never(shard_.context, asio::steady_timer::time_point::max());
   co_await never.async_wait(asio::as_tuple(asio::use_awaitable));
@@ -259,7 +266,8 @@ Task<HttpSession::Outcome> HttpSession::take_response(std::span<const std::byte>
 
 Task<HttpSession::Outcome> HttpSession::end_of_response(Io status) {
   if (refusal_ && !response_.answered()) co_return Outcome::refused;
-  if (refusal_ || client_status_ != Io::ok || status == Io::timed_out) co_return Outcome::gone;
+  if (refusal_ || client_status_ != Io::ok || client_.expired()) co_return Outcome::gone;
+  if (status == Io::timed_out) co_return response_.answered() ? Outcome::gone : Outcome::timed_out;
   if (!response_.answered()) co_return Outcome::unanswered;
   if (status != Io::end || !response_parser_.finish(response_) || !response_.finished())
     co_return Outcome::broken;
@@ -269,6 +277,7 @@ Task<HttpSession::Outcome> HttpSession::end_of_response(Io status) {
 Task<Io> HttpSession::deliver() {
   auto output = response_.take_output();
   if (output.empty()) co_return Io::ok;
+  client_.set_idle_timeout(limits_.idle_timeout);
   const Io status = co_await client_.write(output);
   if (status == Io::ok) events_.bytes(Direction::received, std::move(output));
   co_return status;
@@ -287,6 +296,8 @@ Task<bool> HttpSession::conclude(Outcome outcome) {
   }
   if (outcome == Outcome::malformed_answer)
     refusal_ = Refusal{502, "upstream " + upstream + " sent a malformed answer"};
+  if (outcome == Outcome::timed_out)
+    refusal_ = Refusal{504, "upstream " + upstream + " did not answer in time"};
   if (outcome == Outcome::upgraded) co_await switch_protocols();
   if (outcome == Outcome::broken) client_.abort();
   if (outcome == Outcome::close && !request_.complete()) co_await linger();

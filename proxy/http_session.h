@@ -54,6 +54,7 @@ class HttpSession {
     malformed_answer,  // and nothing of it was passed on
     broken,            // in the middle of a response
     refused,           // refusal_ is the answer
+    timed_out,         // the upstream sent nothing in time
     gone,              // the client left, or time is up: nobody to answer
     upgraded,
   };
@@ -111,6 +112,7 @@ class HttpSession {
   bool routed_ = false;  // head_bytes_ need no longer be held back
   bool upstream_used_ = false;
   bool client_keeps_alive_ = false;
+  bool asks_for_upgrade_ = false;
   bool between_requests_ = false;
   bool awaits_response_ = false;
   bool anything_received_ = false;

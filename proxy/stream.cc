@@ -310,9 +310,18 @@ bool Stream::readable_now() {
   return ::poll(&entry, 1, 0) != 0;
 }
 
-bool Stream::peer_closed() {
-  pollfd entry{socket_.native_handle(), POLLRDHUP, 0};
+bool Stream::peer_left() {
+  pollfd entry{socket_.native_handle(), static_cast<short>(ssl_ ? POLLRDHUP : 0), 0};
   return ::poll(&entry, 1, 0) != 0;
+}
+
+bool Stream::is_quiet() {
+  if (!ssl_) return !readable_now();
+  ERR_clear_error();
+  std::byte next{};
+  std::size_t size = 0;
+  const int result = SSL_peek_ex(ssl_.get(), &next, 1, &size);
+  return result != 1 && SSL_get_error(ssl_.get(), result) == SSL_ERROR_WANT_READ;
 }
 
 std::optional<Endpoint> Stream::local() const {

@@ -73,7 +73,11 @@ class Stream {
   void expire();
 
   bool is_open() const { return socket_.is_open(); }
-  bool peer_closed();  // the peer has sent FIN or is gone; looks at the kernel, consumes nothing
+  // The peer is gone: reset or, under TLS, FIN; in the clear a FIN may be a half-close. Consumes nothing.
+  bool peer_left();
+  // No byte of a message and no end has come. Takes in what TLS itself has sent, as session tickets.
+  bool is_quiet();
+  bool expired() const { return expired_; }
   SSL* ssl() const { return ssl_.get(); }
   int last_errno() const { return last_errno_; }
   std::optional<std::uint8_t> alert() const { return alert_; }  // received from the peer

@@ -49,6 +49,13 @@ int select_alpn(SSL*, const unsigned char** out, unsigned char* out_length, cons
   return found == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
 }
 
+std::chrono::system_clock::time_point renewal_time(const X509* leaf) {
+  int days = 0;
+  int seconds = 0;
+  ASN1_TIME_diff(&days, &seconds, nullptr, X509_get0_notAfter(leaf));
+  return std::chrono::system_clock::now() + (std::chrono::days(days) + std::chrono::seconds(seconds)) * 2 / 3;
+}
+
 struct VerifyError {
   long code;
   const char* type;
@@ -86,18 +93,23 @@ std::expected<std::unique_ptr<LeafCache>, Error> LeafCache::create(ca::LeafSigne
 std::expected<Ssl, std::string> LeafCache::make_ssl(const std::string& name) {
   {
     const std::lock_guard lock(mutex_);
-    if (const auto found = by_name_.find(name); found != by_name_.end()) {
+    const auto found = by_name_.find(name);
+    if (found != by_name_.end() && std::chrono::system_clock::now() < found->second->renew_at) {
       entries_.splice(entries_.begin(), entries_, found->second);
       return Ssl(SSL_new(found->second->context.get()));
     }
   }
-  auto context = make_context(name);
-  if (!context) return std::unexpected(context.error());
-  Ssl ssl(SSL_new(context->get()));
+  auto entry = make_entry(name);
+  if (!entry) return std::unexpected(entry.error());
+  Ssl ssl(SSL_new(entry->context.get()));
 
   const std::lock_guard lock(mutex_);
-  if (by_name_.contains(name)) return ssl;
-  entries_.push_front({name, std::move(*context)});
+  if (const auto old = by_name_.find(name); old != by_name_.end()) {
+    old->second->context = std::move(entry->context);
+    old->second->renew_at = entry->renew_at;
+    return ssl;
+  }
+  entries_.push_front(std::move(*entry));
   by_name_.emplace(entries_.front().name, entries_.begin());
   if (entries_.size() > capacity_) {
     by_name_.erase(entries_.back().name);
@@ -106,7 +118,7 @@ std::expected<Ssl, std::string> LeafCache::make_ssl(const std::string& name) {
   return ssl;
 }
 
-std::expected<SslContext, std::string> LeafCache::make_context(const std::string& name) {
+std::expected<LeafCache::Entry, std::string> LeafCache::make_entry(const std::string& name) {
   const auto der = signer_.sign({name, point_});
   if (!der) return std::unexpected(der.error().what);
   signed_.fetch_add(1, std::memory_order_relaxed);
@@ -123,7 +135,7 @@ std::expected<SslContext, std::string> LeafCache::make_context(const std::string
                       SSL_CTX_use_PrivateKey(context.get(), key_.get()) == 1 &&
                       SSL_CTX_add1_chain_cert(context.get(), ca_certificate_.get()) == 1;
   if (!usable) return std::unexpected("the leaf for " + name + " can't be used: " + openssl_error());
-  return context;
+  return Entry{name, std::move(context), renewal_time(leaf.get())};
 }
 
 std::expected<SslContext, Error> make_upstream_context(const std::vector<std::filesystem::path>& extra_ca) {

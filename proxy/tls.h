@@ -6,6 +6,7 @@
 #include <openssl/ssl.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <expected>
 #include <filesystem>
@@ -34,8 +35,8 @@ using Ssl = std::unique_ptr<SSL, OpensslDeleter<SSL_free>>;
 using Certificate = std::unique_ptr<X509, OpensslDeleter<X509_free>>;
 using PrivateKey = std::unique_ptr<EVP_PKEY, OpensslDeleter<EVP_PKEY_free>>;
 
-// Server contexts by name, the least recently used dropped first. Thread-safe; signing happens outside the
-// lock.
+// Server contexts by name, the least recently used dropped first; a leaf is signed anew when two thirds of
+// its time are over. Thread-safe; signing happens outside the lock.
 class LeafCache {
  public:
   static std::expected<std::unique_ptr<LeafCache>, Error> create(ca::LeafSigner& signer,
@@ -49,10 +50,11 @@ class LeafCache {
   struct Entry {
     std::string name;
     SslContext context;
+    std::chrono::system_clock::time_point renew_at;
   };
 
   LeafCache(ca::LeafSigner& signer, std::size_t capacity) : signer_(signer), capacity_(capacity) {}
-  std::expected<SslContext, std::string> make_context(const std::string& name);
+  std::expected<Entry, std::string> make_entry(const std::string& name);
 
   ca::LeafSigner& signer_;
   const std::size_t capacity_;

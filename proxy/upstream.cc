@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <cstring>
@@ -24,6 +25,16 @@ UpstreamFailure describe_connect_failure(const Destination& destination, Io stat
   return failure("connect_unreachable", std::strerror(error));
 }
 
+// A lookup can't be called off, so it owns what it needs and may end after nobody waits for it any more.
+struct Lookup {
+  Lookup(asio::io_context& context, std::chrono::milliseconds patience)
+      : resolver(context), done(context, patience) {}
+  tcp::resolver resolver;
+  asio::steady_timer done;
+  boost::system::error_code error = asio::error::timed_out;
+  tcp::resolver::results_type results;
+};
+
 }  // namespace
 
 Task<std::optional<UpstreamFailure>> Upstream::resolve(Destination destination) {
@@ -35,11 +46,17 @@ Task<std::optional<UpstreamFailure>> Upstream::resolve(Destination destination) 
     addresses_.push_back({literal, destination_.port});
     co_return std::nullopt;
   }
-  tcp::resolver resolver(shard_.context);
-  auto [error, results] =
-      co_await resolver.async_resolve(destination_.name, std::to_string(destination_.port),
-                                      tcp::resolver::numeric_service, asio::as_tuple(asio::use_awaitable));
-  for (const auto& result : results) addresses_.push_back(to_endpoint(result.endpoint()));
+  const auto lookup = std::make_shared<Lookup>(shard_.context, shard_.shared.config.limits.connect_timeout);
+  lookup->resolver.async_resolve(destination_.name, std::to_string(destination_.port),
+                                 tcp::resolver::numeric_service,
+                                 [lookup](const boost::system::error_code& failure, auto results) {
+                                   lookup->error = failure;
+                                   lookup->results = std::move(results);
+                                   lookup->done.cancel();
+                                 });
+  co_await lookup->done.async_wait(asio::as_tuple(asio::use_awaitable));
+  const auto error = lookup->error;
+  for (const auto& result : lookup->results) addresses_.push_back(to_endpoint(result.endpoint()));
   if (!error && !addresses_.empty()) co_return std::nullopt;
   UpstreamFailure failure{"dns",
                           "can't resolve upstream " + destination_.name + ": " + error.message() + " (dns)"};

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -56,11 +57,15 @@ class OwnAgent {
     if (pid_ == 0) become_agent(parent);
     const auto limit = Clock::now() + start_limit;
     while (Clock::now() < limit) {
-      if (auto agent = find_agent(state_); agent && !agent->proxy_address.empty()) return *agent;
-      int status = 0;
-      if (::waitpid(pid_, &status, WNOHANG) == pid_) {
+      auto agent = find_agent(state_);
+      // Another command may have started one at the same moment: then that one has the directory's lock.
+      const bool usable = agent && !agent->proxy_address.empty();
+      if (usable && (pid_ < 0 || agent->pid == static_cast<std::uint32_t>(pid_))) return *agent;
+      if (pid_ > 0 && ::waitpid(pid_, nullptr, WNOHANG) == pid_) {
         pid_ = -1;
-        return std::unexpected(Error{"the agent for this command did not start", "see the line above"});
+        if (!find_agent(state_) && !locked()) {
+          return std::unexpected(Error{"the agent for this command did not start", "see the line above"});
+        }
       }
       ::poll(nullptr, 0, static_cast<int>(look_interval.count()));
     }
@@ -88,6 +93,12 @@ class OwnAgent {
     ::_exit(not_executable);
   }
 
+  // Whether another agent holds the state directory.
+  bool locked() const {
+    const Descriptor lock(::open(state_.lock().c_str(), O_RDONLY | O_CLOEXEC));
+    return lock && ::flock(lock.get(), LOCK_SH | LOCK_NB) != 0;
+  }
+
   const StateDir& state_;
   pid_t pid_ = -1;
 };
@@ -106,8 +117,9 @@ class Foreground {
   }
 
   // The wait status of the command.
-  int run(std::vector<std::string>& words) {
+  std::expected<int, Error> run(std::vector<std::string>& words) {
     const pid_t child = ::fork();
+    if (child < 0) return std::unexpected(Error{std::string("fork: ") + std::strerror(errno), ""});
     if (child == 0) {
       ::sigprocmask(SIG_SETMASK, &before_, nullptr);
       become_command(words);
@@ -147,7 +159,9 @@ int run_with_own_agent(const StateDir& state, std::vector<std::string>& words) {
     auto started = agent.start();
     if (!started) return report(started.error());
     if (auto set = set_child_environment(state, started->proxy_address); !set) return report(set.error());
-    status = foreground.run(words);
+    auto ended = foreground.run(words);
+    if (!ended) return report(ended.error());
+    status = *ended;
   }
   foreground.restore();
   std::cerr << "weir: records: weir ls --state-dir " << state.path.string() << '\n';

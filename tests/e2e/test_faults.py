@@ -163,6 +163,14 @@ class RefusalTest(FaultTest):
         file.touch()
         self.assert_refused(self.command(file / "state"), str(file / "state"))
 
+    def test_state_directory_that_holds_something_else(self):
+        directory = self.directory / "others"
+        directory.mkdir(mode=0o751)
+        (directory / "a-file").touch()
+        self.assert_refused(self.command(directory), str(directory), "--state-dir")
+        self.assertEqual(directory.stat().st_mode & 0o7777, 0o751)
+        self.assertEqual([path.name for path in directory.iterdir()], ["a-file"])
+
     def test_key_with_loose_permissions(self):
         agent = self.start_agent()
         agent.stop()

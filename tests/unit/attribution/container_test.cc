@@ -53,5 +53,23 @@ TEST(Container, NamesOfEveryRuntime) {
   }
 }
 
+TEST(Container, OnlyTheHostsOwnPathsAreTheHosts) {
+  const std::pair<std::string, bool> cases[] = {
+      {"0::/", true},
+      {"0::/init.scope", true},
+      {"0::/user.slice/user-0.slice/session-3.scope", true},
+      {"1:name=systemd:/system.slice/cron.service\n0::/", true},
+      {"0::/app.slice/x.service", true},
+      {"0::/lxc.payload.web/system.slice/x.service", false},
+      {"0::/system.slice/docker-" + kId + ".scope", false},
+      {"0::/machine.slice/machine-web.scope", false},
+      {"0::/kubepods.slice/x.scope", false},
+      {"0::/buildkit/abc\n1:cpu:/", false},
+      {"0::/../other", false},
+      {"", false},
+  };
+  for (const auto& [text, host] : cases) EXPECT_EQ(container_facts(text).host, host) << text;
+}
+
 }  // namespace
 }  // namespace weir

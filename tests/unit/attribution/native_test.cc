@@ -396,13 +396,99 @@ TEST_F(Native, EveryUnreadableConnectionSaysWhy) {
   }
 }
 
-TEST_F(Native, BytesThatAreNotHttpAreReadableAndCounted) {
+TEST_F(Native, BytesThatAreNotHttp1AreCountedAndNotCalledReadable) {
   opened(1, kOrigin);
   View(engine(), 1, Tap::native).sent(std::string("\x00\x01\x02garbage", 10), 1);
   closed(1, 2);
+  opened(2, kOrigin, 3);
+  View(engine(), 2, Tap::native).handshake(3, "h").sent("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 4);
+  closed(2, 5);
   EXPECT_THAT(exchanges(), IsEmpty());
-  EXPECT_EQ(text(*connections().at(0), "weir.opaque.reason"), "(absent)");
-  EXPECT_EQ(engine().counters().unparsed_bytes, 10u);
+  ASSERT_EQ(connections().size(), 2u);
+  EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "not HTTP/1");
+  EXPECT_EQ(text(*connections()[1], "weir.opaque.reason"), "http2");
+  EXPECT_EQ(text(*connections()[1], "weir.source"), "(absent)");
+  EXPECT_EQ(engine().counters().unparsed_bytes, 10u + 24u);
+  EXPECT_EQ(engine().coverage().at(0).readable_connections, 0u);
+}
+
+TEST_F(Native, ASocketThatConnectsAgainIsAnotherConnection) {
+  const auto refused = [&](double when) {
+    ConnectionClosed event{.time = at(when), .cookie = {1}};
+    event.bytes_sent = event.bytes_received = 0;
+    event.error = ECONNREFUSED;
+    engine().consume(event);
+  };
+  opened(1, kOrigin, 0);
+  refused(1);
+  ASSERT_EQ(connections().size(), 1u);
+  opened(1, kOrigin, 0.5);  // told late: still the first
+  engine().advance(at(1.5));
+  EXPECT_EQ(engine().counters().connections_tracked, 1u);
+  opened(1, kProxy, 2);
+  refused(3);             // waits for the proxy's word
+  opened(1, kOrigin, 4);  // and is over all the same
+  View(engine(), 1, Tap::native).exchange("/", "x", 5);
+  closed(1, 6);
+  closed(1, 7);
+  ASSERT_THAT(summary(), ElementsAre("native https://example.test/"));
+  ASSERT_EQ(connections().size(), 3u);
+  EXPECT_EQ(text(*connections()[1], "weir.opaque.reason"), "connect failed");
+  EXPECT_EQ(text(*connections()[2], "weir.opaque.reason"), "(absent)");
+  EXPECT_EQ(text(*connections()[2], "weir.bytes.sent"), "100");
+  std::set<std::string> ids;
+  for (const RecordPtr& record : records_) ids.insert(record->id);
+  EXPECT_EQ(ids.size(), records_.size());
+}
+
+TEST_F(Native, ABodyUntilCloseIsWholeOnlyIfThePeerEndedIt) {
+  const std::string head = "HTTP/1.1 200 OK\r\n\r\nhalf";
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).sent(get("/cut"), 1).received(head, 1.1);
+  closed(1, 2);
+  opened(2, kOrigin);
+  View(engine(), 2, Tap::native).sent(get("/whole"), 3).received(head, 3.1).ended(4);
+  closed(2, 5);
+  ASSERT_EQ(exchanges().size(), 2u);
+  EXPECT_EQ(text(*exchanges()[0], "weir.incomplete"), "closed_early");
+  EXPECT_EQ(text(*exchanges()[1], "weir.incomplete"), "(absent)");
+}
+
+TEST_F(Native, AnObjectThatHasEndedIsForgotten) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.exchange("/a", "x", 1).ended(2);
+  tls.unlinked().sent(get("/b"), 3);
+  engine().advance(at(12.9));
+  EXPECT_EQ(engine().counters().unlinked_bytes_dropped, 0u);
+  engine().advance(at(13));
+  EXPECT_EQ(engine().counters().unlinked_bytes_dropped, get("/b").size());
+}
+
+TEST_F(Native, OnlyASchemeAtTheStartMakesATargetAbsolute) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  for (const std::string target : {"/?u=ftp://other.test/", "?u=ftp://other.test/", "FTP://third.test/x"})
+    tls.exchange(target, "x", 1);
+  ASSERT_EQ(exchanges().size(), 3u);
+  EXPECT_EQ(text(*exchanges()[0], "server.address"), "example.test");
+  EXPECT_EQ(text(*exchanges()[1], "server.address"), "example.test");
+  EXPECT_EQ(text(*exchanges()[2], "server.address"), "third.test");
+}
+
+TEST_F(Native, ContainerIdIsAbsentWhereNothingTellsHostFromContainer) {
+  const auto id_with = [&](std::uint32_t pid, const std::string& cgroup, std::uint32_t inner) {
+    ProcessEvent event{.time = at(0), .process = {pid, pid}};
+    event.cgroup_path = cgroup;
+    event.inner_pid = inner;
+    engine().consume(event);
+    opened(pid, kOrigin, 0, event.process);
+    View(engine(), pid, Tap::native, event.process).exchange("/", "x", 1);
+    return text(*exchanges().back(), "container.id");
+  };
+  EXPECT_EQ(id_with(50, "0::/some/runtime", 2), "(absent)");
+  EXPECT_EQ(id_with(51, "0::/some/runtime", 51), "");
+  EXPECT_EQ(id_with(52, "0::/system.slice/x.service", 0), "");
 }
 
 TEST_F(Native, TablesStayWithinTheirLimits) {

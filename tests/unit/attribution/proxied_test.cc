@@ -222,6 +222,9 @@ TEST_F(Proxied, ALaterDecisionIsAboutTheNextPlainRequest) {
   EXPECT_EQ(text(*exchanges()[1], "server.address"), "two.test");
   EXPECT_EQ(text(*exchanges()[1], "server.port"), "80");
   EXPECT_EQ(text(*exchanges()[1], "weir.tls.library"), "none");
+  closed(kCookie, 3);
+  engine().advance(at(30));
+  EXPECT_EQ(text(*connections().at(0), "weir.tls.library"), "none");
 }
 
 TEST_F(Proxied, WithoutTheKernelTheProxysEndEndsTheConnection) {
@@ -274,10 +277,11 @@ TEST_F(Proxied, ARefusalNamesItsRule) {
 
 TEST_F(Proxied, LateEventsOfAnEndedConnectionAreDropped) {
   process(kCurl, "/usr/bin/curl");
-  opened(kCookie, kOrigin);
+  opened(kCookie, kProxy);
+  decided(kCookie, Decision::tunnelled, 0.5);
   closed(kCookie, 1);
   ASSERT_EQ(connections().size(), 1u);
-  opened(kCookie, kOrigin, 1.5);
+  opened(kCookie, kProxy, 1.5);
   decided(kCookie, Decision::bumped, 1.6);
   View(engine(), kCookie, Tap::proxy).exchange("/late", "x", 2);
   engine().advance(at(60));

@@ -38,6 +38,12 @@ TEST(Redaction, Headers) {
        {"Authorization", "proxy-authorization", "Cookie", "SET-COOKIE", "X-Api-Key", "x-auth-token"}) {
     EXPECT_EQ(redact_header(name, "value"), "[redacted]") << name;
   }
+  EXPECT_EQ(redact_header("X-Shopify-Access-Token", "value"), "[redacted]");
+  EXPECT_EQ(redact_header("Sec-WebSocket-Protocol",
+                          "v4.channel.k8s.io,  base64url.bearer.authorization.k8s.io.s, chat"),
+            "v4.channel.k8s.io,  [redacted], chat");
+  EXPECT_EQ(redact_header("sec-websocket-protocol", "access_token, s"), "access_token, [redacted]");
+  EXPECT_EQ(redact_header("sec-websocket-protocol", ""), "");
   EXPECT_EQ(redact_header("Accept", "value"), "value");
   EXPECT_EQ(redact_header("Location", "https://h/?token=t&a=b"), "https://h/?token=[redacted]&a=b");
   EXPECT_EQ(redact_header("X-Data", "https://h/?token=t"), "https://h/?token=t");
@@ -73,6 +79,35 @@ TEST(Redaction, Arguments) {
       {{"sh", "-c", "  spaces  stay "}, {"sh", "-c", "  spaces  stay "}},
       {{""}, {""}},
       {{}, {}},
+      {{"curl", "-sSu", "me:p"}, {"curl", "-sSu", "me:[redacted]"}},
+      {{"curl", "-sSume:p"}, {"curl", "-sSume:[redacted]"}},
+      {{"curl", "-u", "me:p word"}, {"curl", "-u", "me:[redacted]"}},
+      {{"curl", "-ume:p word"}, {"curl", "-ume:[redacted]"}},
+      {{"x", "--password=two words"}, {"x", "--password=[redacted]"}},
+      {{"curl", "-b", "sid=s; x=t"}, {"curl", "-b", "[redacted]"}},
+      {{"curl", "-b", "jar.txt"}, {"curl", "-b", "jar.txt"}},
+      {{"curl", "-sbsid=s"}, {"curl", "-sb[redacted]"}},
+      {{"curl", "--cookie", "x=s"}, {"curl", "--cookie", "[redacted]"}},
+      {{"curl", "--cookie=x=s; y=t"}, {"curl", "--cookie=[redacted]"}},
+      {{"curl", "-x", "me:p@h:80"}, {"curl", "-x", "me:[redacted]@h:80"}},
+      {{"curl", "-xme:p@q@h:80"}, {"curl", "-xme:[redacted]@h:80"}},
+      {{"curl", "--proxy=me:p@h:80"}, {"curl", "--proxy=me:[redacted]@h:80"}},
+      {{"git", "clone", "git@h:o/r.git"}, {"git", "clone", "git@h:o/r.git"}},
+      {{"curl", "-d", R"({"password":"p \" q","user":"me"})"},
+       {"curl", "-d", R"({"password":"[redacted]","user":"me"})"}},
+      {{"curl", "-d", R"({"user": "me", "apiKey" : "p q", "pass": 12})"},
+       {"curl", "-d", R"({"user": "me", "apiKey" : "[redacted]", "pass": [redacted]})"}},
+      {{"curl", R"(-d{"a":{"secret":{"x":"p"}},"b":1})"}, {"curl", R"(-d{"a":{"secret":[redacted])"}},
+      {{"sh", "-c", R"(curl -d "{\"token\":\"p q\",\"n\":1}" url)"},
+       {"sh", "-c", R"(curl -d "{\"token\":\"[redacted]\",\"n\":1}" url)"}},
+      {{"curl", "-H", "X-Shopify-Access-Token: s"}, {"curl", "-H", "X-Shopify-Access-Token: [redacted]"}},
+      {{"curl", "-H", "Sec-WebSocket-Protocol: chat, bearer.s"},
+       {"curl", "-H", "Sec-WebSocket-Protocol: chat, [redacted]"}},
+      {{"docker", "pull", "r.test/token-service:1"}, {"docker", "pull", "r.test/token-service:1"}},
+      {{"sh", "-c", "curl -sSu 'me:p word' -b \"sid=s; t=u\" -x me:p@h url"},
+       {"sh", "-c", "curl -sSu 'me:[redacted]' -b \"[redacted]\" -x me:[redacted]@h url"}},
+      {{"sh", "-c", "curl -u me:'p q' --cookie=\"a=s t\" -ume:'r s' url"},
+       {"sh", "-c", "curl -u me:[redacted] --cookie=[redacted] -ume:[redacted] url"}},
   };
   for (const auto& [in, out] : cases) EXPECT_EQ(redact_arguments(in), out);
 }

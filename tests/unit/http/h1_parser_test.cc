@@ -326,6 +326,15 @@ TEST(H1Parser, StopsAtAnUpgrade) {
   }
 }
 
+TEST(H1Parser, RefusesAnUpgradeThatNobodyAskedFor) {
+  H1Parser parser(H1Parser::Kind::response);
+  parser.expect_response_to("GET", false);
+  Log log;
+  const auto taken = parser.feed(bytes("HTTP/1.1 101 S\r\nUpgrade: x\r\n\r\n"), log);
+  ASSERT_FALSE(taken);
+  EXPECT_EQ(taken.error().kind, ParseError::Kind::malformed);
+}
+
 TEST(H1Parser, PausesAtTheHead) {
   const std::string_view head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
   H1Parser parser(H1Parser::Kind::request);

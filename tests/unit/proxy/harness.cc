@@ -88,7 +88,8 @@ Certificate TestCa::make(const std::string& name, EVP_PKEY* key, long not_after,
   return leaf;
 }
 
-std::expected<std::vector<std::uint8_t>, ca::Error> TestCa::sign(const ca::LeafRequest& request) {
+std::expected<std::vector<std::uint8_t>, ca::Error> TestCa::sign(const ca::LeafRequest& request,
+                                                                 long not_after) {
   char group[] = "P-256";
   auto point = request.public_key;
   OSSL_PARAM parameters[] = {
@@ -101,7 +102,7 @@ std::expected<std::vector<std::uint8_t>, ca::Error> TestCa::sign(const ca::LeafR
   EVP_PKEY_fromdata(context, &raw, EVP_PKEY_PUBLIC_KEY, parameters);
   EVP_PKEY_CTX_free(context);
   const PrivateKey key(raw);
-  const auto leaf = make(request.name, key.get(), 3600, false);
+  const auto leaf = make(request.name, key.get(), not_after, false);
   std::vector<std::uint8_t> der(static_cast<std::size_t>(i2d_X509(leaf.get(), nullptr)));
   unsigned char* cursor = der.data();
   i2d_X509(leaf.get(), &cursor);
@@ -219,6 +220,12 @@ void Wire::half_close() {
 void Wire::close() {
   if (fd_ < 0) return;
   if (ssl_ && SSL_is_init_finished(ssl_.get()) == 1) SSL_shutdown(ssl_.get());
+  ::close(std::exchange(fd_, -1));
+}
+
+void Wire::reset() {
+  const linger at_once{1, 0};
+  ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   ::close(std::exchange(fd_, -1));
 }
 

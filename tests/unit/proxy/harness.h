@@ -23,7 +23,10 @@ namespace weir::proxy::test {
 class TestCa : public ca::LeafSigner {
  public:
   explicit TestCa(const std::string& common_name);
-  std::expected<std::vector<std::uint8_t>, ca::Error> sign(const ca::LeafRequest& request) override;
+  std::expected<std::vector<std::uint8_t>, ca::Error> sign(const ca::LeafRequest& request) override {
+    return sign(request, 3600);
+  }
+  std::expected<std::vector<std::uint8_t>, ca::Error> sign(const ca::LeafRequest& request, long not_after);
   std::string pem() const;
 
   struct Leaf {
@@ -55,6 +58,7 @@ class Wire {
   std::string read_to_end();
   void half_close();
   void close();
+  void reset();  // the peer sees RST
 
   SSL* ssl() const { return ssl_.get(); }
   std::string sent;      // since the last start_tls

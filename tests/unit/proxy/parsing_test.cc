@@ -163,6 +163,13 @@ TEST(Forwarding, AbsoluteRequestsLoseProxyFieldsOnly) {
       "Upgrade: echo\r\nx-a: 2\r\n\r\n");
 }
 
+TEST(Forwarding, AbsoluteRequestsWithoutHostGetOne) {
+  http::RequestHead head{"GET", "http://origin.test:81/x", {1, 0}, {{"X-A", "1"}}};
+  const auto target = parse_absolute_target(head.target, head.method);
+  EXPECT_EQ(http::serialize(to_origin_request(head, *target)),
+            "GET /x HTTP/1.0\r\nHost: origin.test:81\r\nX-A: 1\r\n\r\n");
+}
+
 TEST(Forwarding, KeepAliveRules) {
   http::RequestHead request;
   EXPECT_TRUE(wants_keep_alive(request, false));
