@@ -112,9 +112,11 @@ std::expected<Descriptor, Error> open_cgroup_root() {
   return root;
 }
 
-// An eighth of the ring, at most 4 MiB, is kept free of payload.
+// What is kept free of payload: an eighth of the ring, but room for a hundred processes' lives (4 KiB an
+// exec), and never more than half.
 std::uint64_t payload_limit(std::size_t ring_bytes) {
-  return ring_bytes - std::min<std::size_t>(ring_bytes / 8, 4u << 20);
+  const std::size_t wanted = std::clamp<std::size_t>(ring_bytes / 8, 512u << 10, 8u << 20);
+  return ring_bytes - std::min(wanted, ring_bytes / 2);
 }
 
 class LibbpfKernelSide final : public KernelSide {
