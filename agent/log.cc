@@ -33,7 +33,7 @@ void log_info(const std::string& text) {
 }
 
 int report(const Error& error) {
-  std::cerr << "weir: " << to_string(error) << '\n';
+  std::cerr << "weir: " + to_string(error) + "\n";
   return 1;
 }
 

@@ -25,6 +25,11 @@ UpstreamFailure describe_connect_failure(const Destination& destination, Io stat
   return failure("connect_unreachable", std::strerror(error));
 }
 
+// Loopback by definition, whatever the host's files or name servers say (RFC 6761, section 6.3).
+bool is_localhost(std::string_view name) {
+  return name == "localhost" || name.ends_with(".localhost");
+}
+
 // A lookup can't be called off, so it owns what it needs and may end after nobody waits for it any more.
 struct Lookup {
   Lookup(asio::io_context& context, std::chrono::milliseconds patience)
@@ -44,6 +49,11 @@ Task<std::optional<UpstreamFailure>> Upstream::resolve(Destination destination) 
   if (const auto literal = parse_ip_address(destination_.name);
       literal.family != IpAddress::Family::unknown) {
     addresses_.push_back({literal, destination_.port});
+    co_return std::nullopt;
+  }
+  if (is_localhost(destination_.name)) {
+    for (const char* loopback : {"127.0.0.1", "::1"})
+      addresses_.push_back({parse_ip_address(loopback), destination_.port});
     co_return std::nullopt;
   }
   const auto lookup = std::make_shared<Lookup>(shard_.context, shard_.shared.config.limits.connect_timeout);

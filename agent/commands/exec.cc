@@ -38,7 +38,8 @@ constexpr int not_found = 127;
   arguments.push_back(nullptr);
   ::execvp(arguments[0], arguments.data());
   const int failed = errno;
-  std::cerr << "weir: " << words[0] << ": " << std::strerror(failed) << std::endl;
+  // In one write: the agent may be speaking, too.
+  std::cerr << "weir: " + words[0] + ": " + std::strerror(failed) + "\n";
   ::_exit(failed == ENOENT ? not_found : not_executable);
 }
 

@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 #include "tests/kernel/support.h"
 
 namespace weir::test {
@@ -55,7 +57,10 @@ TEST_F(Processes, PathsCrossMountPoints) {
   const TemporaryDirectory directory;
   const std::string inside = directory.path().string() + "/a/mount";
   std::filesystem::create_directories(inside);
-  Child child({"unshare", "-m", "sh", "-c",
+  // In a chroot the root is no mount point, and its propagation can't be changed.
+  const bool own_root = std::system("unshare -m true 2>/dev/null") == 0;
+  const std::string propagation = own_root ? "private" : "unchanged";
+  Child child({"unshare", "-m", "--propagation", propagation, "sh", "-c",
                "mount -t tmpfs none " + inside + " && mkdir " + inside + "/deep && cp /bin/cat " + inside +
                    "/deep/ && exec " + inside + "/deep/cat"});
   const std::string expected = inside + "/deep/cat";
