@@ -132,8 +132,10 @@ std::expected<void, ApiClientError> api_get(const std::filesystem::path& socket,
   if (descriptor.get() < 0) return failure(std::string("socket: ") + std::strerror(errno));
   if (auto connected = connect_to(descriptor.get(), socket.string()); !connected) return connected;
   const std::string request = "GET " + target + " HTTP/1.1\r\nHost: localhost\r\n\r\n";
-  if (::send(descriptor.get(), request.data(), request.size(), MSG_NOSIGNAL) !=
-      static_cast<ssize_t>(request.size())) {
+  const ssize_t sent = ::send(descriptor.get(), request.data(), request.size(), MSG_NOSIGNAL);
+  // An agent that turns us away closes without having read: its answer is there all the same.
+  const bool turned_away = sent < 0 && errno == EPIPE;
+  if (sent != static_cast<ssize_t>(request.size()) && !turned_away) {
     return failure(socket.string() + ": " + std::strerror(errno));
   }
   Answer answer(on_line);

@@ -50,7 +50,7 @@ void Engine::State::on(ConnectionOpened& event) {
   Connection* connection = connection_for(event.cookie, event.time);
   if (connection == nullptr) return;
   if (!connection->opened) {
-    connection->opened = std::move(event);
+    connection->opened = event;
   } else {
     ConnectionOpened& known = *connection->opened;
     if (known.tuple.local.address.family == IpAddress::Family::unknown) known.tuple.local = event.tuple.local;

@@ -143,7 +143,7 @@ TEST_F(EnvironmentTest, NestedItChangesNothing) {
 }
 
 TEST_F(EnvironmentTest, ARealJvmSeesPathsWithSpacesAndQuotes) {
-  if (std::system("command -v java >/dev/null") != 0) GTEST_SKIP() << "no java";
+  if (std::system("command -v java >/dev/null") != 0) FAIL() << "no java: run scripts/setup";
   const std::string odd = R"(/a b/c'd "e)";
   const Environment environment =
       as_map(proxy_environment(inputs_with({{"JAVA_TOOL_OPTIONS", "-Dkept='x y'"}}, odd)));
@@ -175,7 +175,7 @@ TEST_F(EnvironmentTest, DotenvIsAShellFragmentToo) {
 }
 
 TEST_F(EnvironmentTest, JsonReadsBack) {
-  if (std::system("command -v python3 >/dev/null") != 0) GTEST_SKIP() << "no python3";
+  if (std::system("command -v python3 >/dev/null") != 0) FAIL() << "no python3: run scripts/setup";
   const std::string value = std::string(nasty) + "\n\x01";
   const std::vector<Variable> variables = {{"FIRST", value}, {"EMPTY", ""}};
   const std::string file = put(render(variables, EnvironmentFormat::json));

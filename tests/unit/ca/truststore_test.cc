@@ -117,7 +117,7 @@ TEST_F(TrustStoreTest, RefusesWhatIsNoRootAndNamesAnUnwritablePlace) {
 }
 
 TEST_F(TrustStoreTest, JavaReadsEveryEntryOfBothFormats) {
-  if (!has_keytool()) GTEST_SKIP() << "no keytool";
+  if (!has_keytool()) FAIL() << "no keytool: run scripts/setup";
   const fs::path pkcs12 = directory_.path() / "store.p12";
   const fs::path jks = directory_.path() / "store.jks";
   const auto in_pkcs12 = write_pkcs12(pkcs12, root_);
@@ -143,7 +143,7 @@ TEST_F(TrustStoreTest, WritingThePkcs12IsQuick) {
 }
 
 TEST_F(TrustStoreTest, WhatKeytoolWritesIsRead) {
-  if (!has_keytool()) GTEST_SKIP() << "no keytool";
+  if (!has_keytool()) FAIL() << "no keytool: run scripts/setup";
   const RootSet set = set_of({root_, new_root("second")});
   int number = 0;
   for (const Root& root : set.roots()) {
