@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import os
+import shutil
 import unittest
 
 from harness import clients
@@ -61,8 +62,10 @@ class ProxyAloneTest(EndToEndTest):
         noted = self.directory / f"{self.id()}-cookies"
         noted.touch()
         noted.chmod(0o666)
+        # The build directory may be closed to the user.
+        preload = shutil.copy(clients.PRELOAD, self.directory / "cookie_preload.so")
         command = clients.curl_command(self.url("/alone"))
-        curl = check([*as_user, *agent.exec_command(*clients.with_cookies(noted), *command)])
+        curl = check([*as_user, *agent.exec_command(*clients.with_cookies(noted, preload), *command)])
         (record,) = agent.wait_for_exchanges(self.origin.port, 1)
         (connect,) = clients.cookies_of(noted)
         self.assertEqual(record["weir.source"], ["proxy"])

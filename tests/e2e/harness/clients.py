@@ -18,9 +18,9 @@ def json_lines(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def with_cookies(file):
+def with_cookies(file, preload=PRELOAD):
     """A command's prefix: its TCP connects are noted in the file. Not for weir: ASan refuses preloads."""
-    return ["/usr/bin/env", f"LD_PRELOAD={PRELOAD}", f"WEIR_TEST_COOKIES={file}"]
+    return ["/usr/bin/env", f"LD_PRELOAD={preload}", f"WEIR_TEST_COOKIES={file}"]
 
 
 def cookies_of(file):
