@@ -93,6 +93,17 @@ class KillTest(FaultTest):
         """BPF objects of the broker and of whatever it has started in the dead worker's place."""
         return bpf_objects({agent.pid} | children_of(agent.pid))
 
+    def wait_until_caught_up(self, agent):
+        """Until the ring that filled while the worker stood has room again: a request made now is recorded."""
+        paths = []
+
+        def one_is_recorded():
+            paths.append(f"/catching-up/{len(paths)}")
+            self.request(paths[-1])
+            return any(self.recorded(agent, path) for path in paths)
+
+        agent.wait_for(one_is_recorded, "nothing is recorded since the worker was stopped")
+
     def test_worker_stopped(self):
         agent = self.start_agent()
         worker = agent.worker_pid()
@@ -111,7 +122,7 @@ class KillTest(FaultTest):
                     os.kill(worker, signal.SIGCONT)
             for name, summary in load.finish().items():
                 self.assertLess(summary["slowest_ms"], SLOWEST_MS, name)
-        agent.wait_ready()
+        self.wait_until_caught_up(agent)
         self.assert_watching(agent, "/after-stop")
         agent.stop()
 
