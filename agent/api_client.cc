@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "agent/api.h"
+#include "agent/descriptor.h"
 
 namespace weir::agent {
 namespace {
@@ -21,20 +22,6 @@ using OnLine = std::function<bool(std::string_view)>;
 constexpr int kAnswerTimeMs =
     30'000;  // to the header's end; a feed may then be silent for as long as it likes
 constexpr std::size_t kLineBytes = std::size_t{256} << 20;
-
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) ::close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return value_; }
-
- private:
-  const int value_;
-};
 
 std::unexpected<ApiClientError> failure(const std::string& what) {
   return std::unexpected(ApiClientError{false, what});

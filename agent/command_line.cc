@@ -6,12 +6,20 @@
 
 namespace weir::agent {
 
-std::shared_ptr<std::string> add_state_dir_option(CLI::App& command) {
-  auto value = std::make_shared<std::string>(default_state_dir().path.string());
-  command.add_option("--state-dir", *value, "where the agent keeps its state")
+void add_state_dir_option(CLI::App& command, StateDir& state_dir) {
+  state_dir = default_state_dir();
+  command
+      .add_option_function<std::string>(
+          "--state-dir", [&state_dir](const std::string& path) { state_dir.path = path; },
+          "Where the agent keeps its state")
       ->type_name("DIR")
-      ->capture_default_str();
-  return value;
+      ->default_str(state_dir.path.string());
+}
+
+std::shared_ptr<StateDir> add_state_dir_option(CLI::App& command) {
+  auto state_dir = std::make_shared<StateDir>();
+  add_state_dir_option(command, *state_dir);
+  return state_dir;
 }
 
 std::expected<RunningAgent, NoAgent> find_agent(const StateDir& state) {

@@ -12,8 +12,9 @@
 
 namespace weir::agent {
 
-// Adds --state-dir with its default; the value outlives the parse.
-std::shared_ptr<std::string> add_state_dir_option(CLI::App& command);
+// Adds --state-dir with its default. The second form's value outlives the parse by itself.
+void add_state_dir_option(CLI::App& command, StateDir& state_dir);
+std::shared_ptr<StateDir> add_state_dir_option(CLI::App& command);
 
 // Where a running agent's proxy listens.
 struct RunningAgent {

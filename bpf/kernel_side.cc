@@ -47,8 +47,8 @@ constexpr ProgramEntry kPrograms[] = {
     {"tls_return", "TLS return (sleepable uprobe)", How::uprobe, true, ""},
     {"tls_end", "TLS object's end (uprobe)", How::uprobe, true, ""},
     {"tls_name", "TLS server name (uprobe)", How::uprobe, false, "the destination's address"},
-    {"each_task", "task (iterator)", How::iterator, false, "/proc"},
-    {"each_mapping", "task_vma (iterator)", How::iterator, false, "/proc/PID/maps"},
+    {"each_task", "task (iterator)", How::iterator, false, ""},
+    {"each_mapping", "task_vma (iterator)", How::iterator, false, ""},
 };
 
 // By enum wire_uprobe_program.

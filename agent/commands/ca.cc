@@ -85,12 +85,12 @@ void add_ca_command(CLI::App& app, Action& action) {
   CLI::App* init_command = command->add_subcommand("init", "Make it, if there is none");
   init_command->footer("Example:\n  weir ca init");
   auto init_dir = add_state_dir_option(*init_command);
-  init_command->callback([init_dir, &action] { action = [init_dir] { return init({*init_dir}); }; });
+  init_command->callback([init_dir, &action] { action = [init_dir] { return init(*init_dir); }; });
 
   CLI::App* show_command = command->add_subcommand("show", "Its name, fingerprint and files");
   show_command->footer("Example:\n  weir ca show");
   auto show_dir = add_state_dir_option(*show_command);
-  show_command->callback([show_dir, &action] { action = [show_dir] { return show({*show_dir}); }; });
+  show_command->callback([show_dir, &action] { action = [show_dir] { return show(*show_dir); }; });
 
   CLI::App* export_command = command->add_subcommand("export", "Write a trust store to standard output");
   export_command->footer(
@@ -101,7 +101,7 @@ void add_ca_command(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"pem", "bundle", "pkcs12", "jks"}))
       ->capture_default_str();
   export_command->callback([export_dir, format, &action] {
-    action = [export_dir, format] { return export_as({*export_dir}, *format); };
+    action = [export_dir, format] { return export_as(*export_dir, *format); };
   });
 }
 

@@ -62,15 +62,6 @@ void set_or_throw(sinks::StoreQuery& query, const std::string& parameter, const 
 
 }  // namespace
 
-void add_state_dir_option(CLI::App& app, StateDir& state_dir) {
-  state_dir = default_state_dir();
-  app.add_option_function<std::string>(
-         "--state-dir", [&state_dir](const std::string& path) { state_dir.path = path; },
-         "Where the agent keeps its state")
-      ->type_name("D")
-      ->default_str(state_dir.path.string());
-}
-
 void add_filter_options(CLI::App& app, sinks::StoreQuery& query) {
   for (const auto& filter : kFilters) {
     const std::string parameter = filter.parameter;

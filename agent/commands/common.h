@@ -17,8 +17,6 @@ class App;
 
 namespace weir::agent {
 
-void add_state_dir_option(CLI::App& app, StateDir& state_dir);
-
 // --process, --pid, --host, --status, --since, --kind: into `query`, which outlives the parse.
 void add_filter_options(CLI::App& app, sinks::StoreQuery& query);
 

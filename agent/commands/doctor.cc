@@ -139,7 +139,7 @@ void add_doctor_command(CLI::App& app, Action& action) {
   auto json = std::make_shared<bool>(false);
   command->add_flag("--json", *json, "as JSON");
   command->callback(
-      [state_dir, json, &action] { action = [state_dir, json] { return run({*state_dir}, *json); }; });
+      [state_dir, json, &action] { action = [state_dir, json] { return run(*state_dir, *json); }; });
 }
 
 }  // namespace weir::agent

@@ -38,7 +38,9 @@ void add_env_command(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"sh", "fish", "dotenv", "json", "systemd", "docker"}))
       ->capture_default_str();
   command->callback([state_dir, format, &action] {
-    action = [state_dir, format] { return run(StateDir{std::filesystem::absolute(*state_dir)}, *format); };
+    action = [state_dir, format] {
+      return run(StateDir{std::filesystem::absolute(state_dir->path)}, *format);
+    };
   });
 }
 

@@ -193,7 +193,7 @@ void add_exec_command(CLI::App& app, Action& action) {
   command->add_option("command", *words, "the command and its arguments")->required()->type_name("CMD...");
   command->positionals_at_end();
   command->callback([state_dir, words, &action] {
-    action = [state_dir, words] { return run(StateDir{std::filesystem::absolute(*state_dir)}, *words); };
+    action = [state_dir, words] { return run(StateDir{std::filesystem::absolute(state_dir->path)}, *words); };
   });
 }
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "agent/command.h"
+#include "agent/command_line.h"
 #include "agent/commands/common.h"
 #include "agent/record_text.h"
 

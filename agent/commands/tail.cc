@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "agent/command.h"
+#include "agent/command_line.h"
 #include "agent/commands/common.h"
 #include "agent/record_query.h"
 #include "agent/record_text.h"
