@@ -343,7 +343,7 @@ class Broker {
     std::vector<int> descriptors{config_file->get(), locked_.directory.get(), upstream_roots_.get()};
     if (kernel_) {
       descriptors.insert(descriptors.end(), {kernel_->ring_descriptor(), kernel_->tuples_descriptor(),
-                                             kernel_->control_descriptor()});
+                                             kernel_->control_descriptor(), kernel_->untold_descriptor()});
     }
     if (jsonl_) descriptors.push_back(jsonl_.get());
     if (recording_) descriptors.push_back(recording_.get());

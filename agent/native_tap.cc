@@ -7,6 +7,7 @@
 #include <stop_token>
 #include <thread>
 
+#include "agent/log.h"
 #include "agent/process_info.h"
 
 namespace weir::agent {
@@ -17,7 +18,7 @@ constexpr std::chrono::milliseconds heartbeat_interval{250};
 // How soon a library that appears while the agent runs is found (an upgrade, a container).
 constexpr std::chrono::seconds scan_interval{10};
 
-std::expected<void, Error> seed_processes(BrokerClient& broker, bpf::EventSource& source) {
+std::expected<Descriptor, Error> open_task_iterator(BrokerClient& broker) {
   Request request;
   request.operation = Operation::task_iterator;
   auto iterator = broker.call(request);
@@ -25,7 +26,13 @@ std::expected<void, Error> seed_processes(BrokerClient& broker, bpf::EventSource
   if (iterator->reply.status != Status::ok || iterator->descriptors.empty()) {
     return std::unexpected(Error{iterator->reply.text.data(), ""});
   }
-  auto seeded = source.seed_processes(iterator->descriptors.front().get());
+  return std::move(iterator->descriptors.front());
+}
+
+std::expected<void, Error> seed_processes(BrokerClient& broker, bpf::EventSource& source) {
+  const auto iterator = open_task_iterator(broker);
+  if (!iterator) return std::unexpected(iterator.error());
+  const auto seeded = source.seed_processes(iterator->get());
   if (!seeded) return std::unexpected(to_error(seeded.error()));
   return {};
 }
@@ -33,11 +40,14 @@ std::expected<void, Error> seed_processes(BrokerClient& broker, bpf::EventSource
 }  // namespace
 
 struct NativeTap::State {
-  State(BrokerClient& broker, std::unique_ptr<bpf::EventSource> event_source)
-      : source(std::move(event_source)), targets(broker) {}
+  State(BrokerClient& connection, std::unique_ptr<bpf::EventSource> event_source)
+      : broker(connection), source(std::move(event_source)), targets(connection) {}
 
   void read_ring(const std::stop_token& stop) {
-    while (!stop.stop_requested()) source->poll(longest_wait);
+    while (!stop.stop_requested()) {
+      source->poll(longest_wait);
+      read_tasks();
+    }
     while (source->poll(std::chrono::milliseconds(0)) > 0) {
     }
   }
@@ -49,6 +59,7 @@ struct NativeTap::State {
     std::unique_lock lock(mutex);
     while (!stop.stop_requested()) {
       source->beat();
+      look_at_tasks_again();
       if (std::chrono::steady_clock::now() >= next_scan) {
         targets.scan();
         next_scan = std::chrono::steady_clock::now() + scan_interval;
@@ -57,8 +68,35 @@ struct NativeTap::State {
     }
   }
 
+  // Process records that met a full ring are made up for by what the tasks are now. The finder asks for them,
+  // because the broker may take its time; the reader publishes them.
+  void look_at_tasks_again() {
+    const std::uint64_t untold = source->counters().untold_processes;
+    if (untold == known_untold) return;
+    auto iterator = open_task_iterator(broker);
+    if (!iterator) return log_warning("processes may be missing: " + to_string(iterator.error()));
+    known_untold = untold;
+    const std::lock_guard lock(tasks_mutex);
+    tasks = std::move(*iterator);
+  }
+
+  void read_tasks() {
+    Descriptor iterator;
+    {
+      const std::lock_guard lock(tasks_mutex);
+      iterator = std::move(tasks);
+    }
+    if (!iterator) return;
+    if (const auto read = source->seed_processes(iterator.get()); !read)
+      log_warning("processes may be missing: " + to_string(to_error(read.error())));
+  }
+
+  BrokerClient& broker;
   std::unique_ptr<bpf::EventSource> source;
   Targets targets;
+  std::uint64_t known_untold = 0;  // the finder's
+  std::mutex tasks_mutex;
+  Descriptor tasks;
   std::jthread reader;
   std::jthread finder;
 };
@@ -72,7 +110,7 @@ std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& 
                                                                   Descriptors descriptors,
                                                                   EventPublisher& publisher) {
   bpf::EventSource::Descriptors handed{descriptors.ring.release(), descriptors.ring_bytes,
-                                       descriptors.control.release()};
+                                       descriptors.control.release(), descriptors.untold.release()};
   auto source = bpf::EventSource::create(handed, publisher, read_cgroup);
   if (!source) return std::unexpected(to_error(source.error()));
   auto state = std::make_unique<State>(broker, std::move(*source));

@@ -16,6 +16,7 @@ class NativeTap {
   struct Descriptors {
     Descriptor ring;
     Descriptor control;
+    Descriptor untold;
     std::uint64_t ring_bytes = 0;
   };
   // Seeds the process table, attaches to the TLS libraries and starts reading. The publisher is used on the

@@ -31,6 +31,8 @@ object native_counters(const AgentStatus& status) {
           {"dropped_ring_full_bytes", native.ring_full_bytes},
           {"faults", native.faults},
           {"dropped_table_full", native.table_full},
+          {"untold_connections", native.untold_connections},
+          {"untold_processes", native.untold_processes},
           {"failed_targets", status.targets.failed}};
 }
 

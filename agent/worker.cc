@@ -110,6 +110,7 @@ struct Inheritance {
   Descriptor ring;
   Descriptor tuples;
   Descriptor control;
+  Descriptor untold;
   Descriptor jsonl;
   Descriptor recording;
 };
@@ -133,6 +134,7 @@ std::expected<Inheritance, Error> greet(BrokerClient& broker) {
     inheritance.ring = take();
     inheritance.tuples = take();
     inheritance.control = take();
+    inheritance.untold = take();
   }
   if (inheritance.welcome.has_jsonl) inheritance.jsonl = take();
   if (inheritance.welcome.has_recording) inheritance.recording = take();
@@ -306,10 +308,10 @@ class Worker {
       native_reason_ = inheritance_.welcome.native_reason.data();
       return;
     }
-    auto native = NativeTap::start(
-        broker_,
-        {std::move(inheritance_.ring), std::move(inheritance_.control), inheritance_.welcome.ring_bytes},
-        engine_->add_source());
+    auto native = NativeTap::start(broker_,
+                                   {std::move(inheritance_.ring), std::move(inheritance_.control),
+                                    std::move(inheritance_.untold), inheritance_.welcome.ring_bytes},
+                                   engine_->add_source());
     if (native) {
       native_ = std::move(*native);
     } else {

@@ -23,9 +23,9 @@ void fill_missing(ProcessImage& image, const ProcessEvent& event) {
   set_cgroup(image, event);
 }
 
-void push_exec(Process& process, const ProcessEvent& event) {
+void push_exec(Process& process, const ProcessEvent& event, Time since) {
   ProcessImage image = process.images.back();
-  image.since = event.time;
+  image.since = since;
   image.generation += 1;
   image.executable_path = event.executable_path;
   image.arguments = event.arguments;
@@ -33,6 +33,14 @@ void push_exec(Process& process, const ProcessEvent& event) {
   set_cgroup(image, event);
   process.images.push_back(std::move(image));
   if (process.images.size() > kImagesKept) process.images.erase(process.images.begin());
+}
+
+// Seen with another program than the one known: its exec was not told. When that was isn't known; most
+// processes exec before they do anything else.
+bool missed_exec(const Process& process, const ProcessEvent& event) {
+  const std::string& known = process.images.back().executable_path;
+  return event.what == ProcessEvent::What::seen && !known.empty() && !event.executable_path.empty() &&
+         event.executable_path != known;
 }
 
 }  // namespace
@@ -52,7 +60,9 @@ bool ProcessTable::apply(const ProcessEvent& event) {
   if (event.parent) process.parent = event.parent;
   if (event.inner_pid != 0) process.inner_pid = event.inner_pid;
   if (known && event.what == ProcessEvent::What::execed) {
-    push_exec(process, event);
+    push_exec(process, event, event.time);
+  } else if (known && missed_exec(process, event)) {
+    push_exec(process, event, process.images.back().since);
   } else if (event.what != ProcessEvent::What::exited) {
     fill_missing(process.images.back(), event);
   } else {

@@ -73,8 +73,9 @@ std::optional<ProcessEvent> to_process(Record record, ProcessEvent::What what, C
   event.cgroup_id = wire->cgroup_id;
   event.network_namespace_cookie = wire->netns_cookie;
   if (wire->path_bytes == 0) return event;
-  if (wire->path_bytes > WIRE_PATH_BYTES || record.size() < sizeof(wire_task)) return std::nullopt;
-  event.executable_path = to_path(text_at(record, offsetof(wire_task, path), wire->path_bytes),
+  if (wire->path_bytes > WIRE_PATH_BYTES || record.size() < sizeof(wire_process) + wire->path_bytes)
+    return std::nullopt;
+  event.executable_path = to_path(text_at(record, sizeof(wire_process), wire->path_bytes),
                                   (wire->flags & WIRE_PATH_TRUNCATED) != 0);
   return event;
 }
@@ -85,11 +86,13 @@ std::optional<Event> to_plain_process(Record record, ProcessEvent::What what, Cl
 }
 
 std::optional<Event> to_exec(Record record, ClockOffset clock) {
-  if (record.size() < sizeof(wire_exec)) return std::nullopt;
   auto event = to_process(record, ProcessEvent::What::execed, clock);
+  if (!event) return std::nullopt;
   const auto wire = read<wire_process>(record);
-  if (!event || wire->argument_bytes > WIRE_ARGUMENT_BYTES) return std::nullopt;
-  event->arguments = split_at_nul(text_at(record, offsetof(wire_exec, arguments), wire->argument_bytes));
+  const std::size_t arguments = sizeof(wire_process) + wire->path_bytes;
+  if (wire->argument_bytes > WIRE_ARGUMENT_BYTES || record.size() != arguments + wire->argument_bytes)
+    return std::nullopt;
+  event->arguments = split_at_nul(text_at(record, arguments, wire->argument_bytes));
   event->arguments_truncated = (wire->flags & WIRE_ARGUMENTS_TRUNCATED) != 0;
   return *std::move(event);
 }

@@ -17,6 +17,7 @@
 #include <ctime>
 #include <utility>
 
+#include "bpf/kernel_table.h"
 #include "bpf/wire.h"
 
 namespace weir::bpf {
@@ -92,6 +93,9 @@ class Ring {
 
   explicit operator bool() const { return consumer_ && producer_; }
 
+  std::uint64_t produced() const { return acquire(producer_.at<std::uint64_t>(0)); }
+  std::uint64_t consumed() const { return *consumer_.at<std::uint64_t>(0); }
+
   // Hands each finished record to `take`, at most `limit` of them, in order. Stops at one that is being
   // written.
   template <class Take>
@@ -99,7 +103,7 @@ class Ring {
     auto* consumed = consumer_.at<std::uint64_t>(0);
     std::uint64_t position = *consumed;
     std::size_t taken = 0;
-    while (taken < limit && position < acquire(producer_.at<std::uint64_t>(0))) {
+    while (taken < limit && position < produced()) {
       const std::size_t at = page_bytes() + (position & (bytes_ - 1));
       const auto head = __atomic_load_n(producer_.at<std::uint32_t>(at), __ATOMIC_ACQUIRE);
       if (head & BPF_RINGBUF_BUSY_BIT) break;
@@ -163,9 +167,11 @@ class RingEventSource final : public EventSource {
                   std::function<std::string(std::uint32_t)> cgroup_of)
       : ring_descriptor_(descriptors.ring),
         control_descriptor_(descriptors.control),
+        untold_descriptor_(descriptors.untold),
         epoll_(::epoll_create1(EPOLL_CLOEXEC)),
         ring_(descriptors.ring, descriptors.ring_bytes),
         control_(descriptors.control, page_bytes(), PROT_READ | PROT_WRITE, 0),
+        untold_(descriptors.untold),
         publisher_(publisher),
         cgroup_of_(std::move(cgroup_of)),
         clock_{now(CLOCK_REALTIME) - now(CLOCK_BOOTTIME)} {}
@@ -207,12 +213,42 @@ class RingEventSource final : public EventSource {
     counters.ring_full_bytes = relaxed(kernel.ring_full_bytes);
     counters.faults = relaxed(kernel.faults);
     counters.table_full = relaxed(kernel.table_full) + relaxed(kernel.calls_lost);
+    counters.untold_connections = relaxed(kernel.untold_connections);
+    counters.untold_processes = relaxed(kernel.untold_processes);
     return counters;
   }
 
  private:
   std::size_t drain() {
-    return ring_.consume(kRecordsPerPoll, [this](std::span<const std::byte> record) { take(record); });
+    const std::size_t taken =
+        ring_.consume(kRecordsPerPoll, [this](std::span<const std::byte> record) { take(record); });
+    return taken + drain_untold();
+  }
+
+  // A connection that found no room in the ring ended after all that the ring then held of it.
+  std::size_t drain_untold() {
+    if (waiting_.empty()) collect_untold();
+    if (waiting_.empty() || ring_.consumed() < waiting_for_) return 0;
+    for (const wire_untold& one : waiting_) {
+      take(std::as_bytes(std::span(&one.opened, 1)));
+      take(std::as_bytes(std::span(&one.closed, 1)));
+    }
+    const std::size_t taken = waiting_.size();
+    waiting_.clear();
+    return taken;
+  }
+
+  void collect_untold() {
+    const std::uint64_t ever = relaxed(control_.at<const wire_control>(0)->untold_connections);
+    if (ever == untold_collected_) return;
+    std::uint64_t cookie = 0;
+    wire_untold one{};
+    while (waiting_.size() < kRecordsPerPoll && untold_.any_key(cookie) &&
+           untold_.look_up_and_delete(cookie, one)) {
+      waiting_.push_back(one);
+    }
+    if (waiting_.size() < kRecordsPerPoll) untold_collected_ = ever;
+    waiting_for_ = ring_.produced();
   }
 
   void take(std::span<const std::byte> record) {
@@ -236,9 +272,14 @@ class RingEventSource final : public EventSource {
 
   Descriptor ring_descriptor_;
   Descriptor control_descriptor_;
+  Descriptor untold_descriptor_;
   Descriptor epoll_;
   Ring ring_;
   SharedMemory control_;
+  KernelTable untold_;
+  std::vector<wire_untold> waiting_;
+  std::uint64_t waiting_for_ = 0;  // the ring's position behind which they may be published
+  std::uint64_t untold_collected_ = 0;
   EventPublisher& publisher_;
   std::function<std::string(std::uint32_t)> cgroup_of_;
   ClockOffset clock_;

@@ -30,6 +30,9 @@ struct SourceCounters {
   std::uint64_t ring_full_bytes = 0;
   std::uint64_t faults = 0;  // user memory that could not be read
   std::uint64_t table_full = 0;
+  // Met a full ring, but are not lost: connections are read from a table, processes from the task iterator.
+  std::uint64_t untold_connections = 0;
+  std::uint64_t untold_processes = 0;
 };
 
 class EventSource {
@@ -38,6 +41,7 @@ class EventSource {
     int ring = -1;  // taken over
     std::size_t ring_bytes = 0;
     int control = -1;  // taken over
+    int untold = -1;   // taken over
   };
   // `cgroup_of` gives the text of a process's /proc/PID/cgroup, "" when it is gone. Called at exec and for
   // processes seen at the start; the result is carried in the ProcessEvent.

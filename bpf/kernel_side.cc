@@ -112,8 +112,8 @@ std::expected<Descriptor, Error> open_cgroup_root() {
   return root;
 }
 
-// What is kept free of payload: an eighth of the ring, but room for a hundred processes' lives (4 KiB an
-// exec), and never more than half.
+// What is kept free of payload: an eighth of the ring, but room for a thousand processes' lives, and never
+// more than half.
 std::uint64_t payload_limit(std::size_t ring_bytes) {
   const std::size_t wanted = std::clamp<std::size_t>(ring_bytes / 8, 512u << 10, 8u << 20);
   return ring_bytes - std::min(wanted, ring_bytes / 2);
@@ -127,6 +127,7 @@ class LibbpfKernelSide final : public KernelSide {
   int ring_descriptor() const override { return bpf_map__fd(skeleton_->maps.ring); }
   int tuples_descriptor() const override { return bpf_map__fd(skeleton_->maps.tuples); }
   int control_descriptor() const override { return bpf_map__fd(skeleton_->maps.control); }
+  int untold_descriptor() const override { return bpf_map__fd(skeleton_->maps.untold); }
   void set_own_processes(std::span<const std::uint32_t> tgids) override;
   std::expected<int, Error> open_task_iterator() override { return open_iterator("each_task"); }
   std::expected<int, Error> open_mapping_iterator() override { return open_iterator("each_mapping"); }
@@ -164,6 +165,7 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
     bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<std::uint32_t>(options.ring_bytes));
     bpf_map__set_max_entries(skeleton_->maps.connections, static_cast<std::uint32_t>(options.connections));
     bpf_map__set_max_entries(skeleton_->maps.tuples, static_cast<std::uint32_t>(options.connections));
+    bpf_map__set_max_entries(skeleton_->maps.untold, static_cast<std::uint32_t>(options.connections));
     bpf_map__set_max_entries(skeleton_->maps.tls_objects, static_cast<std::uint32_t>(options.tls_objects));
     skeleton_->rodata->payload_limit = payload_limit(options.ring_bytes);
     for (const auto& [name, error] : refused_) bpf_program__set_autoload(find(name.c_str()), false);

@@ -55,6 +55,7 @@ class KernelSide {
   virtual int ring_descriptor() const = 0;     // BPF_MAP_TYPE_RINGBUF of ring_bytes
   virtual int tuples_descriptor() const = 0;   // hash: struct wire_tuple -> struct wire_owner
   virtual int control_descriptor() const = 0;  // mmap-able array, one struct wire_control
+  virtual int untold_descriptor() const = 0;   // hash: cookie -> struct wire_untold
 
   // Processes of ours, which the programs leave alone (thread group ids of the initial pid namespace).
   virtual void set_own_processes(std::span<const std::uint32_t> tgids) = 0;

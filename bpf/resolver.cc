@@ -1,14 +1,10 @@
-// Who is behind an accepted connection: one look-up in the kernel side's table by the raw system call, which
-// a process without capabilities may make on a descriptor that it was handed.
-#include <linux/bpf.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
+// Who is behind an accepted connection: one look-up in the kernel side's table.
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "bpf/event_source.h"
+#include "bpf/kernel_table.h"
 #include "bpf/wire.h"
 
 namespace weir::bpf {
@@ -27,7 +23,7 @@ class KernelResolver final : public ClientResolver {
     key.local_port = client_view.local.port;
     key.peer_port = client_view.peer.port;
     wire_owner owner{};
-    if (look_up(key, owner) != 0)
+    if (!tuples_.look_up(key, owner))
       return std::unexpected(errno == ENOENT
                                  ? "no process is known to have opened " + client_view.local.to_string()
                                  : std::string("the kernel's table of connections: ") + std::strerror(errno));
@@ -37,16 +33,7 @@ class KernelResolver final : public ClientResolver {
   }
 
  private:
-  long look_up(const wire_tuple& key, wire_owner& owner) const {
-    bpf_attr attributes;
-    std::memset(&attributes, 0, sizeof attributes);
-    attributes.map_fd = static_cast<__u32>(tuples_);
-    attributes.key = reinterpret_cast<__u64>(&key);
-    attributes.value = reinterpret_cast<__u64>(&owner);
-    return ::syscall(SYS_bpf, BPF_MAP_LOOKUP_ELEM, &attributes, sizeof attributes);
-  }
-
-  int tuples_;
+  KernelTable tuples_;
   std::uint64_t netns_cookie_;
 };
 

@@ -49,7 +49,7 @@ WIRE_SIZE(wire_process_key, 16);
 #define WIRE_PATH_TRUNCATED 1u
 #define WIRE_ARGUMENTS_TRUNCATED 2u
 
-// For "execed" it is followed by path and arguments (struct wire_exec), for "seen" by the path.
+// For "execed" it is followed by path and arguments, for "seen" by the path (struct wire_task).
 struct wire_process {
   struct wire_header header;
   struct wire_process_key process;
@@ -71,10 +71,10 @@ struct wire_task {
 };
 WIRE_SIZE(wire_task, 88 + WIRE_PATH_BYTES);
 
+// As long as what it holds: the path as in wire_task, then the arguments, each ended by NUL.
 struct wire_exec {
   struct wire_process process;
-  char path[WIRE_PATH_BYTES];
-  char arguments[WIRE_ARGUMENT_BYTES];  // each ended by NUL
+  char text[WIRE_PATH_BYTES + WIRE_ARGUMENT_BYTES];
 };
 WIRE_SIZE(wire_exec, 88 + WIRE_PATH_BYTES + WIRE_ARGUMENT_BYTES);
 
@@ -123,6 +123,13 @@ struct wire_closed {
   __s32 error;
 };
 WIRE_SIZE(wire_closed, 64);
+
+// A connection whose records found no room in the ring, kept in a table of its own until the worker takes it.
+struct wire_untold {
+  struct wire_opened opened;
+  struct wire_closed closed;
+};
+WIRE_SIZE(wire_untold, 176);
 
 enum wire_tls_library {
   WIRE_LIBRARY_OPENSSL = 1,
@@ -208,9 +215,11 @@ struct wire_control {
   __u64 ring_full_bytes;  // plaintext in them
   __u64 faults;
   __u64 table_full;
-  __u64 calls_lost;  // a call's return met no room or no entry: its length is not known
+  __u64 calls_lost;          // a call's return met no room or no entry: its length is not known
+  __u64 untold_connections;  // put into the table of struct wire_untold, ever
+  __u64 untold_processes;    // process records that met a full ring: look at all tasks again
 };
-WIRE_SIZE(wire_control, 56);
+WIRE_SIZE(wire_control, 72);
 
 // The uprobe programs, by index (ProbeSite::program).
 enum wire_uprobe_program {

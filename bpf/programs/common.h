@@ -31,14 +31,14 @@ static __always_inline void fill_header(struct wire_header* header, __u32 kind, 
   header->boot_ns = bpf_ktime_get_boot_ns();
 }
 
-// A record of fixed size in the ring, with its header filled; counted when there is no room.
-#define RESERVE(type, record_kind)                                             \
+// A record of fixed size in the ring, with its header filled; when there is no room, `counter` says so.
+#define RESERVE(type, record_kind, counter)                                    \
   ({                                                                           \
     struct type* record_ = bpf_ringbuf_reserve(&ring, sizeof(struct type), 0); \
     if (record_)                                                               \
       fill_header((void*)record_, record_kind, sizeof(struct type));           \
     else                                                                       \
-      COUNT(ring_full_records, 1);                                             \
+      COUNT(counter, 1);                                                       \
     record_;                                                                   \
   })
 

@@ -37,10 +37,12 @@ static __always_inline void bind_tuple(struct bpf_sock_ops* ctx, struct sock* sk
   fill_tuple(&connection.tuple, sk);
   connection.owner.cookie = cookie;
   connection.owner.netns_cookie = connection.tuple.netns_cookie;
+  connection.opened_boot_ns = bpf_ktime_get_boot_ns();
   connection.flags |= CONNECTION_OPEN;
   if (bpf_map_update_elem(&connections, &cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
   if (bpf_map_update_elem(&tuples, &connection.tuple, &connection.owner, BPF_ANY)) COUNT(table_full, 1);
-  tell_opened(&connection, 0);
+  known = bpf_map_lookup_elem(&connections, &cookie);
+  if (known) tell_opened(known);
 }
 
 static __always_inline void mark_accepted(struct bpf_sock_ops* ctx) {
@@ -80,17 +82,24 @@ static __always_inline void fill_totals(struct wire_closed* record, const struct
   record->received = fin_received && received ? received - 1 : received;
 }
 
-static __always_inline void tell_closed(const struct connection* connection, const struct sock* sk,
-                                        int old_state) {
-  struct wire_closed* record = RESERVE(wire_closed, WIRE_CONNECTION_CLOSED);
-  if (!record) return;
-  record->cookie = connection->owner.cookie;
-  record->plaintext_sent = connection->plaintext_sent;
-  record->plaintext_received = connection->plaintext_received;
-  record->flags = connection->flags & CONNECTION_TLS ? WIRE_HAS_TLS : 0;
-  record->error = BPF_CORE_READ(sk, sk_err);
-  fill_totals(record, (const struct tcp_sock*)sk, old_state);
-  bpf_ringbuf_submit(record, 0);
+static __always_inline void tell_closed(struct connection* connection, const struct sock* sk, int old_state) {
+  struct wire_untold record = {};
+  struct wire_closed* closed = &record.closed;
+  fill_header(&closed->header, WIRE_CONNECTION_CLOSED, sizeof(*closed));
+  closed->cookie = connection->owner.cookie;
+  closed->plaintext_sent = connection->plaintext_sent;
+  closed->plaintext_received = connection->plaintext_received;
+  closed->flags = connection->flags & CONNECTION_TLS ? WIRE_HAS_TLS : 0;
+  closed->error = BPF_CORE_READ(sk, sk_err);
+  fill_totals(closed, (const struct tcp_sock*)sk, old_state);
+  bool opened_told = !(connection->flags & CONNECTION_UNTOLD) || tell_opened(connection);
+  if (opened_told && !bpf_ringbuf_output(&ring, closed, sizeof(*closed), 0)) return;
+
+  fill_opened(&record.opened, connection);
+  if (bpf_map_update_elem(&untold, &connection->owner.cookie, &record, BPF_ANY))
+    COUNT(table_full, 1);
+  else
+    COUNT(untold_connections, 1);
 }
 
 SEC("tp_btf/inet_sock_set_state")

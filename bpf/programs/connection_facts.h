@@ -37,14 +37,27 @@ static __always_inline void fill_tuple(struct wire_tuple* tuple, const struct so
   __builtin_memcpy(tuple->peer, &peer, sizeof(peer));
 }
 
-static __always_inline void tell_opened(const struct connection* connection, __u32 flags) {
-  struct wire_opened* record = RESERVE(wire_opened, WIRE_CONNECTION_OPENED);
-  if (!record) return;
+static __always_inline void fill_opened(struct wire_opened* record, const struct connection* connection) {
+  record->header.kind = WIRE_CONNECTION_OPENED;
+  record->header.size = sizeof(*record);
+  record->header.boot_ns = connection->opened_boot_ns;
   record->owner = connection->owner;
   record->tuple = connection->tuple;
-  record->flags = flags;
+  record->flags = connection->flags & CONNECTION_OLD ? WIRE_BEFORE_START : 0;
   record->padding = 0;
+}
+
+// To be tried again when the connection is next heard of. `connection` is the table's own entry.
+static __always_inline bool tell_opened(struct connection* connection) {
+  struct wire_opened* record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
+  if (!record) {
+    connection->flags |= CONNECTION_UNTOLD;
+    return false;
+  }
+  fill_opened(record, connection);
+  connection->flags &= ~CONNECTION_UNTOLD;
   bpf_ringbuf_submit(record, 0);
+  return true;
 }
 
 #endif

@@ -7,6 +7,8 @@ struct ring_map ring SEC(".maps");
 struct control_map control SEC(".maps");
 struct connections_map connections SEC(".maps");
 struct tuples_map tuples SEC(".maps");
+struct untold_map untold SEC(".maps");
+struct exec_scratch_map exec_scratch SEC(".maps");
 struct tls_objects_map tls_objects SEC(".maps");
 struct tls_threads_map tls_threads SEC(".maps");
 struct server_names_map server_names SEC(".maps");

@@ -13,6 +13,7 @@
 struct connection {
   struct wire_owner owner;
   struct wire_tuple tuple;
+  __u64 opened_boot_ns;
   __u64 plaintext_sent;
   __u64 plaintext_received;
   __u32 flags;
@@ -22,6 +23,8 @@ struct connection {
 #define CONNECTION_ACCEPTED 2u  // a server's side
 #define CONNECTION_OPEN 4u      // "opened" was told
 #define CONNECTION_TLS 8u
+#define CONNECTION_OLD 16u     // there before the programs
+#define CONNECTION_UNTOLD 32u  // "opened" met a full ring
 
 struct tls_key {
   __u64 pointer;
@@ -88,6 +91,21 @@ struct tuples_map {
   __type(key, struct wire_tuple);
   __type(value, struct wire_owner);
 };
+// Takes memory only while it holds something.
+struct untold_map {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 1024);
+  __type(key, __u64);  // the cookie
+  __type(value, struct wire_untold);
+};
+// Where a record of varying length is made before it goes into the ring.
+struct exec_scratch_map {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct wire_exec);
+};
 struct tls_objects_map {
   __uint(type, BPF_MAP_TYPE_LRU_HASH);
   __uint(max_entries, 1024);
@@ -114,6 +132,8 @@ extern struct ring_map ring SEC(".maps");
 extern struct control_map control SEC(".maps");
 extern struct connections_map connections SEC(".maps");
 extern struct tuples_map tuples SEC(".maps");
+extern struct untold_map untold SEC(".maps");
+extern struct exec_scratch_map exec_scratch SEC(".maps");
 extern struct tls_objects_map tls_objects SEC(".maps");
 extern struct tls_threads_map tls_threads SEC(".maps");
 extern struct server_names_map server_names SEC(".maps");

@@ -3,7 +3,7 @@
 #include "process_facts.h"
 
 static __always_inline void tell(struct task_struct* task, __u32 kind) {
-  struct wire_process* record = RESERVE(wire_process, kind);
+  struct wire_process* record = RESERVE(wire_process, kind, untold_processes);
   if (!record) return;
   fill_process(record, task);
   bpf_ringbuf_submit(record, 0);
@@ -17,28 +17,35 @@ int BPF_PROG(process_started, struct task_struct* parent, struct task_struct* ch
 
 // At this point the new program's argument pages were just written by the kernel, so reading them doesn't
 // fault.
-static __always_inline void fill_arguments(struct wire_exec* record, struct task_struct* task) {
+static __always_inline __u32 fill_arguments(struct wire_process* process, char* arguments,
+                                            struct task_struct* task) {
   __u64 start = BPF_CORE_READ(task, mm, arg_start);
   __u64 length = BPF_CORE_READ(task, mm, arg_end) - start;
   if (length > WIRE_ARGUMENT_BYTES) {
     length = WIRE_ARGUMENT_BYTES;
-    record->process.flags |= WIRE_ARGUMENTS_TRUNCATED;
+    process->flags |= WIRE_ARGUMENTS_TRUNCATED;
   }
-  if (bpf_probe_read_user(record->arguments, length, (void*)start)) {
+  if (bpf_probe_read_user(arguments, length, (void*)start)) {
     length = 0;
-    record->process.flags |= WIRE_ARGUMENTS_TRUNCATED;
+    process->flags |= WIRE_ARGUMENTS_TRUNCATED;
   }
-  record->process.argument_bytes = length;
+  process->argument_bytes = length;
+  return length;
 }
 
+// Execs come in bursts, and a record with room for the longest path would fill the ring with nothing.
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_execed, struct task_struct* task) {
-  struct wire_exec* record = RESERVE(wire_exec, WIRE_PROCESS_EXECED);
+  __u32 zero = 0;
+  struct wire_exec* record = bpf_map_lookup_elem(&exec_scratch, &zero);
   if (!record) return 0;
   fill_process(&record->process, task);
-  fill_path(&record->process, record->path, task);
-  fill_arguments(record, task);
-  bpf_ringbuf_submit(record, 0);
+  fill_path(&record->process, record->text, task);
+  __u32 size = record->process.path_bytes;
+  if (size > WIRE_PATH_BYTES) return 0;
+  size += fill_arguments(&record->process, record->text + size, task) + sizeof(record->process);
+  fill_header(&record->process.header, WIRE_PROCESS_EXECED, size);
+  if (size > sizeof(*record) || bpf_ringbuf_output(&ring, record, size, 0)) COUNT(untold_processes, 1);
   return 0;
 }
 

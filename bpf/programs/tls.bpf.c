@@ -150,11 +150,13 @@ static __always_inline void meet_old_socket(struct sock* sk, __u64 cookie) {
   struct task_struct* task = (struct task_struct*)bpf_get_current_task();
   fill_process_key(&connection.owner.process, task);
   connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+  connection.opened_boot_ns = bpf_ktime_get_boot_ns();
   bool accepted = was_accepted(sk);
-  connection.flags = accepted ? CONNECTION_ACCEPTED : CONNECTION_OPEN;
+  connection.flags = accepted ? CONNECTION_ACCEPTED : CONNECTION_OPEN | CONNECTION_OLD;
   if (bpf_map_update_elem(&connections, &cookie, &connection, BPF_NOEXIST) || accepted) return;
   bpf_map_update_elem(&tuples, &connection.tuple, &connection.owner, BPF_ANY);
-  tell_opened(&connection, WIRE_BEFORE_START);
+  struct connection* known = bpf_map_lookup_elem(&connections, &cookie);
+  if (known) tell_opened(known);
 }
 
 static __always_inline int socket_used(struct sock* sk) {
@@ -228,9 +230,9 @@ static __always_inline __u64 committed_bytes(const struct tls_call* call, long r
 
 static __always_inline void tell_handshake(const struct tls_key* key, const struct caller* caller,
                                            struct tls_object* object, __u32 site) {
-  object->flags |= OBJECT_HANDSHAKE_TOLD;
-  struct wire_handshake* record = RESERVE(wire_handshake, WIRE_TLS_HANDSHAKE);
+  struct wire_handshake* record = RESERVE(wire_handshake, WIRE_TLS_HANDSHAKE, ring_full_records);
   if (!record) return;
+  object->flags |= OBJECT_HANDSHAKE_TOLD;
   fill_object(&record->object, key, caller, object->generation, site);
   record->cookie = object->cookie;
   record->sni_bytes = 0;
@@ -269,7 +271,7 @@ static __always_inline void count_dropped(__u64 bytes) {
 
 static __always_inline void tell_gap(const struct payload* payload, __u32 length) {
   COUNT(faults, 1);
-  struct wire_gap* record = RESERVE(wire_gap, WIRE_TLS_GAP);
+  struct wire_gap* record = RESERVE(wire_gap, WIRE_TLS_GAP, ring_full_records);
   if (!record) return;
   fill_object(&record->object, payload->key, payload->caller, payload->generation, payload->site);
   record->cookie = payload->cookie;
@@ -345,7 +347,7 @@ static __always_inline void tell_ended(const struct tls_key* key, const struct c
   __u32 flag = direction == WIRE_SENT ? OBJECT_SENT_ENDED : OBJECT_RECEIVED_ENDED;
   if (object->flags & (flag | OBJECT_ACCEPTED)) return;
   object->flags |= flag;
-  struct wire_ended* record = RESERVE(wire_ended, WIRE_TLS_ENDED);
+  struct wire_ended* record = RESERVE(wire_ended, WIRE_TLS_ENDED, ring_full_records);
   if (!record) return;
   fill_object(&record->object, key, caller, object->generation, site);
   record->cookie = object->cookie;
@@ -358,6 +360,7 @@ static __always_inline void tell_ended(const struct tls_key* key, const struct c
 static __always_inline void count_plaintext(__u64 cookie, bool sent, __u64 bytes) {
   struct connection* connection = cookie ? bpf_map_lookup_elem(&connections, &cookie) : 0;
   if (!connection) return;
+  if (connection->flags & CONNECTION_UNTOLD) tell_opened(connection);
   connection->flags |= CONNECTION_TLS;
   __sync_fetch_and_add(sent ? &connection->plaintext_sent : &connection->plaintext_received, bytes);
 }
@@ -378,7 +381,6 @@ static __always_inline void tell_payload(const struct tls_key* key, const struct
       .direction = sent ? WIRE_SENT : WIRE_RECEIVED,
   };
   *total += bytes;
-  count_plaintext(object->cookie, sent, bytes);
   bpf_loop(PAYLOAD_CHUNKS, tell_chunk, &payload, 0);
 }
 
@@ -399,9 +401,12 @@ int tls_return(struct pt_regs* ctx) {
   if (!object && bytes) object = make_object(&key, &caller);
   if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted())) return 0;
 
-  if (bytes && !(object->flags & OBJECT_HANDSHAKE_TOLD)) tell_handshake(&key, &caller, object, call.site);
-  if (bytes)
-    tell_payload(&key, &caller, object, &call, kind == WIRE_CALL_WRITE || kind == WIRE_CALL_WRITE_EX, bytes);
+  if (bytes) {
+    bool sent = kind == WIRE_CALL_WRITE || kind == WIRE_CALL_WRITE_EX;
+    count_plaintext(object->cookie, sent, bytes);
+    if (!(object->flags & OBJECT_HANDSHAKE_TOLD)) tell_handshake(&key, &caller, object, call.site);
+    tell_payload(&key, &caller, object, &call, sent, bytes);
+  }
   // A read into no room returns 0 at any time.
   if (kind == WIRE_CALL_READ && result == 0 && call.length)
     tell_ended(&key, &caller, object, call.site, WIRE_RECEIVED);

@@ -3,6 +3,8 @@ one that was sent. Under more load than the tap must bear, each missing byte is 
 
 import concurrent.futures
 import hashlib
+import os
+import signal
 import unittest
 
 from harness import clients
@@ -12,6 +14,7 @@ from harness.processes import check, wait_until
 SIZES = (1, 8191, 8192, 8193, 16384, 32769, 5_000_000)
 MANY = 64
 SIZE_OF_MANY = 1_000_000
+PROCESSES_WHILE_STOPPED = 800
 EMPTY = (0, hashlib.sha256(b"").hexdigest())
 
 # Each way of calling libssl, with tls_client's options for it.
@@ -111,7 +114,7 @@ class BodyTransfers(EndToEndTest):
     def assert_nothing_lost_unsaid(self, ends):
         """Gives the connections' gap bytes."""
         cookies = {end["cookie"] for end in ends.values()}
-        gaps = wait_until(lambda: self.connection_gaps(cookies), 60, "each connection's record")
+        gaps = self.agent.wait_for(lambda: self.connection_gaps(cookies), "each connection's record", 60)
         for name, end in ends.items():
             with self.subTest(name):
                 recorded = self.records_by_path(name)
@@ -203,6 +206,31 @@ class OverloadTest(BodyTransfers):
         # The tap works again as if nothing had been.
         self.run_tls_client("afterwards", VARIANTS["blocking"], [1, 32769], ca=self.ca)
         self.assert_recorded("afterwards", "native", [1, 32769])
+
+    def test_stopped_worker_misses_no_connection(self):
+        """Nobody empties the ring, and it hasn't room for so many processes' lives."""
+        noted = self.directory / "cookies-while-stopped"
+        prefix = clients.with_cookies(noted)
+        worker = self.agent.worker_pid()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                for path in (f"/while-stopped/{i}" for i in range(PROCESSES_WHILE_STOPPED)):
+                    pool.submit(check, [*prefix, *clients.curl_command(self.url(path, "127.0.0.1"), ca=self.ca)])
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        pids = {connect["cookie"]: connect["pid"] for connect in clients.cookies_of(noted)}
+        self.assertEqual(len(pids), PROCESSES_WHILE_STOPPED)
+        self.agent.wait_for(lambda: self.connection_gaps(pids.keys()), "each connection's record", 60)
+        records = [
+            record
+            for record in self.agent.feed.records()
+            if record["weir.record"] == "connection" and record["weir.socket.cookie"] in pids
+        ]
+        self.assertEqual({record["weir.socket.cookie"]: record["process.pid"] for record in records}, pids)
+        self.assertEqual(len(records), len(pids), "a connection was recorded twice")
+        untold = self.agent.status()["counters"]["native"]["untold_connections"]
+        self.assertGreater(untold, 0, "the ring had room for all: this proves nothing")
 
 
 if __name__ == "__main__":

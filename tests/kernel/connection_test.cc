@@ -10,7 +10,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <optional>
 
 #include "tests/kernel/support.h"
 
@@ -238,6 +240,45 @@ TEST_F(Connections, ResolveToTheClientAlsoAfterItIsGone) {
 }
 
 // The worker's situation: an ordinary user with descriptors that it was handed.
+// Nobody reads meanwhile: most of these find no room in the ring.
+TEST(FullRing, LosesNoConnection) {
+  bpf::LoadOptions small;
+  small.ring_bytes = 64 * 1024;
+  Tap tap(small);
+  std::vector<SocketCookie> cookies;
+  std::optional<Pair> open_all_along(std::in_place);
+  cookies.push_back(open_all_along->cookie);
+  for (std::size_t i = 1; i < 1000; ++i) {
+    Pair pair;
+    ASSERT_EQ(::send(pair.client, "12345", 5, 0), 5);
+    cookies.push_back(pair.cookie);
+  }
+  open_all_along.reset();
+  const auto is_told = [&](SocketCookie cookie) { return !tap.events().closed(cookie).empty(); };
+  ASSERT_TRUE(tap.wait_for([&] { return std::ranges::all_of(cookies, is_told); }));
+  EXPECT_GT(tap.source().counters().untold_connections, 0u) << "nothing was held back: this proves nothing";
+  for (std::size_t i = 1; i < cookies.size(); ++i) {
+    const auto closed = tap.events().closed(cookies[i]);
+    ASSERT_EQ(closed.size(), 1u);
+    EXPECT_EQ(closed[0]->bytes_sent, 5u);
+    const auto opened =
+        tap.events().all<ConnectionOpened>([&](const auto& one) { return one.cookie == cookies[i]; });
+    ASSERT_FALSE(opened.empty());
+    EXPECT_EQ(opened[0]->owner.pid, static_cast<std::uint32_t>(::getpid()));
+    EXPECT_LE(opened[0]->time, closed[0]->time);
+  }
+  // The tap works again as if nothing had been.
+  const std::uint64_t untold = tap.source().counters().untold_connections;
+  const Pair afterwards;
+  const auto is_opened = [&] {
+    return !tap.events()
+                .all<ConnectionOpened>([&](const auto& one) { return one.cookie == afterwards.cookie; })
+                .empty();
+  };
+  EXPECT_TRUE(tap.wait_for(is_opened));
+  EXPECT_EQ(tap.source().counters().untold_connections, untold);
+}
+
 TEST_F(Connections, AnOrdinaryUserReadsTheRingAndTheTable) {
   Pair pair;
   const auto netns = socket_number(pair.client, kNetnsCookie);
@@ -248,10 +289,10 @@ TEST_F(Connections, AnOrdinaryUserReadsTheRingAndTheTable) {
     const auto resolver = bpf::make_kernel_resolver(tap_->kernel().tuples_descriptor(), netns);
     if (!resolver->resolve(pair.client_view)) ::_exit(2);
     Collector collector;
-    auto source =
-        bpf::EventSource::create({::dup(tap_->kernel().ring_descriptor()), bpf::LoadOptions{}.ring_bytes,
-                                  ::dup(tap_->kernel().control_descriptor())},
-                                 collector, [](std::uint32_t) { return std::string(); });
+    auto source = bpf::EventSource::create(
+        {::dup(tap_->kernel().ring_descriptor()), bpf::LoadOptions{}.ring_bytes,
+         ::dup(tap_->kernel().control_descriptor()), ::dup(tap_->kernel().untold_descriptor())},
+        collector, [](std::uint32_t) { return std::string(); });
     if (!source) ::_exit(3);
     (*source)->beat();
     const Pair seen;

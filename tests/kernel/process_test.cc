@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <memory>
 
 #include "tests/kernel/support.h"
 
@@ -117,6 +118,30 @@ TEST_F(Processes, MappingsNameTheFile) {
   }));
   ::close(*iterator);
   EXPECT_EQ(found, 1);
+}
+
+// Nobody reads meanwhile: the later children find no room in the ring, and are found among the tasks.
+TEST(FullRing, LosesNoProcessThatLives) {
+  bpf::LoadOptions small;
+  small.ring_bytes = 4096;
+  Tap tap(small);
+  std::vector<std::unique_ptr<Child>> children;
+  while (tap.source().counters().untold_processes < 10) {
+    children.push_back(std::make_unique<Child>(std::vector<std::string>{"/bin/cat"}));
+    ASSERT_LT(children.size(), 1000u);
+  }
+  ASSERT_TRUE(tap.wait_for([&] { return tap.source().counters().records > 0; }));
+  const auto iterator = tap.kernel().open_task_iterator();
+  ASSERT_TRUE(iterator);
+  ASSERT_TRUE(tap.source().seed_processes(*iterator));
+  ::close(*iterator);
+  for (const auto& child : children) {
+    const auto seen = tap.events().all<ProcessEvent>([&](const auto& event) {
+      return event.process.pid == child->pid() && event.what == ProcessEvent::What::seen;
+    });
+    ASSERT_EQ(seen.size(), 1u);
+    EXPECT_TRUE(seen[0]->executable_path.ends_with("/cat")) << seen[0]->executable_path;
+  }
 }
 
 }  // namespace

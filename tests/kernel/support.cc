@@ -117,7 +117,8 @@ Tap::Tap(bpf::LoadOptions options) {
   kernel_ = *std::move(kernel);
   auto source =
       bpf::EventSource::create({::fcntl(kernel_->ring_descriptor(), F_DUPFD_CLOEXEC, 0), options.ring_bytes,
-                                ::fcntl(kernel_->control_descriptor(), F_DUPFD_CLOEXEC, 0)},
+                                ::fcntl(kernel_->control_descriptor(), F_DUPFD_CLOEXEC, 0),
+                                ::fcntl(kernel_->untold_descriptor(), F_DUPFD_CLOEXEC, 0)},
                                collector_, [](std::uint32_t) { return std::string("0::/test"); });
   if (!source) throw std::runtime_error(source.error().what);
   source_ = *std::move(source);

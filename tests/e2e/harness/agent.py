@@ -111,8 +111,8 @@ class Agent:
         return [record for record in found if f":{port}/" in record.get("url.full", "")]
 
     def wait_for(self, condition, what, timeout=30):
-        """As wait_until(), with the agent's log when it takes too long."""
-        return wait_until(condition, timeout, lambda: f"{what}. {self.log_tail()}")
+        """As wait_until(), with the agent's counters and log when it takes too long."""
+        return wait_until(condition, timeout, lambda: f"{what}. {self.status()['counters']}. {self.log_tail()}")
 
     def wait_for_exchanges(self, port, count):
         """Waits until the feed has that many exchanges with the port; there may be more."""

@@ -43,10 +43,11 @@ wire_exec make_exec() {
   exec.process.inner_pid = 7;
   exec.process.uid = 1000;
   constexpr std::string_view path("curl\0bin\0usr\0", 13), arguments("curl\0\0-s\0", 9);
-  std::memcpy(exec.path, path.data(), path.size());
-  std::memcpy(exec.arguments, arguments.data(), arguments.size());
+  std::memcpy(exec.text, path.data(), path.size());
+  std::memcpy(exec.text + path.size(), arguments.data(), arguments.size());
   exec.process.path_bytes = path.size();
   exec.process.argument_bytes = arguments.size();
+  exec.process.header.size = sizeof(wire_process) + path.size() + arguments.size();
   return exec;
 }
 
@@ -66,7 +67,8 @@ TEST(Decode, Exec) {
 TEST(Decode, CutTextsAreSaidToBeCut) {
   auto exec = make_exec();
   exec.process.flags = WIRE_PATH_TRUNCATED | WIRE_ARGUMENTS_TRUNCATED;
-  exec.process.argument_bytes = 8;  // the last NUL is missing
+  exec.process.argument_bytes -= 1;  // the last NUL is missing
+  exec.process.header.size -= 1;
   const auto event = decoded<ProcessEvent>(exec);
   EXPECT_EQ(event.executable_path, ".../usr/bin/curl");
   EXPECT_EQ(event.arguments.back(), "-s");
@@ -147,7 +149,9 @@ TEST(Decode, SurvivesCutAndDamagedRecords) {
   bytes.length = 5;
   auto handshake = make<wire_handshake>(WIRE_TLS_HANDSHAKE);
   handshake.sni_bytes = 12;
-  for (const auto& whole : {to_bytes(make_exec()), to_bytes(bytes, "hello"), to_bytes(handshake),
+  auto exec = to_bytes(make_exec());
+  exec.resize(make_exec().process.header.size);
+  for (const auto& whole : {exec, to_bytes(bytes, "hello"), to_bytes(handshake),
                             to_bytes(make<wire_opened>(WIRE_CONNECTION_OPENED))}) {
     for (std::size_t size = 0; size < whole.size(); ++size) {
       const std::vector<std::byte> cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size));
@@ -170,6 +174,9 @@ TEST(Decode, RefusesUnknownKindsAndLyingSizes) {
   EXPECT_FALSE(decode(to_bytes(exec), kClock));
   exec = make_exec();
   exec.process.argument_bytes = WIRE_ARGUMENT_BYTES + 1;
+  EXPECT_FALSE(decode(to_bytes(exec), kClock));
+  exec = make_exec();
+  exec.process.path_bytes += exec.process.argument_bytes + 1;  // more than the record holds
   EXPECT_FALSE(decode(to_bytes(exec), kClock));
   exec = make_exec();
   exec.process.header.size = 8;

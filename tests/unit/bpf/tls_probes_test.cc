@@ -62,8 +62,8 @@ class Libssl : public ::testing::Test {
   std::string contents_;
 };
 
-// Where in its file the code at an address stands, as the kernel says. (The code itself may differ from the file:
-// an agent may have its probes there.)
+// Where in its file the code at an address stands, as the kernel says. (The code itself may differ from the
+// file: an agent may have its probes there.)
 std::uint64_t mapped_offset(const void* code) {
   const auto address = reinterpret_cast<std::uintptr_t>(code);
   std::ifstream maps("/proc/self/maps");
