@@ -23,6 +23,7 @@
 
 #include "agent/broker_service.h"
 #include "agent/channel.h"
+#include "agent/lease.h"
 #include "agent/log.h"
 #include "agent/state.h"
 #include "ca/truststore.h"
@@ -190,6 +191,9 @@ class Broker {
     auto locked = open_state(state_, user_);
     if (!locked) return std::unexpected(locked.error());
     locked_ = std::move(*locked);
+    auto leases = Leases::open(state_, config_.while_used);
+    if (!leases) return std::unexpected(leases.error());
+    leases_ = std::move(*leases);
     if (auto done = prepare_authority(); !done) return done;
     if (auto done = prepare_files(); !done) return done;
     executable_ = Descriptor(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
@@ -273,11 +277,14 @@ class Broker {
     return {};
   }
 
-  // Until the worker is gone or a signal asks to stop.
+  // Until the worker is gone, a signal asks to stop, or nobody uses the agent any more.
   void serve() {
+    const int look_interval_ms = config_.while_used ? 100 : -1;
     while (true) {
       pollfd waits[] = {{channel_.get(), POLLIN, 0}, {signals_.get(), POLLIN, 0}};
-      if (::poll(waits, 2, -1) < 0 && errno != EINTR) return;
+      if (::poll(waits, 2, look_interval_ms) < 0 && errno != EINTR) return;
+      if (leases_.ended(starter_)) stopping_ = true;
+      if (stopping_) return;
       if ((waits[1].revents & POLLIN) != 0 && stop_asked()) return;
       if (waits[0].revents != 0 && !answer_one()) return;
     }
@@ -418,6 +425,8 @@ class Broker {
   StateDir state_;
   WorkerUser user_;
   LockedState locked_;
+  Leases leases_;
+  const pid_t starter_ = ::getppid();
   std::unique_ptr<ca::Authority> authority_;
   std::unique_ptr<bpf::KernelSide> kernel_;
   std::optional<BrokerService> service_;

@@ -30,6 +30,7 @@ struct Config {
   bool native = true;
   bool proxy = true;
   bool store = true;
+  bool while_used = false;  // ends with its last user (lease.h); no key of the file
   std::uint64_t ring_bytes = 32u << 20;
   std::uint64_t body_bytes = 8u << 20;
   std::uint64_t queue_bytes = 64u << 20;

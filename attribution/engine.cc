@@ -171,7 +171,7 @@ void Engine::State::on(StreamEnded& event) {
     const std::uint64_t missing = *event.offset > next ? *event.offset - next : 0;
     count(*connection, event.tap, plaintext.gap(event.direction, next, missing, event.time));
   }
-  plaintext.end(event.direction, event.time);
+  plaintext.end(event.direction, event.time, event.broken_off);
   if (event.tap == Tap::proxy) connection->proxy_ended_since = latest;
   settle(*connection);
 }

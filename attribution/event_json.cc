@@ -282,6 +282,7 @@ void describe(auto& visit, Is<StreamEnded> auto& event) {
   visit("tap", event.tap);
   visit("direction", event.direction);
   visit("offset", event.offset);
+  visit("broken_off", event.broken_off);
 }
 
 void describe(auto& visit, Is<Dns> auto& event) {

@@ -148,6 +148,7 @@ struct StreamEnded {
   Tap tap = Tap::native;
   Direction direction = Direction::sent;
   std::optional<std::uint64_t> offset{};  // where it ends: a loss just before it shows by this alone
+  bool broken_off = false;                // not the sender's end: a body that runs until close is not whole
 };
 
 struct Dns {

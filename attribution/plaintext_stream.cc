@@ -32,11 +32,12 @@ PlaintextStream::Account PlaintextStream::gap(Direction direction, std::uint64_t
   return {.missing = missing};
 }
 
-void PlaintextStream::end(Direction direction, Time when) {
+// What broke off stays open for finish() to say so.
+void PlaintextStream::end(Direction direction, Time when, bool broken_off) {
   OneSide& one = side(direction);
   if (one.ended) return;
   one.ended = true;
-  builder_.end(http_side(direction), when);
+  if (!broken_off) builder_.end(http_side(direction), when);
 }
 
 void PlaintextStream::join_at(Direction direction, std::uint64_t offset) {

@@ -24,7 +24,7 @@ class PlaintextStream {
   };
   Account bytes(Direction direction, std::uint64_t offset, std::span<const std::byte> data, Time when);
   Account gap(Direction direction, std::uint64_t offset, std::uint64_t length, Time when);
-  void end(Direction direction, Time when);
+  void end(Direction direction, Time when, bool broken_off);
   void finish(Time when) { builder_.finish(when); }
 
   // What came before this offset was never ours to see; without effect on a direction that is already read.

@@ -160,7 +160,8 @@ class Source final : public EventPublisher {
       return push(shards_.size() - 1, std::move(event));
     }
     // The hash's upper half: the lower bits of a multiplicative hash follow the lower bits of the cookie.
-    push((std::hash<SocketCookie>{}(cookie_of(event)) >> 32) % shards_.size(), std::move(event));
+    const std::size_t shard = (std::hash<SocketCookie>{}(cookie_of(event)) >> 32) % shards_.size();
+    push(shard, std::move(event));
   }
 
   void push(std::size_t shard, Event event) {

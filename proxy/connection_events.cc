@@ -23,7 +23,7 @@ void ConnectionEvents::opened(const Tuple& tuple) {
   event.tuple = tuple;
   event.owner = client_.process;
   event.network_namespace_cookie = client_.network_namespace_cookie;
-  publisher_.publish(std::move(event));
+  publisher_.publish(event);
 }
 
 void ConnectionEvents::decided(DecisionMade decision) {
@@ -72,7 +72,8 @@ void ConnectionEvents::ended() {
     event.cookie = client_.cookie;
     event.tap = Tap::proxy;
     event.direction = direction;
-    publisher_.publish(std::move(event));
+    event.broken_off = direction == Direction::received && response_broken_off_;
+    publisher_.publish(event);
   }
 }
 

@@ -22,6 +22,7 @@ class ConnectionEvents {
   void handshake(Handshake handshake);  // 〃, and the tap
   void bytes(Direction direction, std::span<const std::byte> data);
   void bytes(Direction direction, std::vector<std::byte>&& data);
+  void response_broke_off() { response_broken_off_ = true; }  // before ended()
   void ended();  // both directions; only of a connection whose content was ours
 
   const Client& client() const { return client_; }
@@ -31,6 +32,7 @@ class ConnectionEvents {
   Client client_;
   std::array<std::uint64_t, 2> offsets_{};  // by Direction
   bool has_content_ = false;
+  bool response_broken_off_ = false;
 };
 
 }  // namespace weir::proxy

@@ -299,6 +299,7 @@ Task<bool> HttpSession::conclude(Outcome outcome) {
   if (outcome == Outcome::timed_out)
     refusal_ = Refusal{504, "upstream " + upstream + " did not answer in time"};
   if (outcome == Outcome::upgraded) co_await switch_protocols();
+  if (outcome == Outcome::broken || outcome == Outcome::gone) events_.response_broke_off();
   if (outcome == Outcome::broken) client_.abort();
   if (outcome == Outcome::close && !request_.complete()) co_await linger();
   if (refusal_ && outcome != Outcome::gone) co_await answer(*refusal_);

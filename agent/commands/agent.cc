@@ -21,6 +21,7 @@ struct Options {
   bool bodies = false;
   bool no_native = false;
   bool no_proxy = false;
+  bool while_used = false;
 };
 
 std::expected<void, Error> apply(const Options& options, Config& config) {
@@ -34,6 +35,7 @@ std::expected<void, Error> apply(const Options& options, Config& config) {
   if (options.bodies) config.bodies = true;
   if (options.no_native) config.native = false;
   if (options.no_proxy) config.proxy = false;
+  config.while_used = options.while_used;
   if (options.proxy_listen) {
     auto endpoint = parse_endpoint(*options.proxy_listen);
     if (!endpoint) return std::unexpected(endpoint.error());
@@ -86,6 +88,8 @@ void add_agent_command(CLI::App& app, Action& action) {
   command->add_flag("--bodies", options->bodies, "record bodies, too");
   command->add_flag("--no-native", options->no_native, "without the native tap");
   command->add_flag("--no-proxy", options->no_proxy, "without the proxy");
+  // What `weir exec` starts: not for people, so not in the help.
+  command->add_flag("--while-used", options->while_used)->group("");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

@@ -124,7 +124,7 @@ int fail_not_running(const StateDir& state_dir) {
 std::expected<StateDir, std::string> enter_as_owner(const StateDir& state_dir,
                                                     std::filesystem::path (StateDir::*file)() const) {
   static bool entered = false;
-  const StateDir here{"."};
+  StateDir here{"."};
   if (entered) return here;
   struct stat status{};
   if (::geteuid() != 0 || ::stat((state_dir.*file)().c_str(), &status) != 0 || status.st_uid == 0) {

@@ -1,10 +1,9 @@
 // `weir exec`: runs a command through the egress proxy. With a running agent it becomes the command; without
-// one it starts an agent for as long as the command runs, and passes signals and the exit status through.
+// one it starts an agent that ends with the command, and passes signals and the exit status through.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/file.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +18,7 @@
 #include "agent/command.h"
 #include "agent/command_line.h"
 #include "agent/descriptor.h"
+#include "agent/lease.h"
 
 namespace weir::agent {
 namespace {
@@ -32,7 +32,9 @@ constexpr std::chrono::milliseconds look_interval{20};
 constexpr int not_executable = 126;
 constexpr int not_found = 127;
 
-[[noreturn]] void become_command(std::vector<std::string>& words) {
+// The lease, if any, is passed on: what the command leaves behind may need the agent, too.
+[[noreturn]] void become_command(std::vector<std::string>& words, const Descriptor& lease) {
+  if (lease) ::fcntl(lease.get(), F_SETFD, 0);
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
@@ -43,30 +45,34 @@ constexpr int not_found = 127;
   ::_exit(failed == ENOENT ? not_found : not_executable);
 }
 
-// The agent that this command started, ended with it.
+// The agent that this command started. It ends by itself when nobody uses it any more: this command's
+// descendants, or other commands that found it running.
 class OwnAgent {
  public:
   explicit OwnAgent(const StateDir& state) : state_(state) {}
-  ~OwnAgent() { stop(); }
+  ~OwnAgent() { leave(); }
   OwnAgent(const OwnAgent&) = delete;
   OwnAgent& operator=(const OwnAgent&) = delete;
 
   std::expected<RunningAgent, Error> start() {
-    const pid_t parent = ::getpid();
-    pid_ = ::fork();
-    if (pid_ < 0) return std::unexpected(Error{std::string("fork: ") + std::strerror(errno), ""});
-    if (pid_ == 0) become_agent(parent);
     const auto limit = Clock::now() + start_limit;
     while (Clock::now() < limit) {
-      auto agent = find_agent(state_);
-      // Another command may have started one at the same moment: then that one has the directory's lock.
+      const auto agent = find_agent(state_);
       const bool usable = agent && !agent->proxy_address.empty();
-      if (usable && (pid_ < 0 || agent->pid == static_cast<std::uint32_t>(pid_))) return *agent;
+      if (usable && (pid_ < 0 || agent->pid == static_cast<std::uint32_t>(pid_))) {
+        if (auto lease = take_lease(state_)) {
+          lease_ = std::move(*lease);
+          return *agent;
+        }
+      }
+      // Another command's agent may be starting or ending: then it has the directory's lock.
       if (pid_ > 0 && ::waitpid(pid_, nullptr, WNOHANG) == pid_) {
         pid_ = -1;
-        if (!find_agent(state_) && !locked()) {
-          return std::unexpected(Error{"the agent for this command did not start", "see the line above"});
-        }
+        if (!locked()) return std::unexpected(Error{"the agent for this command did not start", "see above"});
+      } else if (pid_ < 0 && !locked()) {
+        pid_ = ::fork();
+        if (pid_ < 0) return std::unexpected(Error{std::string("fork: ") + std::strerror(errno), ""});
+        if (pid_ == 0) become_agent();
       }
       ::poll(nullptr, 0, static_cast<int>(look_interval.count()));
     }
@@ -74,23 +80,27 @@ class OwnAgent {
         Error{"the agent for this command is not ready after 60 s", "try `weir agent` by itself"});
   }
 
-  void stop() {
+  const Descriptor& lease() const { return lease_; }
+
+  // Ends the agent, unless others use it.
+  void leave() {
+    lease_.reset();
     if (pid_ <= 0) return;
-    ::kill(pid_, SIGTERM);
-    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    if (claim_agent(state_)) {
+      ::kill(pid_, SIGTERM);
+      while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+      }
     }
     pid_ = -1;
   }
 
  private:
-  [[noreturn]] void become_agent(pid_t parent) const {
+  [[noreturn]] void become_agent() const {
     ::setpgid(0, 0);  // the terminal's Ctrl-C is for the command alone
-    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (::getppid() != parent) ::_exit(1);
     ::dup2(STDERR_FILENO, STDOUT_FILENO);
     const std::string directory = state_.path.string();
-    ::execl("/proc/self/exe", "weir", "agent", "--state-dir", directory.c_str(), "--proxy-listen",
-            "127.0.0.1:0", "--api-listen", "127.0.0.1:0", static_cast<char*>(nullptr));
+    ::execl("/proc/self/exe", "weir", "agent", "--while-used", "--state-dir", directory.c_str(),
+            "--proxy-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", static_cast<char*>(nullptr));
     ::_exit(not_executable);
   }
 
@@ -101,6 +111,7 @@ class OwnAgent {
   }
 
   const StateDir& state_;
+  Descriptor lease_;
   pid_t pid_ = -1;
 };
 
@@ -118,12 +129,12 @@ class Foreground {
   }
 
   // The wait status of the command.
-  std::expected<int, Error> run(std::vector<std::string>& words) {
+  std::expected<int, Error> run(std::vector<std::string>& words, const Descriptor& lease) {
     const pid_t child = ::fork();
     if (child < 0) return std::unexpected(Error{std::string("fork: ") + std::strerror(errno), ""});
     if (child == 0) {
       ::sigprocmask(SIG_SETMASK, &before_, nullptr);
-      become_command(words);
+      become_command(words, lease);
     }
     while (true) {
       signalfd_siginfo info{};
@@ -160,7 +171,7 @@ int run_with_own_agent(const StateDir& state, std::vector<std::string>& words) {
     auto started = agent.start();
     if (!started) return report(started.error());
     if (auto set = set_child_environment(state, started->proxy_address); !set) return report(set.error());
-    auto ended = foreground.run(words);
+    auto ended = foreground.run(words, agent.lease());
     if (!ended) return report(ended.error());
     status = *ended;
   }
@@ -170,15 +181,17 @@ int run_with_own_agent(const StateDir& state, std::vector<std::string>& words) {
 }
 
 int run(const StateDir& state, std::vector<std::string>& words) {
-  auto agent = find_agent(state);
-  if (!agent && agent.error().not_running) return run_with_own_agent(state, words);
+  // The lease first: an agent that is found with it stays.
+  const auto lease = take_lease(state);
+  const auto agent = find_agent(state);
+  if (!lease || (!agent && agent.error().not_running)) return run_with_own_agent(state, words);
   if (!agent) return report(agent.error().error);
   if (agent->proxy_address.empty()) {
     return report(
         {"the agent on " + state.path.string() + " runs without its proxy", "start it without --no-proxy"});
   }
   if (auto set = set_child_environment(state, agent->proxy_address); !set) return report(set.error());
-  become_command(words);
+  become_command(words, *lease);
 }
 
 }  // namespace

@@ -449,9 +449,13 @@ TEST_F(Native, ABodyUntilCloseIsWholeOnlyIfThePeerEndedIt) {
   opened(2, kOrigin);
   View(engine(), 2, Tap::native).sent(get("/whole"), 3).received(head, 3.1).ended(4);
   closed(2, 5);
-  ASSERT_EQ(exchanges().size(), 2u);
+  opened(3, kOrigin);
+  View(engine(), 3, Tap::native).sent(get("/broken-off"), 6).received(head, 6.1).ended(7, true);
+  closed(3, 8);
+  ASSERT_EQ(exchanges().size(), 3u);
   EXPECT_EQ(text(*exchanges()[0], "weir.incomplete"), "closed_early");
   EXPECT_EQ(text(*exchanges()[1], "weir.incomplete"), "(absent)");
+  EXPECT_EQ(text(*exchanges()[2], "weir.incomplete"), "closed_early");
 }
 
 TEST_F(Native, AnObjectThatHasEndedIsForgotten) {

@@ -83,10 +83,10 @@ class View {
         Gap{at(when), cookie_, object_, tap_, direction, offset(direction), length, Gap::Reason::ring_full});
     return skip(direction, length);
   }
-  View& ended(double when) {
+  View& ended(double when, bool broken_off = false) {
     engine_.consume(StreamEnded{at(when), cookie_, object_, tap_, Direction::sent, offset(Direction::sent)});
-    engine_.consume(
-        StreamEnded{at(when), cookie_, object_, tap_, Direction::received, offset(Direction::received)});
+    engine_.consume(StreamEnded{at(when), cookie_, object_, tap_, Direction::received,
+                                offset(Direction::received), broken_off});
     return *this;
   }
   View& handshake(double when, const std::string& sni) {

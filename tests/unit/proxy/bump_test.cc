@@ -237,6 +237,14 @@ TEST(Bump, CloseDelimitedAndCutShort) {
   cut.write("GET /cut HTTP/1.1\r\nHost: o\r\n\r\n");
   cut.read_to_end();
   EXPECT_FALSE(cut.clean_end);
+  const auto all_ended = [](const auto& events) { return Events::count<StreamEnded>(events) == 4; };
+  ASSERT_TRUE(world.events.wait_until(all_ended));
+  std::vector<std::pair<Direction, bool>> ends;
+  for (const auto& end : world.events.all<StreamEnded>()) ends.emplace_back(end.direction, end.broken_off);
+  EXPECT_EQ(ends, (std::vector<std::pair<Direction, bool>>{{Direction::sent, false},
+                                                           {Direction::received, false},
+                                                           {Direction::sent, false},
+                                                           {Direction::received, true}}));
 }
 
 TEST(Bump, IdleUpstreamThatClosedIsReplacedForRepeatableRequests) {
