@@ -53,6 +53,26 @@ std::expected<Descriptor, Error> take_lock(const StateDir& state) {
   return lock;
 }
 
+// What an earlier worker made under another id (the account `weir` is new, or gone) becomes the present
+// one's. Only plain files and sockets with a single name: nothing that could stand for something elsewhere.
+std::expected<void, Error> hand_over(const StateDir& state, const Descriptor& directory,
+                                     const WorkerUser& worker) {
+  const std::string database = state.database().filename().string();
+  for (const std::string& name :
+       {database, database + "-wal", database + "-shm", state.socket().filename().string(),
+        state.api_token().filename().string()}) {
+    const Descriptor file(::openat(directory.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    struct stat status{};
+    if (!file || ::fstat(file.get(), &status) != 0 || status.st_uid == worker.uid) continue;
+    const bool plain = (S_ISREG(status.st_mode) || S_ISSOCK(status.st_mode)) && status.st_nlink == 1;
+    if (!plain || ::fchownat(file.get(), "", worker.uid, worker.gid, AT_EMPTY_PATH) != 0) {
+      return std::unexpected(Error{
+          (state.path / name).string() + " belongs to user " + std::to_string(status.st_uid), "remove it"});
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 std::expected<WorkerUser, Error> choose_worker_user() {
@@ -91,6 +111,9 @@ std::expected<LockedState, Error> open_state(const StateDir& state, const Worker
   if (worker.uid != ::geteuid() && (::fchown(directory.get(), ::geteuid(), worker.gid) != 0 ||
                                     ::fchmod(directory.get(), shared_mode) != 0)) {
     return std::unexpected(errno_error("state directory " + name, remedy));
+  }
+  if (worker.uid != ::geteuid()) {
+    if (auto handed = hand_over(state, directory, worker); !handed) return std::unexpected(handed.error());
   }
   return LockedState{std::move(directory), std::move(*lock)};
 }

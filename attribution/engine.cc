@@ -56,6 +56,7 @@ void Engine::State::on(ConnectionOpened& event) {
     if (known.tuple.local.address.family == IpAddress::Family::unknown) known.tuple.local = event.tuple.local;
     if (known.tuple.peer.address.family == IpAddress::Family::unknown) known.tuple.peer = event.tuple.peer;
     if (!known.owner) known.owner = event.owner;
+    if (!known.owner_uid && known.owner == event.owner) known.owner_uid = event.owner_uid;
     if (known.network_namespace_cookie == 0) known.network_namespace_cookie = event.network_namespace_cookie;
   }
   if (!connection->owner) connection->owner = connection->opened->owner;

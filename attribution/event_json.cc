@@ -214,6 +214,7 @@ void describe(auto& visit, Is<ConnectionOpened> auto& event) {
   visit("cookie", event.cookie);
   visit("tuple", event.tuple);
   visit("owner", event.owner);
+  visit("owner_uid", event.owner_uid);
   visit("network_namespace_cookie", event.network_namespace_cookie);
   visit("accepted", event.accepted);
   visit("before_start", event.before_start);

@@ -53,6 +53,7 @@ struct ConnectionOpened {
   SocketCookie cookie{};
   Tuple tuple{};
   ProcessKey owner{};
+  std::optional<std::uint32_t> owner_uid{};  // when it connected
   std::uint64_t network_namespace_cookie = 0;
   bool accepted = false;      // ingress: a server's side
   bool before_start = false;  // older than the source

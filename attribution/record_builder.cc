@@ -158,8 +158,14 @@ std::string user_name(const EngineConfig& config, std::uint32_t uid) {
   return name.empty() ? std::to_string(uid) : name;
 }
 
+// What the process was when it connected is more exact than what its last exec made it.
+std::optional<std::uint32_t> uid_at_connect(const RecordContext& context) {
+  const auto& opened = context.connection.opened;
+  return opened && opened->owner == context.process_key ? opened->owner_uid : std::nullopt;
+}
+
 void add_process(FieldWriter& out, Record& record, const EngineConfig& config, const ProcessKey& key,
-                 const Process* process) {
+                 const Process* process, std::optional<std::uint32_t> uid = std::nullopt) {
   record.pid = key.pid;
   if (!key) return;
   out.always("process.pid", std::uint64_t{key.pid});
@@ -175,7 +181,8 @@ void add_process(FieldWriter& out, Record& record, const EngineConfig& config, c
   if (!image.arguments.empty()) {
     out.always("process.command_args", config.redact ? redact_arguments(image.arguments) : image.arguments);
   }
-  if (image.uid) out.always("process.owner", user_name(config, *image.uid));
+  if (!uid) uid = image.uid;
+  if (uid) out.always("process.owner", user_name(config, *uid));
   out.known("weir.process.inner_pid", process->inner_pid);
   add_container(out, image, process->inner_pid == key.pid);
 }
@@ -331,7 +338,7 @@ RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held
 
   FieldWriter out(*record);
   add_identity(out, context, held.tap, target.cleartext ? TlsLibrary::none : context.connection.tls.library);
-  add_process(out, *record, context.config, context.process_key, context.process);
+  add_process(out, *record, context.config, context.process_key, context.process, uid_at_connect(context));
   add_network(out, context, decision);
   out.always("network.protocol.name", std::string("http"));
   out.always("network.protocol.version", std::to_string(exchange.request.version.major) + "." +
@@ -359,7 +366,7 @@ RecordPtr connection_record(const RecordContext& context) {
   FieldWriter out(*record);
   add_identity(out, context, read ? std::optional(native ? Tap::native : Tap::proxy) : std::nullopt,
                connection.tls.library);
-  add_process(out, *record, context.config, context.process_key, context.process);
+  add_process(out, *record, context.config, context.process_key, context.process, uid_at_connect(context));
   add_network(out, context, decision);
   if (connection.spoke_http) out.always("network.protocol.name", std::string("http"));
   add_server(out, *record, context, decision, {});

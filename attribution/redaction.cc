@@ -70,6 +70,8 @@ constexpr std::string_view kSecretParameters[] = {"key", "sig", "auth", "code", 
 
 // Options whose next argument is user:password; short ones are is_short_option's.
 constexpr std::string_view kUserOptions[] = {"--user", "--proxy-user"};
+// Options whose next argument is an assignment, blanks included: docker's, podman's.
+constexpr std::string_view kAssigningOptions[] = {"-e", "--env", "--build-arg"};
 // curl's options without a value: what may stand before -u in one argument.
 constexpr std::string_view kCurlFlags = "#01234679aBfgGiIjJklLMnNOpqRsSvZ";
 
@@ -187,6 +189,12 @@ bool has_attached_secret(std::string_view argument) {
   const std::string_view name = argument.substr(0, equals);
   return equals != std::string_view::npos && name.starts_with('-') &&
          (is_secret_name(name) || contains(kUserOptions, name));
+}
+
+// "PASSWORD=x"
+bool assigns_secret(std::string_view argument) {
+  const std::size_t equals = argument.find('=');
+  return equals != std::string_view::npos && is_secret_name(argument.substr(0, equals));
 }
 
 bool is_user_option(std::string_view argument) {
@@ -336,7 +344,7 @@ std::string redact_command(std::string_view text) {
     out += text.substr(0, start);
     text.remove_prefix(start);
     const std::string_view plain = text.substr(0, text.find_first_of(kSeparators));
-    const bool whole = value || has_attached_secret(plain);
+    const bool whole = value || has_attached_secret(plain) || assigns_secret(plain);
     const std::string_view word = whole ? shell_word(text) : plain;
     text.remove_prefix(word.size());
     if (word.empty()) break;
@@ -346,6 +354,21 @@ std::string redact_command(std::string_view text) {
     previous = word;
   }
   return out;
+}
+
+// Of each URL in the text: one may stand in another's path or parameters.
+std::string cut_userinfo(std::string_view text) {
+  std::string out;
+  for (std::size_t scheme = text.find("://"); scheme != text.npos; scheme = text.find("://")) {
+    const std::size_t authority = scheme + 3;
+    const std::size_t end = std::min(text.find_first_of("/?#", authority), text.size());
+    const std::size_t at = text.substr(0, end).rfind('@');
+    const bool user = at != std::string_view::npos && at >= authority;
+    out += text.substr(0, authority);
+    if (user) out.append(kRedacted).append("@");
+    text.remove_prefix(user ? at + 1 : authority);
+  }
+  return out.append(text);
 }
 
 }  // namespace
@@ -358,17 +381,9 @@ std::string redact_header(std::string_view name, std::string_view value) {
 }
 
 std::string redact_url(std::string_view url) {
-  std::string out;
-  if (const std::size_t scheme = url.find("://"); scheme != std::string_view::npos) {
-    const std::size_t authority = scheme + 3;
-    const std::size_t end = std::min(url.find_first_of("/?#", authority), url.size());
-    const std::size_t at = url.substr(0, end).rfind('@');
-    out = url.substr(0, authority);
-    if (at != std::string_view::npos && at >= authority) out.append(kRedacted).append("@");
-    url.remove_prefix(at != std::string_view::npos && at >= authority ? at + 1 : authority);
-  }
-  const std::size_t query = std::min(url.find_first_of("?#"), url.size());
-  return out.append(url.substr(0, query)) + redact_parameters(url.substr(query), true);
+  const std::string text = cut_userinfo(url);
+  const std::size_t query = std::min(text.find_first_of("?#"), text.size());
+  return text.substr(0, query) + redact_parameters(std::string_view(text).substr(query), true);
 }
 
 std::vector<std::string> redact_arguments(const std::vector<std::string>& arguments) {
@@ -377,7 +392,8 @@ std::vector<std::string> redact_arguments(const std::vector<std::string>& argume
   std::string_view previous;
   for (const std::string& argument : arguments) {
     const bool whole = argument.find_first_of(" \t\n") == std::string::npos || takes_secret(previous) ||
-                       has_attached_secret(argument) || redact_header_argument(argument).has_value();
+                       has_attached_secret(argument) || redact_header_argument(argument).has_value() ||
+                       (contains(kAssigningOptions, previous) && assigns_secret(argument));
     const std::string text = redact_json(argument);
     out.push_back(whole ? redact_word(text, previous) : redact_command(text));
     previous = argument;

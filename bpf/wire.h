@@ -96,8 +96,10 @@ struct wire_owner {
   struct wire_process_key process;  // tgid 0: the connect hook did not see it
   __u64 netns_cookie;
   __u64 cgroup_id;
+  __u32 uid;  // when it connected: a process may change it without an exec
+  __u32 padding;
 };
-WIRE_SIZE(wire_owner, 40);
+WIRE_SIZE(wire_owner, 48);
 
 #define WIRE_BEFORE_START 1u
 
@@ -108,7 +110,7 @@ struct wire_opened {
   __u32 flags;
   __u32 padding;
 };
-WIRE_SIZE(wire_opened, 112);
+WIRE_SIZE(wire_opened, 120);
 
 #define WIRE_HAS_TLS 1u
 
@@ -129,7 +131,7 @@ struct wire_untold {
   struct wire_opened opened;
   struct wire_closed closed;
 };
-WIRE_SIZE(wire_untold, 176);
+WIRE_SIZE(wire_untold, 184);
 
 enum wire_tls_library {
   WIRE_LIBRARY_OPENSSL = 1,

@@ -12,6 +12,7 @@ static __always_inline int remember_owner(struct bpf_sock_addr* ctx) {
   connection.owner.cookie = bpf_get_socket_cookie(ctx);
   connection.owner.netns_cookie = bpf_get_netns_cookie(ctx);
   connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+  connection.owner.uid = BPF_CORE_READ(task, cred, uid.val);
   if (is_own_process(connection.owner.process.tgid)) connection.flags = CONNECTION_OURS;
   if (bpf_map_update_elem(&connections, &connection.owner.cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
   return 1;

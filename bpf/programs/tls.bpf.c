@@ -150,6 +150,7 @@ static __always_inline void meet_old_socket(struct sock* sk, __u64 cookie) {
   struct task_struct* task = (struct task_struct*)bpf_get_current_task();
   fill_process_key(&connection.owner.process, task);
   connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+  connection.owner.uid = BPF_CORE_READ(task, cred, uid.val);
   connection.opened_boot_ns = bpf_ktime_get_boot_ns();
   bool accepted = was_accepted(sk);
   connection.flags = accepted ? CONNECTION_ACCEPTED : CONNECTION_OPEN | CONNECTION_OLD;

@@ -316,6 +316,18 @@ TEST_F(Native, StartTimesInTicksMeetExactOnes) {
   EXPECT_EQ(text(*exchanges().at(0), "process.executable.name"), "curl");
 }
 
+// A server's worker gives up root without an exec.
+TEST_F(Native, TheOwnerIsWhoTheProcessWasWhenItConnected) {
+  ProcessEvent event{.time = at(0), .process = kCurl};
+  event.uid = 0;
+  engine().consume(event);
+  opened(1, kOrigin, 1, kCurl, 33);
+  View(engine(), 1, Tap::native).exchange("/", "x", 2);
+  closed(1, 3);
+  EXPECT_EQ(text(*exchanges().at(0), "process.owner"), "33");
+  EXPECT_EQ(text(*connections().at(0), "process.owner"), "33");
+}
+
 TEST_F(Native, CreationTimeAndOwnersNameComeFromTheConfiguration) {
   EngineConfig config = default_config();
   config.boot_time = at(-5);

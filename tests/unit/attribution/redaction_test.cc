@@ -28,6 +28,8 @@ TEST(Redaction, Urls) {
       {"https://h/?sig=x&se=2", "https://h/?sig=[redacted]&se=2"},
       {"https://h/?password=a?b", "https://h/?password=[redacted]?b"},
       {"https://h/password/reset?x=1", "https://h/password/reset?x=1"},
+      {"https://h/https://me:p@i/x?y=http://me:p&q@j/",
+       "https://h/https://[redacted]@i/x?y=http://[redacted]@j/"},
       {"/only/path?secret=s", "/only/path?secret=[redacted]"},
   };
   for (const Case& one : cases) EXPECT_EQ(redact_url(one.in), one.out);
@@ -68,6 +70,11 @@ TEST(Redaction, Arguments) {
       {{"env", "GITHUB_TOKEN=t", "PATH=/bin", "x"}, {"env", "GITHUB_TOKEN=[redacted]", "PATH=/bin", "x"}},
       {{"docker", "run", "-eAWS_SECRET_ACCESS_KEY=s"},
        {"docker", "run", "-eAWS_SECRET_ACCESS_KEY=[redacted]"}},
+      {{"docker", "run", "-e", "PASSWORD=two words", "-e", "NAME=two words", "x"},
+       {"docker", "run", "-e", "PASSWORD=[redacted]", "-e", "NAME=two words", "x"}},
+      {{"sh", "-c", "docker run -e PASSWORD='two words' -e TOKEN=\"a b\" x"},
+       {"sh", "-c", "docker run -e PASSWORD=[redacted] -e TOKEN=[redacted] x"}},
+      {{"x", "http://me:p@h,http://me:p@i"}, {"x", "http://[redacted]@h,http://[redacted]@i"}},
       {{"java", "-Djavax.net.ssl.trustStorePassword=p"},
        {"java", "-Djavax.net.ssl.trustStorePassword=[redacted]"}},
       {{"curl", "-d", "user=me&password=p"}, {"curl", "-d", "user=me&password=[redacted]"}},

@@ -149,13 +149,15 @@ class Scenario : public testing::Test {
     if (!path.empty()) event.arguments = {path};
     engine().consume(std::move(event));
   }
-  void opened(std::uint64_t cookie, Endpoint peer, double when = 0, ProcessKey owner = kCurl) {
+  void opened(std::uint64_t cookie, Endpoint peer, double when = 0, ProcessKey owner = kCurl,
+              std::optional<std::uint32_t> owner_uid = {}) {
     ConnectionOpened event;
     event.time = at(when);
     event.cookie = {cookie};
     event.tuple = {endpoint("10.0.0.1", 40000), peer};
     event.owner = owner;
-    engine().consume(std::move(event));
+    event.owner_uid = owner_uid;
+    engine().consume(event);
   }
   void closed(std::uint64_t cookie, double when, std::uint64_t sent = 100, std::uint64_t received = 200) {
     ConnectionClosed event;

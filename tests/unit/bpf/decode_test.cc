@@ -77,7 +77,7 @@ TEST(Decode, CutTextsAreSaidToBeCut) {
 
 TEST(Decode, Connections) {
   auto opened = make<wire_opened>(WIRE_CONNECTION_OPENED);
-  opened.owner = {99, {42, 0, 4200}, 5, 6};
+  opened.owner = {99, {42, 0, 4200}, 5, 6, 1000, 0};
   opened.tuple.family = 4;
   opened.tuple.local[0] = 127;
   opened.tuple.local[3] = 1;
@@ -88,6 +88,7 @@ TEST(Decode, Connections) {
   const auto event = decoded<ConnectionOpened>(opened);
   EXPECT_EQ(event.cookie.value, 99u);
   EXPECT_EQ(event.owner.pid, 42u);
+  EXPECT_EQ(event.owner_uid, 1000u);
   EXPECT_EQ(event.network_namespace_cookie, 5u);
   EXPECT_EQ(event.tuple.local.to_string(), "127.0.0.1:1234");
   EXPECT_EQ(event.tuple.peer.to_string(), "10.0.0.0:443");
