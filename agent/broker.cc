@@ -23,9 +23,9 @@
 
 #include "agent/broker_service.h"
 #include "agent/channel.h"
-#include "agent/lease.h"
 #include "agent/log.h"
 #include "agent/state.h"
+#include "agent/users.h"
 #include "ca/truststore.h"
 
 namespace weir::agent {
@@ -191,9 +191,10 @@ class Broker {
     auto locked = open_state(state_, user_);
     if (!locked) return std::unexpected(locked.error());
     locked_ = std::move(*locked);
-    auto leases = Leases::open(state_, config_.while_used);
-    if (!leases) return std::unexpected(leases.error());
-    leases_ = std::move(*leases);
+    auto users =
+        config_.first_user < 0 ? Users::none(state_) : Users::open(state_, Descriptor(config_.first_user));
+    if (!users) return std::unexpected(users.error());
+    users_ = std::move(*users);
     if (auto done = prepare_authority(); !done) return done;
     if (auto done = prepare_files(); !done) return done;
     executable_ = Descriptor(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
@@ -249,6 +250,8 @@ class Broker {
     }
     bpf::LoadOptions options;
     options.ring_bytes = config_.ring_bytes;
+    options.socket_events = config_.socket_events;
+    options.uprobe_multi = config_.uprobe_multi;
     auto kernel = bpf::KernelSide::load(options);
     if (!kernel) {
       native_reason_ = to_string(to_error(kernel.error()));
@@ -279,14 +282,20 @@ class Broker {
 
   // Until the worker is gone, a signal asks to stop, or nobody uses the agent any more.
   void serve() {
-    const int look_interval_ms = config_.while_used ? 100 : -1;
     while (true) {
-      pollfd waits[] = {{channel_.get(), POLLIN, 0}, {signals_.get(), POLLIN, 0}};
-      if (::poll(waits, 2, look_interval_ms) < 0 && errno != EINTR) return;
-      if (leases_.ended(starter_)) stopping_ = true;
-      if (stopping_) return;
-      if ((waits[1].revents & POLLIN) != 0 && stop_asked()) return;
-      if (waits[0].revents != 0 && !answer_one()) return;
+      std::vector<pollfd> users = users_.waits();
+      std::vector<pollfd> waits = users;
+      waits.insert(waits.end(), {{channel_.get(), POLLIN, 0}, {signals_.get(), POLLIN, 0}});
+      if (::poll(waits.data(), waits.size(), -1) < 0 && errno != EINTR) return;
+      const pollfd& signals = waits.back();
+      const pollfd& channel = waits[users.size()];
+      if ((signals.revents & POLLIN) != 0 && stop_asked()) return;
+      users.assign(waits.begin(), waits.begin() + static_cast<std::ptrdiff_t>(users.size()));
+      if (!users_.handle(users)) {
+        stopping_ = true;
+        return;
+      }
+      if (channel.revents != 0 && !answer_one()) return;
     }
   }
 
@@ -341,6 +350,7 @@ class Broker {
     welcome.network_namespace_cookie = network_namespace_cookie();
     welcome.native_wanted = config_.native && ::geteuid() == 0;
     welcome.has_native = kernel_ != nullptr;
+    welcome.for_a_command = config_.first_user >= 0;
     welcome.has_jsonl = static_cast<bool>(jsonl_);
     welcome.has_recording = static_cast<bool>(recording_);
     welcome.ring_bytes = config_.ring_bytes;
@@ -425,8 +435,7 @@ class Broker {
   StateDir state_;
   WorkerUser user_;
   LockedState locked_;
-  Leases leases_;
-  const pid_t starter_ = ::getppid();
+  Users users_;
   std::unique_ptr<ca::Authority> authority_;
   std::unique_ptr<bpf::KernelSide> kernel_;
   std::optional<BrokerService> service_;

@@ -45,6 +45,8 @@ std::expected<RunningAgent, NoAgent> find_agent(const StateDir& state) {
     agent.pid = static_cast<std::uint32_t>(pid->get_int64());
   }
   agent.proxy_address = text_at("/proxy/address");
+  if (const auto* value = status.find_pointer("/for_a_command", absent); value != nullptr && value->is_bool())
+    agent.for_a_command = value->get_bool();
   agent.native_ready = text_at("/native/state") == "ready";
   return agent;
 }

@@ -21,6 +21,7 @@ struct RunningAgent {
   std::uint32_t pid = 0;      // of its broker
   std::string proxy_address;  // "127.0.0.1:7443"
   bool native_ready = false;
+  bool for_a_command = false;  // ends with its last user (users.h)
 };
 // The error's `not_running` says that no agent answers on that directory.
 struct NoAgent {

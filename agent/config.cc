@@ -44,6 +44,8 @@ const Key keys[] = {
     {"", "store", &Config::store},
     {"native", "enabled", &Config::native},
     {"native", "ring_bytes", Size{&Config::ring_bytes, mib, 1024 * mib}},
+    {"native", "socket_events", &Config::socket_events},
+    {"native", "uprobe_multi", &Config::uprobe_multi},
     {"proxy", "enabled", &Config::proxy},
     {"proxy", "listen", &Config::proxy_listen},
     {"proxy", "threads", Count{&Config::proxy_threads, 1024}},

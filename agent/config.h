@@ -30,8 +30,10 @@ struct Config {
   bool native = true;
   bool proxy = true;
   bool store = true;
-  bool while_used = false;  // ends with its last user (lease.h); no key of the file
+  int first_user = -1;  // users.h: ends with its last user; no key of the file
   std::uint64_t ring_bytes = 32u << 20;
+  bool socket_events = true;  // this and the next: false forces what older kernels get
+  bool uprobe_multi = true;
   std::uint64_t body_bytes = 8u << 20;
   std::uint64_t queue_bytes = 64u << 20;
   std::uint64_t queue_events = 65'536;

@@ -17,6 +17,7 @@ constexpr std::chrono::milliseconds longest_wait{100};
 constexpr std::chrono::milliseconds heartbeat_interval{250};
 // How soon a library that appears while the agent runs is found (an upgrade, a container).
 constexpr std::chrono::seconds scan_interval{10};
+constexpr std::chrono::seconds least_between_looks{5};
 
 std::expected<Descriptor, Error> open_task_iterator(BrokerClient& broker) {
   Request request;
@@ -44,10 +45,7 @@ struct NativeTap::State {
       : broker(connection), source(std::move(event_source)), targets(connection) {}
 
   void read_ring(const std::stop_token& stop) {
-    while (!stop.stop_requested()) {
-      source->poll(longest_wait);
-      read_tasks();
-    }
+    while (!stop.stop_requested()) source->poll(longest_wait);
     while (source->poll(std::chrono::milliseconds(0)) > 0) {
     }
   }
@@ -68,26 +66,17 @@ struct NativeTap::State {
     }
   }
 
-  // Process records that met a full ring are made up for by what the tasks are now. The finder asks for them,
-  // because the broker may take its time; the reader publishes them.
+  // Process records that met a full ring are made up for by what the tasks are now. Seldom: on a host that
+  // starts processes faster than they are read, this would only add to it.
   void look_at_tasks_again() {
     const std::uint64_t untold = source->counters().untold_processes;
-    if (untold == known_untold) return;
-    auto iterator = open_task_iterator(broker);
+    const auto now = std::chrono::steady_clock::now();
+    if (untold == known_untold || now < next_look) return;
+    next_look = now + least_between_looks;
+    const auto iterator = open_task_iterator(broker);
     if (!iterator) return log_warning("processes may be missing: " + to_string(iterator.error()));
     known_untold = untold;
-    const std::lock_guard lock(tasks_mutex);
-    tasks = std::move(*iterator);
-  }
-
-  void read_tasks() {
-    Descriptor iterator;
-    {
-      const std::lock_guard lock(tasks_mutex);
-      iterator = std::move(tasks);
-    }
-    if (!iterator) return;
-    if (const auto read = source->seed_processes(iterator.get()); !read)
+    if (const auto read = source->look_at_processes_again(iterator->get()); !read)
       log_warning("processes may be missing: " + to_string(to_error(read.error())));
   }
 
@@ -95,8 +84,7 @@ struct NativeTap::State {
   std::unique_ptr<bpf::EventSource> source;
   Targets targets;
   std::uint64_t known_untold = 0;  // the finder's
-  std::mutex tasks_mutex;
-  Descriptor tasks;
+  std::chrono::steady_clock::time_point next_look;
   std::jthread reader;
   std::jthread finder;
 };

@@ -115,6 +115,7 @@ struct Welcome {
   std::uint32_t restarts = 0;  // how often the worker was started before
   bool native_wanted = false;  // by the configuration, and possible: root
   bool has_native = false;
+  bool for_a_command = false;  // ends with its last user
   bool has_jsonl = false;
   bool has_recording = false;
   std::array<char, 64> proxy_listen{};  // what an earlier worker had: a restarted one keeps its ports

@@ -2,6 +2,7 @@
 #include "agent/state.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pwd.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -32,11 +33,21 @@ Error errno_error(const std::string& what, const std::string& remedy) {
   return {what + ": " + std::strerror(errno), remedy};
 }
 
+// `weir exec` holds the lock for an instant when it looks whether an agent does.
+bool take_exclusively(const Descriptor& lock) {
+  for (int tries = 0; tries < 10; ++tries) {
+    if (::flock(lock.get(), LOCK_EX | LOCK_NB) == 0) return true;
+    ::poll(nullptr, 0, 20);
+  }
+  return false;
+}
+
 std::expected<Descriptor, Error> take_lock(const StateDir& state) {
   const std::string name = state.lock().string();
-  Descriptor lock(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
+  Descriptor lock(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!lock) return std::unexpected(errno_error(name, "check the state directory's owner and mode"));
-  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+  ::fchmod(lock.get(), 0600);  // whoever can open it can hold it
+  if (!take_exclusively(lock)) {
     std::string holder(32, '\0');
     const ssize_t size = ::pread(lock.get(), holder.data(), holder.size(), 0);
     holder.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
@@ -53,8 +64,8 @@ std::expected<Descriptor, Error> take_lock(const StateDir& state) {
   return lock;
 }
 
-// What an earlier worker made under another id (the account `weir` is new, or gone) becomes the present
-// one's. Only plain files and sockets with a single name: nothing that could stand for something elsewhere.
+// What an earlier worker made under a dynamic id becomes the present one's. Only plain files and sockets with
+// a single name: nothing that could stand for something elsewhere. Whatever else is there is its owner's.
 std::expected<void, Error> hand_over(const StateDir& state, const Descriptor& directory,
                                      const WorkerUser& worker) {
   const std::string database = state.database().filename().string();
@@ -63,11 +74,14 @@ std::expected<void, Error> hand_over(const StateDir& state, const Descriptor& di
         state.api_token().filename().string()}) {
     const Descriptor file(::openat(directory.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     struct stat status{};
-    if (!file || ::fstat(file.get(), &status) != 0 || status.st_uid == worker.uid) continue;
+    if (!file || ::fstat(file.get(), &status) != 0 || status.st_uid == worker.uid || status.st_uid == 0)
+      continue;
     const bool plain = (S_ISREG(status.st_mode) || S_ISSOCK(status.st_mode)) && status.st_nlink == 1;
-    if (!plain || ::fchownat(file.get(), "", worker.uid, worker.gid, AT_EMPTY_PATH) != 0) {
-      return std::unexpected(Error{
-          (state.path / name).string() + " belongs to user " + std::to_string(status.st_uid), "remove it"});
+    const bool dynamic = status.st_uid >= first_dynamic_uid && status.st_uid <= last_dynamic_uid;
+    if (!plain || !dynamic || ::fchownat(file.get(), "", worker.uid, worker.gid, AT_EMPTY_PATH) != 0) {
+      return std::unexpected(
+          Error{(state.path / name).string() + " belongs to user " + std::to_string(status.st_uid),
+                "give it to user " + std::to_string(worker.uid) + ", or remove it"});
     }
   }
   return {};

@@ -14,7 +14,7 @@ struct StateDir {
   std::filesystem::path socket() const { return path / "agent.sock"; }  // the API, for its owner and root
   std::filesystem::path api_token() const { return path / "api.token"; }
   std::filesystem::path lock() const { return path / "agent.lock"; }
-  std::filesystem::path users() const { return path / "agent.users"; }  // lease.h
+  std::filesystem::path users() const { return path / "agent.users"; }  // users.h
   ca::Paths ca() const { return {path / "ca"}; }
 };
 

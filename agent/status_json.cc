@@ -100,6 +100,7 @@ std::string status_json(const AgentStatus& status) {
       {"worker_pid", status.worker_pid},
       {"worker_restarts", status.restarts},
       {"state_dir", status.state_dir},
+      {"for_a_command", status.for_a_command},
       {"native", native_json(status)},
       {"proxy", proxy},
       {"api", api},

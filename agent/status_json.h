@@ -18,6 +18,7 @@ struct AgentStatus {
   std::uint32_t worker_pid = 0;
   std::uint32_t restarts = 0;
   std::string state_dir;
+  bool for_a_command = false;  // ends with its last user
   bool native_wanted = true;
   std::string native_reason;  // why there is no native tap; "" when there is
   bpf::SourceCounters native;

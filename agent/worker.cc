@@ -326,6 +326,7 @@ class Worker {
     status.worker_pid = static_cast<std::uint32_t>(::getpid());
     status.restarts = inheritance_.welcome.restarts;
     status.state_dir = config_.state_dir;
+    status.for_a_command = inheritance_.welcome.for_a_command;
     status.native_wanted = inheritance_.welcome.native_wanted;
     status.native_reason = native_reason_;
     if (native_) {

@@ -26,6 +26,7 @@ void fill_missing(ProcessImage& image, const ProcessEvent& event) {
 void push_exec(Process& process, const ProcessEvent& event, Time since) {
   ProcessImage image = process.images.back();
   image.since = since;
+  image.inherited = false;
   image.generation += 1;
   image.executable_path = event.executable_path;
   image.arguments = event.arguments;
@@ -35,12 +36,12 @@ void push_exec(Process& process, const ProcessEvent& event, Time since) {
   if (process.images.size() > kImagesKept) process.images.erase(process.images.begin());
 }
 
-// Seen with another program than the one known: its exec was not told. When that was isn't known; most
-// processes exec before they do anything else.
+// Seen with another program than the one that it has from its parent: its exec was not told. When that was
+// isn't known; most processes exec before they do anything else.
 bool missed_exec(const Process& process, const ProcessEvent& event) {
-  const std::string& known = process.images.back().executable_path;
-  return event.what == ProcessEvent::What::seen && !known.empty() && !event.executable_path.empty() &&
-         event.executable_path != known;
+  const ProcessImage& last = process.images.back();
+  return event.what == ProcessEvent::What::seen && last.inherited && last.since <= event.time &&
+         !event.executable_path.empty() && event.executable_path != last.executable_path;
 }
 
 }  // namespace
@@ -91,6 +92,7 @@ Process& ProcessTable::insert(const ProcessEvent& event) {
     if (const auto parent = lookup(event.parent)) {
       image = (*parent)->images.back();
       image.since = event.time;
+      image.inherited = true;
       image.generation = 0;
     }
   }

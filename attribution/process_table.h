@@ -15,6 +15,7 @@ namespace weir {
 struct ProcessImage {
   Time since{};
   std::uint32_t generation = 0;
+  bool inherited = false;  // by fork
   std::string executable_path{};
   std::vector<std::string> arguments{};
   std::optional<std::uint32_t> uid{};

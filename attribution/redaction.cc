@@ -70,8 +70,6 @@ constexpr std::string_view kSecretParameters[] = {"key", "sig", "auth", "code", 
 
 // Options whose next argument is user:password; short ones are is_short_option's.
 constexpr std::string_view kUserOptions[] = {"--user", "--proxy-user"};
-// Options whose next argument is an assignment, blanks included: docker's, podman's.
-constexpr std::string_view kAssigningOptions[] = {"-e", "--env", "--build-arg"};
 // curl's options without a value: what may stand before -u in one argument.
 constexpr std::string_view kCurlFlags = "#01234679aBfgGiIjJklLMnNOpqRsSvZ";
 
@@ -125,25 +123,65 @@ std::string percent_decoded(std::string_view text) {
   return decoded;
 }
 
-// "name=value" with a secret name keeps its name.
-std::string redact_pair(std::string_view pair, bool in_url) {
+// Of each URL in the text: one may stand in another's path or parameters.
+std::string cut_userinfo(std::string_view text) {
+  std::string out;
+  for (std::size_t scheme = text.find("://"); scheme != text.npos; scheme = text.find("://")) {
+    const std::size_t authority = scheme + 3;
+    const std::size_t end = std::min(text.find_first_of("/?#", authority), text.size());
+    const std::size_t at = text.substr(0, end).rfind('@');
+    const bool user = at != std::string_view::npos && at >= authority;
+    out += text.substr(0, authority);
+    if (user) out.append(kRedacted).append("@");
+    text.remove_prefix(user ? at + 1 : authority);
+  }
+  return out.append(text);
+}
+
+// A URL in a parameter, written with escapes.
+bool hides_userinfo(std::string_view value) {
+  const std::string text = percent_decoded(value);
+  return text != value && cut_userinfo(text) != text;
+}
+
+// "name=value" of a URL; a secret one keeps its name.
+std::string redact_pair(std::string_view pair) {
   const std::size_t equals = pair.find('=');
   if (equals == std::string_view::npos) return std::string(pair);
   const std::string name = percent_decoded(pair.substr(0, equals));
-  const bool secret = is_secret_name(name) || (in_url && contains(kSecretParameters, to_lower(name)));
+  const bool secret = is_secret_name(name) || contains(kSecretParameters, to_lower(name)) ||
+                      hides_userinfo(pair.substr(equals + 1));
   return secret ? std::string(pair.substr(0, equals + 1)).append(kRedacted) : std::string(pair);
 }
 
-std::string redact_parameters(std::string_view text, bool in_url) {
-  const std::string_view separators = in_url ? "?&;#" : "&";
+std::string redact_parameters(std::string_view text) {
+  constexpr std::string_view kSeparators = "?&;#";
   std::string out;
   while (true) {
-    const std::size_t end = text.find_first_of(separators);
-    out += redact_pair(text.substr(0, end), in_url);
+    const std::size_t end = text.find_first_of(kSeparators);
+    out += redact_pair(text.substr(0, end));
     if (end == std::string_view::npos) return out;
     out += text[end];
     text.remove_prefix(end + 1);
   }
+}
+
+// Outside of a URL nobody knows where a value ends: all that follows a secret name and '=' goes, as in
+// "--set=db.password=x" or "user=me&password=x&y".
+std::string redact_assignments(std::string_view text) {
+  for (std::size_t equals = text.find('='); equals != text.npos; equals = text.find('=', equals + 1)) {
+    const std::size_t before = text.substr(0, equals).find_last_of("=&;,?# \t'\"");
+    const std::size_t start = before == text.npos ? 0 : before + 1;
+    if (is_secret_name(percent_decoded(text.substr(start, equals - start))))
+      return std::string(text.substr(0, equals + 1)).append(kRedacted);
+  }
+  return std::string(text);
+}
+
+// "-u", and "-sSu" with flags before it.
+bool is_short_option(std::string_view argument, std::string_view letters) {
+  return argument.size() >= 2 && argument.front() == '-' && letters.find(argument.back()) != letters.npos &&
+         std::ranges::all_of(argument.substr(1), is_letter);
 }
 
 // "Authorization: Bearer x", also as "-HAuthorization: x" or "--header=Authorization: x".
@@ -169,12 +207,6 @@ std::string redact_user(std::string_view argument) {
   return std::string(argument.substr(0, colon + 1)).append(kRedacted);
 }
 
-// "-u", and "-sSu" with flags before it.
-bool is_short_option(std::string_view argument, std::string_view letters) {
-  return argument.size() >= 2 && argument.front() == '-' && letters.find(argument.back()) != letters.npos &&
-         std::ranges::all_of(argument.substr(1), is_letter);
-}
-
 // "-ume:x", "-sSume:x", "-bname=x": where the value begins, or npos.
 std::size_t attached_value(std::string_view argument, std::string_view letters) {
   if (!argument.starts_with('-')) return std::string_view::npos;
@@ -191,10 +223,15 @@ bool has_attached_secret(std::string_view argument) {
          (is_secret_name(name) || contains(kUserOptions, name));
 }
 
-// "PASSWORD=x"
+// "PASSWORD=x", "--set=db.password=x": a name up to the sign, and no blank in it.
 bool assigns_secret(std::string_view argument) {
-  const std::size_t equals = argument.find('=');
-  return equals != std::string_view::npos && is_secret_name(argument.substr(0, equals));
+  const std::string_view word = argument.substr(0, argument.find_first_of(" \t\n'\"`"));
+  return redact_assignments(word) != word || (word.ends_with('=') && is_secret_name(word));
+}
+
+// "sh -c", "bash -lc": the next argument is a command line.
+bool takes_command(std::string_view previous) {
+  return is_short_option(previous, "c");
 }
 
 bool is_user_option(std::string_view argument) {
@@ -297,7 +334,7 @@ std::string redact_word(std::string_view argument, std::string_view previous) {
   }
   const std::size_t scheme = argument.find("://");
   const bool plain_url = scheme != std::string_view::npos && !is_secret_name(argument.substr(0, scheme));
-  return plain_url ? redact_url(argument) : redact_userinfo(redact_parameters(argument, false));
+  return plain_url ? redact_url(argument) : redact_userinfo(redact_assignments(argument));
 }
 
 // Whether a value with blanks after this option is one value, not a command line.
@@ -345,7 +382,11 @@ std::string redact_command(std::string_view text) {
     text.remove_prefix(start);
     const std::string_view plain = text.substr(0, text.find_first_of(kSeparators));
     const bool whole = value || has_attached_secret(plain) || assigns_secret(plain);
-    const std::string_view word = whole ? shell_word(text) : plain;
+    const char quote = start > 0 && whole ? out.back() : ' ';
+    const bool quoted = quote == '\'' || quote == '"';
+    const std::string_view word = !whole   ? plain
+                                  : quoted ? text.substr(0, text.find(quote))
+                                           : shell_word(text);
     text.remove_prefix(word.size());
     if (word.empty()) break;
     out += whole ? redact_shell_word(word, previous) : redact_word(word, previous);
@@ -354,21 +395,6 @@ std::string redact_command(std::string_view text) {
     previous = word;
   }
   return out;
-}
-
-// Of each URL in the text: one may stand in another's path or parameters.
-std::string cut_userinfo(std::string_view text) {
-  std::string out;
-  for (std::size_t scheme = text.find("://"); scheme != text.npos; scheme = text.find("://")) {
-    const std::size_t authority = scheme + 3;
-    const std::size_t end = std::min(text.find_first_of("/?#", authority), text.size());
-    const std::size_t at = text.substr(0, end).rfind('@');
-    const bool user = at != std::string_view::npos && at >= authority;
-    out += text.substr(0, authority);
-    if (user) out.append(kRedacted).append("@");
-    text.remove_prefix(user ? at + 1 : authority);
-  }
-  return out.append(text);
 }
 
 }  // namespace
@@ -383,7 +409,7 @@ std::string redact_header(std::string_view name, std::string_view value) {
 std::string redact_url(std::string_view url) {
   const std::string text = cut_userinfo(url);
   const std::size_t query = std::min(text.find_first_of("?#"), text.size());
-  return text.substr(0, query) + redact_parameters(std::string_view(text).substr(query), true);
+  return text.substr(0, query) + redact_parameters(std::string_view(text).substr(query));
 }
 
 std::vector<std::string> redact_arguments(const std::vector<std::string>& arguments) {
@@ -393,7 +419,7 @@ std::vector<std::string> redact_arguments(const std::vector<std::string>& argume
   for (const std::string& argument : arguments) {
     const bool whole = argument.find_first_of(" \t\n") == std::string::npos || takes_secret(previous) ||
                        has_attached_secret(argument) || redact_header_argument(argument).has_value() ||
-                       (contains(kAssigningOptions, previous) && assigns_secret(argument));
+                       (assigns_secret(argument) && !takes_command(previous));
     const std::string text = redact_json(argument);
     out.push_back(whole ? redact_word(text, previous) : redact_command(text));
     previous = argument;

@@ -111,9 +111,9 @@ std::optional<Event> to_opened(Record record, ClockOffset clock) {
   event.tuple.local = {to_address(tuple.local, tuple.family), tuple.local_port};
   event.tuple.peer = {to_address(tuple.peer, tuple.family), tuple.peer_port};
   event.owner = to_key(wire->owner.process);
-  if (event.owner) event.owner_uid = wire->owner.uid;
   event.network_namespace_cookie = wire->owner.netns_cookie;
   event.before_start = (wire->flags & WIRE_BEFORE_START) != 0;
+  if (event.owner && !event.before_start) event.owner_uid = wire->owner.uid;
   return event;
 }
 

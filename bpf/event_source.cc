@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <mutex>
 #include <utility>
 
 #include "bpf/kernel_table.h"
@@ -198,6 +199,22 @@ class RingEventSource final : public EventSource {
                                [this](const wire_task& task) { take(std::as_bytes(std::span(&task, 1))); });
   }
 
+  std::expected<void, SourceError> look_at_processes_again(int task_iterator) override {
+    std::vector<ProcessEvent> seen;
+    const auto read = read_all<wire_task>(task_iterator, [&](const wire_task& task) {
+      auto event = decode(std::as_bytes(std::span(&task, 1)), clock_);
+      auto* process = event ? std::get_if<ProcessEvent>(&*event) : nullptr;
+      if (process == nullptr) return;
+      enrich(*process);
+      seen.push_back(std::move(*process));
+    });
+    if (!read) return std::unexpected(read.error());
+    const std::lock_guard lock(seen_mutex_);
+    seen_ = std::move(seen);
+    seen_after_ = ring_.produced();
+    return {};
+  }
+
   void beat() override {
     const auto boot_ns = static_cast<std::uint64_t>(now(CLOCK_BOOTTIME).count());
     __atomic_store_n(&control_.at<wire_control>(0)->heartbeat_boot_ns, boot_ns, __ATOMIC_RELEASE);
@@ -222,7 +239,14 @@ class RingEventSource final : public EventSource {
   std::size_t drain() {
     const std::size_t taken =
         ring_.consume(kRecordsPerPoll, [this](std::span<const std::byte> record) { take(record); });
-    return taken + drain_untold();
+    return taken + drain_untold() + drain_seen();
+  }
+
+  std::size_t drain_seen() {
+    const std::lock_guard lock(seen_mutex_);
+    if (seen_.empty() || ring_.consumed() < seen_after_) return 0;
+    for (ProcessEvent& event : seen_) publisher_.publish(std::move(event));
+    return std::exchange(seen_, {}).size();
   }
 
   // A connection that found no room in the ring ended after all that the ring then held of it.
@@ -241,13 +265,7 @@ class RingEventSource final : public EventSource {
   void collect_untold() {
     const std::uint64_t ever = relaxed(control_.at<const wire_control>(0)->untold_connections);
     if (ever == untold_collected_) return;
-    std::uint64_t cookie = 0;
-    wire_untold one{};
-    while (waiting_.size() < kRecordsPerPoll && untold_.any_key(cookie) &&
-           untold_.look_up_and_delete(cookie, one)) {
-      waiting_.push_back(one);
-    }
-    if (waiting_.size() < kRecordsPerPoll) untold_collected_ = ever;
+    if (untold_.take_all<wire_untold_key>(waiting_)) untold_collected_ = ever;
     waiting_for_ = ring_.produced();
   }
 
@@ -280,6 +298,9 @@ class RingEventSource final : public EventSource {
   std::vector<wire_untold> waiting_;
   std::uint64_t waiting_for_ = 0;  // the ring's position behind which they may be published
   std::uint64_t untold_collected_ = 0;
+  std::mutex seen_mutex_;
+  std::vector<ProcessEvent> seen_;
+  std::uint64_t seen_after_ = 0;  // as waiting_for_
   EventPublisher& publisher_;
   std::function<std::string(std::uint32_t)> cgroup_of_;
   ClockOffset clock_;

@@ -54,6 +54,8 @@ class EventSource {
   virtual std::size_t poll(std::chrono::milliseconds wait) = 0;
   // Publishes processes that existed before: the descriptor of KernelSide::open_task_iterator().
   virtual std::expected<std::size_t, SourceError> seed_processes(int task_iterator) = 0;
+  // The same while poll() runs, from any one other thread: what the ring holds by now is published first.
+  virtual std::expected<void, SourceError> look_at_processes_again(int task_iterator) = 0;
   // Says "the worker lives" in the shared control page.
   virtual void beat() = 0;
   virtual SourceCounters counters() const = 0;  // thread-safe

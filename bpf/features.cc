@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "bpf/features.h"
 #include "bpf/kernel_side.h"
 #include "bpf/libbpf_log.h"
 
@@ -158,11 +159,11 @@ constexpr Feature kFeatures[] = {
     {"BTF of the kernel", try_btf, true, ""},
     {"ring buffer", try_ring, true, ""},
     {"BTF tracepoints", try_tracepoint, true, ""},
-    {"tracepoint sock_send_length", try_sock_length, true, ""},
+    {"tracepoint sock_send_length", try_sock_length, false, "the tracepoint of all system calls, dearer"},
     {"cgroup connect hooks", try_connect, true, ""},
     {"sockops", try_sockops, true, ""},
     {"uprobes", try_uprobe, true, ""},
-    {"uprobe_multi links", try_uprobe_multi, true, ""},
+    {"uprobe_multi links", try_uprobe_multi, false, "a perf event for each probe, slower to attach"},
     {"sleepable uprobes", try_sleepable, true, ""},
     {"bpf_loop", try_loop, true, ""},
     {"task storage in uprobes", try_task_storage, false, "a table by thread"},
@@ -175,6 +176,15 @@ constexpr Feature kFeatures[] = {
 };
 
 }  // namespace
+
+bool has_socket_events() {
+  return libbpf_find_vmlinux_btf_id("sock_send_length", BPF_TRACE_RAW_TP) > 0 &&
+         libbpf_find_vmlinux_btf_id("sock_recv_length", BPF_TRACE_RAW_TP) > 0;
+}
+
+bool has_uprobe_multi() {
+  return try_uprobe_multi() == 0;
+}
 
 std::vector<ProgramState> probe_features() {
   collect_libbpf_log();

@@ -13,9 +13,12 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <map>
+#include <string_view>
 #include <utility>
 
+#include "bpf/features.h"
 #include "bpf/libbpf_log.h"
 #include "bpf/wire.h"
 #include "weir_bpf.skel.h"
@@ -43,6 +46,7 @@ constexpr ProgramEntry kPrograms[] = {
     {"connection_closed", "inet_sock_set_state (BTF tracepoint)", How::tracing, true, ""},
     {"socket_sent", "sock_send_length (BTF tracepoint)", How::tracing, true, ""},
     {"socket_received", "sock_recv_length (BTF tracepoint)", How::tracing, true, ""},
+    {"system_call", "sys_enter (BTF tracepoint)", How::tracing, true, ""},
     {"tls_enter", "TLS call (uprobe)", How::uprobe, true, ""},
     {"tls_return", "TLS return (sleepable uprobe)", How::uprobe, true, ""},
     {"tls_end", "TLS object's end (uprobe)", How::uprobe, true, ""},
@@ -56,6 +60,10 @@ constexpr const char* kUprobePrograms[WIRE_UPROBE_PROGRAMS] = {"tls_enter", "tls
                                                                "tls_name"};
 // Returns first: a call that is seen to begin must be seen to end.
 constexpr std::uint32_t kAttachOrder[] = {WIRE_TLS_RETURN, WIRE_TLS_END, WIRE_TLS_NAME, WIRE_TLS_ENTER};
+
+// One of these ways from a TLS object to its socket is loaded.
+constexpr std::string_view kBySocketEvents[] = {"socket_sent", "socket_received"};
+constexpr std::string_view kBySystemCalls[] = {"system_call"};
 
 const char* shown_name(const std::string& name) {
   for (const auto& entry : kPrograms)
@@ -135,14 +143,21 @@ class LibbpfKernelSide final : public KernelSide {
   void detach(TargetHandle target) override;
 
  private:
+  void choose_ways(const LoadOptions& options);
   std::expected<void, Error> load_programs(const LoadOptions& options);
   std::expected<void, Error> attach_programs();
   std::expected<void, Error> attach_program(const ProgramEntry& entry, bpf_program* program, int cgroup);
   std::expected<int, Error> open_iterator(const char* name);
+  std::expected<std::vector<Link>, Error> attach_multi(bpf_program* program, const std::string& path,
+                                                       std::span<const ProbeSite> sites);
+  std::expected<std::vector<Link>, Error> attach_singly(bpf_program* program, const std::string& path,
+                                                        std::span<const ProbeSite> sites);
   bpf_program* find(const char* name) const { return bpf_object__find_program_by_name(skeleton_->obj, name); }
 
   Skeleton skeleton_;
   std::vector<ProgramState> states_;
+  std::span<const std::string_view> left_out_;  // the other way's programs
+  bool uprobe_multi_ = true;
   std::map<std::string, std::string> refused_;  // optional programs that the kernel did not take
   std::map<std::string, Link> links_;
   std::map<TargetHandle, std::vector<Link>> targets_;
@@ -151,9 +166,16 @@ class LibbpfKernelSide final : public KernelSide {
 
 std::expected<std::unique_ptr<KernelSide>, Error> LibbpfKernelSide::load(const LoadOptions& options) {
   auto side = std::make_unique<LibbpfKernelSide>();
+  side->choose_ways(options);
   if (auto loaded = side->load_programs(options); !loaded) return std::unexpected(loaded.error());
   if (auto attached = side->attach_programs(); !attached) return std::unexpected(attached.error());
   return side;
+}
+
+void LibbpfKernelSide::choose_ways(const LoadOptions& options) {
+  left_out_ = kBySocketEvents;
+  if (options.socket_events && has_socket_events()) left_out_ = kBySystemCalls;
+  uprobe_multi_ = options.uprobe_multi && has_uprobe_multi();
 }
 
 // The kernel takes all programs or none; an optional one that it refuses is left out of the next try.
@@ -168,6 +190,10 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
     bpf_map__set_max_entries(skeleton_->maps.untold, static_cast<std::uint32_t>(options.connections));
     bpf_map__set_max_entries(skeleton_->maps.tls_objects, static_cast<std::uint32_t>(options.tls_objects));
     skeleton_->rodata->payload_limit = payload_limit(options.ring_bytes);
+    for (const std::string_view name : left_out_) bpf_program__set_autoload(find(name.data()), false);
+    if (!uprobe_multi_) {
+      for (const char* name : kUprobePrograms) bpf_program__set_expected_attach_type(find(name), {});
+    }
     for (const auto& [name, error] : refused_) bpf_program__set_autoload(find(name.c_str()), false);
 
     const int result = weir_bpf::load(skeleton_.get());
@@ -191,6 +217,7 @@ std::expected<void, Error> LibbpfKernelSide::attach_programs() {
   auto cgroup = open_cgroup_root();
   if (!cgroup) return std::unexpected(cgroup.error());
   for (const auto& entry : kPrograms) {
+    if (std::ranges::find(left_out_, entry.name) != left_out_.end()) continue;
     ProgramState state{entry.shown, true, "", entry.instead, entry.required};
     if (auto refused = refused_.find(entry.name); refused != refused_.end()) {
       state.error = refused->second;
@@ -230,29 +257,55 @@ std::expected<int, Error> LibbpfKernelSide::open_iterator(const char* name) {
   return descriptor;
 }
 
+std::expected<std::vector<Link>, Error> LibbpfKernelSide::attach_multi(bpf_program* program,
+                                                                       const std::string& path,
+                                                                       std::span<const ProbeSite> sites) {
+  std::vector<unsigned long> offsets;
+  std::vector<__u64> cookies;
+  for (const ProbeSite& site : sites) {
+    offsets.push_back(site.offset);
+    cookies.push_back(site.cookie);
+  }
+  LIBBPF_OPTS(bpf_uprobe_multi_opts, options);
+  options.offsets = offsets.data();
+  options.cookies = cookies.data();
+  options.cnt = offsets.size();
+  std::vector<Link> links(1);
+  links[0].reset(bpf_program__attach_uprobe_multi(program, -1, path.c_str(), nullptr, &options));
+  if (!links[0])
+    return std::unexpected(
+        system_error(std::string("cannot attach ") + shown_name(bpf_program__name(program)), errno));
+  return links;
+}
+
+std::expected<std::vector<Link>, Error> LibbpfKernelSide::attach_singly(bpf_program* program,
+                                                                        const std::string& path,
+                                                                        std::span<const ProbeSite> sites) {
+  std::vector<Link> links;
+  for (const ProbeSite& site : sites) {
+    LIBBPF_OPTS(bpf_uprobe_opts, options);
+    options.bpf_cookie = site.cookie;
+    links.emplace_back(bpf_program__attach_uprobe_opts(program, -1, path.c_str(), site.offset, &options));
+    if (!links.back())
+      return std::unexpected(
+          system_error(std::string("cannot attach ") + shown_name(bpf_program__name(program)), errno));
+  }
+  return links;
+}
+
 std::expected<TargetHandle, Error> LibbpfKernelSide::attach(int file_descriptor,
                                                             std::span<const ProbeSite> sites) {
   const std::string path = "/proc/self/fd/" + std::to_string(file_descriptor);
   std::vector<Link> links;
   for (const std::uint32_t index : kAttachOrder) {
-    std::vector<unsigned long> offsets;
-    std::vector<__u64> cookies;
-    for (const auto& site : sites) {
-      if (site.program != index) continue;
-      offsets.push_back(site.offset);
-      cookies.push_back(site.cookie);
-    }
-    if (offsets.empty() || refused_.contains(kUprobePrograms[index])) continue;
-    LIBBPF_OPTS(bpf_uprobe_multi_opts, options);
-    options.offsets = offsets.data();
-    options.cookies = cookies.data();
-    options.cnt = offsets.size();
-    Link link(
-        bpf_program__attach_uprobe_multi(find(kUprobePrograms[index]), -1, path.c_str(), nullptr, &options));
-    if (!link)
-      return std::unexpected(
-          system_error(std::string("cannot attach ") + shown_name(kUprobePrograms[index]), errno));
-    links.push_back(std::move(link));
+    std::vector<ProbeSite> its;
+    std::ranges::copy_if(sites, std::back_inserter(its),
+                         [index](const ProbeSite& site) { return site.program == index; });
+    if (its.empty() || refused_.contains(kUprobePrograms[index])) continue;
+    bpf_program* program = find(kUprobePrograms[index]);
+    auto attached = uprobe_multi_ ? attach_multi(program, path, its) : attach_singly(program, path, its);
+    if (!attached) return std::unexpected(attached.error());
+    std::ranges::move(*attached, std::back_inserter(links));
   }
   if (links.empty()) return std::unexpected(Error{"nothing to attach", "name at least one known program"});
   const TargetHandle target = next_target_++;

@@ -23,6 +23,9 @@ struct LoadOptions {
   std::size_t ring_bytes = 32 * 1024 * 1024;  // a power of two, a multiple of the page size
   std::size_t connections = 65'536;           // tracked in the kernel at once (LRU)
   std::size_t tls_objects = 65'536;
+  // What newer kernels have; without it, or with false, the older way serves.
+  bool socket_events = true;  // 6.3: a TLS object's socket by sock_send_length, else by system calls
+  bool uprobe_multi = true;   // 6.6: all probes of a file by one link, else by a perf event each
 };
 
 // Which program stands at which address. The programs and what `kind` means are listed in
@@ -55,7 +58,7 @@ class KernelSide {
   virtual int ring_descriptor() const = 0;     // BPF_MAP_TYPE_RINGBUF of ring_bytes
   virtual int tuples_descriptor() const = 0;   // hash: struct wire_tuple -> struct wire_owner
   virtual int control_descriptor() const = 0;  // mmap-able array, one struct wire_control
-  virtual int untold_descriptor() const = 0;   // hash: cookie -> struct wire_untold
+  virtual int untold_descriptor() const = 0;   // hash: struct wire_untold_key -> struct wire_untold
 
   // Processes of ours, which the programs leave alone (thread group ids of the initial pid namespace).
   virtual void set_own_processes(std::span<const std::uint32_t> tgids) = 0;

@@ -126,6 +126,13 @@ struct wire_closed {
 };
 WIRE_SIZE(wire_closed, 64);
 
+// One socket can connect again.
+struct wire_untold_key {
+  __u64 cookie;
+  __u64 opened_boot_ns;
+};
+WIRE_SIZE(wire_untold_key, 16);
+
 // A connection whose records found no room in the ring, kept in a table of its own until the worker takes it.
 struct wire_untold {
   struct wire_opened opened;

@@ -21,7 +21,7 @@ struct Options {
   bool bodies = false;
   bool no_native = false;
   bool no_proxy = false;
-  bool while_used = false;
+  int first_user = -1;
 };
 
 std::expected<void, Error> apply(const Options& options, Config& config) {
@@ -35,7 +35,7 @@ std::expected<void, Error> apply(const Options& options, Config& config) {
   if (options.bodies) config.bodies = true;
   if (options.no_native) config.native = false;
   if (options.no_proxy) config.proxy = false;
-  config.while_used = options.while_used;
+  config.first_user = options.first_user;
   if (options.proxy_listen) {
     auto endpoint = parse_endpoint(*options.proxy_listen);
     if (!endpoint) return std::unexpected(endpoint.error());
@@ -89,7 +89,7 @@ void add_agent_command(CLI::App& app, Action& action) {
   command->add_flag("--no-native", options->no_native, "without the native tap");
   command->add_flag("--no-proxy", options->no_proxy, "without the proxy");
   // What `weir exec` starts: not for people, so not in the help.
-  command->add_flag("--while-used", options->while_used)->group("");
+  command->add_option("--first-user", options->first_user)->group("");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

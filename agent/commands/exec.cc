@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,7 +19,7 @@
 #include "agent/command.h"
 #include "agent/command_line.h"
 #include "agent/descriptor.h"
-#include "agent/lease.h"
+#include "agent/users.h"
 
 namespace weir::agent {
 namespace {
@@ -26,15 +27,14 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds start_limit{60};
+constexpr std::chrono::seconds end_limit{15};
 constexpr std::chrono::milliseconds look_interval{20};
 
 // As shells do it.
 constexpr int not_executable = 126;
 constexpr int not_found = 127;
 
-// The lease, if any, is passed on: what the command leaves behind may need the agent, too.
-[[noreturn]] void become_command(std::vector<std::string>& words, const Descriptor& lease) {
-  if (lease) ::fcntl(lease.get(), F_SETFD, 0);
+[[noreturn]] void become_command(std::vector<std::string>& words) {
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
@@ -45,34 +45,24 @@ constexpr int not_found = 127;
   ::_exit(failed == ENOENT ? not_found : not_executable);
 }
 
-// The agent that this command started. It ends by itself when nobody uses it any more: this command's
-// descendants, or other commands that found it running.
-class OwnAgent {
+// An agent that lasts as long as commands use it: started by this one, or by another that still runs.
+class CommandAgent {
  public:
-  explicit OwnAgent(const StateDir& state) : state_(state) {}
-  ~OwnAgent() { leave(); }
-  OwnAgent(const OwnAgent&) = delete;
-  OwnAgent& operator=(const OwnAgent&) = delete;
+  explicit CommandAgent(const StateDir& state) : state_(state) {}
+  ~CommandAgent() { leave(); }
+  CommandAgent(const CommandAgent&) = delete;
+  CommandAgent& operator=(const CommandAgent&) = delete;
 
   std::expected<RunningAgent, Error> start() {
     const auto limit = Clock::now() + start_limit;
     while (Clock::now() < limit) {
-      const auto agent = find_agent(state_);
-      const bool usable = agent && !agent->proxy_address.empty();
-      if (usable && (pid_ < 0 || agent->pid == static_cast<std::uint32_t>(pid_))) {
-        if (auto lease = take_lease(state_)) {
-          lease_ = std::move(*lease);
-          return *agent;
-        }
-      }
+      if (auto agent = use()) return *agent;
       // Another command's agent may be starting or ending: then it has the directory's lock.
       if (pid_ > 0 && ::waitpid(pid_, nullptr, WNOHANG) == pid_) {
         pid_ = -1;
         if (!locked()) return std::unexpected(Error{"the agent for this command did not start", "see above"});
       } else if (pid_ < 0 && !locked()) {
-        pid_ = ::fork();
-        if (pid_ < 0) return std::unexpected(Error{std::string("fork: ") + std::strerror(errno), ""});
-        if (pid_ == 0) become_agent();
+        if (auto started = start_agent(); !started) return std::unexpected(started.error());
       }
       ::poll(nullptr, 0, static_cast<int>(look_interval.count()));
     }
@@ -80,38 +70,64 @@ class OwnAgent {
         Error{"the agent for this command is not ready after 60 s", "try `weir agent` by itself"});
   }
 
-  const Descriptor& lease() const { return lease_; }
-
-  // Ends the agent, unless others use it.
+  // Returns when the agent has written all, unless others use it.
   void leave() {
-    lease_.reset();
-    if (pid_ <= 0) return;
-    if (claim_agent(state_)) {
-      ::kill(pid_, SIGTERM);
+    if (!lease_ || !std::exchange(lease_, std::nullopt)->give_back()) return;
+    if (pid_ > 0) {
       while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
       }
+      return;
     }
-    pid_ = -1;
+    const auto limit = Clock::now() + end_limit;
+    while (locked() && Clock::now() < limit) ::poll(nullptr, 0, static_cast<int>(look_interval.count()));
   }
 
  private:
-  [[noreturn]] void become_agent() const {
+  std::optional<RunningAgent> use() {
+    const auto agent = find_agent(state_);
+    if (!agent || agent->proxy_address.empty()) return std::nullopt;
+    if (pid_ > 0)
+      return agent->pid == static_cast<std::uint32_t>(pid_) ? std::optional(*agent) : std::nullopt;
+    if (!agent->for_a_command) return *agent;
+    auto lease = Lease::take(state_);
+    if (!lease) return std::nullopt;
+    lease_ = std::move(lease);
+    // Only from now on is it sure to stay, and to be the same.
+    const auto certain = find_agent(state_);
+    return certain ? std::optional(*certain) : std::nullopt;
+  }
+
+  std::expected<void, Error> start_agent() {
+    int pair[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+      return std::unexpected(Error{std::string("socketpair: ") + std::strerror(errno), ""});
+    lease_ = Lease(Descriptor(pair[0]));
+    const Descriptor its(pair[1]);
+    pid_ = ::fork();
+    if (pid_ < 0) return std::unexpected(Error{std::string("fork: ") + std::strerror(errno), ""});
+    if (pid_ == 0) become_agent(its.get());
+    return {};
+  }
+
+  [[noreturn]] void become_agent(int first_user) const {
     ::setpgid(0, 0);  // the terminal's Ctrl-C is for the command alone
     ::dup2(STDERR_FILENO, STDOUT_FILENO);
+    ::fcntl(first_user, F_SETFD, 0);
     const std::string directory = state_.path.string();
-    ::execl("/proc/self/exe", "weir", "agent", "--while-used", "--state-dir", directory.c_str(),
+    const std::string user = std::to_string(first_user);
+    ::execl("/proc/self/exe", "weir", "agent", "--first-user", user.c_str(), "--state-dir", directory.c_str(),
             "--proxy-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", static_cast<char*>(nullptr));
     ::_exit(not_executable);
   }
 
-  // Whether another agent holds the state directory.
+  // Whether an agent holds the state directory.
   bool locked() const {
     const Descriptor lock(::open(state_.lock().c_str(), O_RDONLY | O_CLOEXEC));
     return lock && ::flock(lock.get(), LOCK_SH | LOCK_NB) != 0;
   }
 
   const StateDir& state_;
-  Descriptor lease_;
+  std::optional<Lease> lease_;
   pid_t pid_ = -1;
 };
 
@@ -129,12 +145,12 @@ class Foreground {
   }
 
   // The wait status of the command.
-  std::expected<int, Error> run(std::vector<std::string>& words, const Descriptor& lease) {
+  std::expected<int, Error> run(std::vector<std::string>& words) {
     const pid_t child = ::fork();
     if (child < 0) return std::unexpected(Error{std::string("fork: ") + std::strerror(errno), ""});
     if (child == 0) {
       ::sigprocmask(SIG_SETMASK, &before_, nullptr);
-      become_command(words, lease);
+      become_command(words);
     }
     while (true) {
       signalfd_siginfo info{};
@@ -163,15 +179,15 @@ int end_like(int status) {
   return 128 + signal;
 }
 
-int run_with_own_agent(const StateDir& state, std::vector<std::string>& words) {
+int run_with_command_agent(const StateDir& state, std::vector<std::string>& words) {
   Foreground foreground;
   int status = 0;
   {
-    OwnAgent agent(state);
+    CommandAgent agent(state);
     auto started = agent.start();
     if (!started) return report(started.error());
     if (auto set = set_child_environment(state, started->proxy_address); !set) return report(set.error());
-    auto ended = foreground.run(words, agent.lease());
+    auto ended = foreground.run(words);
     if (!ended) return report(ended.error());
     status = *ended;
   }
@@ -181,17 +197,15 @@ int run_with_own_agent(const StateDir& state, std::vector<std::string>& words) {
 }
 
 int run(const StateDir& state, std::vector<std::string>& words) {
-  // The lease first: an agent that is found with it stays.
-  const auto lease = take_lease(state);
   const auto agent = find_agent(state);
-  if (!lease || (!agent && agent.error().not_running)) return run_with_own_agent(state, words);
+  if (agent ? agent->for_a_command : agent.error().not_running) return run_with_command_agent(state, words);
   if (!agent) return report(agent.error().error);
   if (agent->proxy_address.empty()) {
     return report(
         {"the agent on " + state.path.string() + " runs without its proxy", "start it without --no-proxy"});
   }
   if (auto set = set_child_environment(state, agent->proxy_address); !set) return report(set.error());
-  become_command(words, *lease);
+  become_command(words);
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ constexpr ProbePoint kOpenSslPoints[] = {
 
 constexpr LibraryProbes kLibraries[] = {
     {TlsLibrary::openssl, "libssl.so.3", kOpenSslPoints},
+    {TlsLibrary::openssl, "libssl.so.1.1", kOpenSslPoints},
 };
 
 constexpr std::size_t kMaxHeaders = 4096;

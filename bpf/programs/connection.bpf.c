@@ -97,7 +97,8 @@ static __always_inline void tell_closed(struct connection* connection, const str
   if (opened_told && !bpf_ringbuf_output(&ring, closed, sizeof(*closed), 0)) return;
 
   fill_opened(&record.opened, connection);
-  if (bpf_map_update_elem(&untold, &connection->owner.cookie, &record, BPF_ANY))
+  struct wire_untold_key key = {connection->owner.cookie, connection->opened_boot_ns};
+  if (bpf_map_update_elem(&untold, &key, &record, BPF_ANY))
     COUNT(table_full, 1);
   else
     COUNT(untold_connections, 1);

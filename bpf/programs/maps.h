@@ -96,7 +96,7 @@ struct untold_map {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(map_flags, BPF_F_NO_PREALLOC);
   __uint(max_entries, 1024);
-  __type(key, __u64);  // the cookie
+  __type(key, struct wire_untold_key);
   __type(value, struct wire_untold);
 };
 // Where a record of varying length is made before it goes into the ring.

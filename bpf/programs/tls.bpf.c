@@ -150,7 +150,6 @@ static __always_inline void meet_old_socket(struct sock* sk, __u64 cookie) {
   struct task_struct* task = (struct task_struct*)bpf_get_current_task();
   fill_process_key(&connection.owner.process, task);
   connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
-  connection.owner.uid = BPF_CORE_READ(task, cred, uid.val);
   connection.opened_boot_ns = bpf_ktime_get_boot_ns();
   bool accepted = was_accepted(sk);
   connection.flags = accepted ? CONNECTION_ACCEPTED : CONNECTION_OPEN | CONNECTION_OLD;
@@ -160,19 +159,24 @@ static __always_inline void meet_old_socket(struct sock* sk, __u64 cookie) {
   if (known) tell_opened(known);
 }
 
-static __always_inline int socket_used(struct sock* sk) {
+static __always_inline struct tls_call* open_call_of_thread(void) {
   __u64 thread = bpf_get_current_pid_tgid();
   struct tls_thread* open = bpf_map_lookup_elem(&tls_threads, &thread);
-  if (!open || sk->sk_protocol != IPPROTO_TCP) return 0;
-  struct tls_call* call = innermost_call(open);
-  if (!call) return 0;
-  __u64 cookie = bpf_get_socket_cookie(sk);
+  return open ? innermost_call(open) : 0;
+}
+
+static __always_inline void call_uses(struct tls_call* call, struct sock* sk, __u64 cookie) {
   if (cookie == call->linked_cookie) {
     call->used_linked = 1;
   } else if (!call->other_cookie) {
     call->other_cookie = cookie;
     if (!bpf_map_lookup_elem(&connections, &cookie)) meet_old_socket(sk, cookie);
   }
+}
+
+static __always_inline int socket_used(struct sock* sk) {
+  struct tls_call* call = open_call_of_thread();
+  if (call && sk->sk_protocol == IPPROTO_TCP) call_uses(call, sk, bpf_get_socket_cookie(sk));
   return 0;
 }
 
@@ -184,6 +188,51 @@ int BPF_PROG(socket_sent, struct sock* sk) {
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(socket_received, struct sock* sk) {
   return socket_used(sk);
+}
+
+// Before Linux 6.3 no tracepoint tells of a socket's sends and receives: the system calls that a TLS
+// library's socket BIO makes name its descriptor. Numbers: arch/x86/entry/syscalls/syscall_64.tbl.
+static __always_inline bool moves_bytes(long number) {
+  switch (number) {
+    case 0:   // read
+    case 1:   // write
+    case 19:  // readv
+    case 20:  // writev
+    case 44:  // sendto
+    case 45:  // recvfrom
+    case 46:  // sendmsg
+    case 47:  // recvmsg
+      return true;
+  }
+  return false;
+}
+
+#define FILE_TYPE 0170000  // S_IFMT and S_IFSOCK, include/uapi/linux/stat.h
+#define SOCKET_FILE 0140000
+
+static __always_inline struct sock* socket_at(__u32 descriptor) {
+  struct fdtable* table = BPF_CORE_READ(bpf_get_current_task_btf(), files, fdt);
+  if (descriptor >= BPF_CORE_READ(table, max_fds)) return 0;
+  struct file** files = BPF_CORE_READ(table, fd);
+  struct file* file = 0;
+  if (bpf_probe_read_kernel(&file, sizeof(file), files + descriptor) || !file) return 0;
+  if ((BPF_CORE_READ(file, f_inode, i_mode) & FILE_TYPE) != SOCKET_FILE) return 0;
+  struct socket* socket = BPF_CORE_READ(file, private_data);
+  return BPF_CORE_READ(socket, sk);
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(system_call, struct pt_regs* regs, long number) {
+  if (!moves_bytes(number)) return 0;
+  struct tls_call* call = open_call_of_thread();
+  if (!call) return 0;
+  struct sock* sk = socket_at(PT_REGS_PARM1_CORE_SYSCALL(regs));
+  if (!sk || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP) return 0;
+  __u32 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+  // The connect hook has made the cookie; a socket that is older than it may have none yet.
+  __u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+  if (cookie && (family == AF_INET || family == AF_INET6)) call_uses(call, sk, cookie);
+  return 0;
 }
 
 // ---- return

@@ -215,8 +215,8 @@ class OverloadTest(BodyTransfers):
         os.kill(worker, signal.SIGSTOP)
         try:
             with concurrent.futures.ThreadPoolExecutor(4) as pool:
-                for path in (f"/while-stopped/{i}" for i in range(PROCESSES_WHILE_STOPPED)):
-                    pool.submit(check, [*prefix, *clients.curl_command(self.url(path, "127.0.0.1"), ca=self.ca)])
+                urls = [self.url(f"/while-stopped/{i}", "127.0.0.1") for i in range(PROCESSES_WHILE_STOPPED)]
+                list(pool.map(lambda url: check([*prefix, *clients.curl_command(url, ca=self.ca)]), urls))
         finally:
             os.kill(worker, signal.SIGCONT)
         pids = {connect["cookie"]: connect["pid"] for connect in clients.cookies_of(noted)}
@@ -225,7 +225,9 @@ class OverloadTest(BodyTransfers):
         records = [
             record
             for record in self.agent.feed.records()
-            if record["weir.record"] == "connection" and record["weir.socket.cookie"] in pids
+            if record["weir.record"] == "connection"
+            and record["weir.final"]
+            and record["weir.socket.cookie"] in pids
         ]
         self.assertEqual({record["weir.socket.cookie"]: record["process.pid"] for record in records}, pids)
         self.assertEqual(len(records), len(pids), "a connection was recorded twice")

@@ -1,16 +1,20 @@
 """The command line as a person meets it: help, wrong use, filters, the child of `weir exec`."""
 
+import fcntl
 import functools
 import json
 import os
 import signal
+import socket
 import subprocess
+import time
 import unittest
+import urllib.parse
 
 from harness import clients
 from harness.agent import WEIR
 from harness.case import EndToEndTest
-from harness.processes import check, end, kill_group, run, spawn, wait_until
+from harness.processes import alive, check, end, kill_group, run, spawn, wait_until
 
 SUBCOMMANDS = ("agent", "exec", "env", "ca", "status", "tail", "ls", "coverage", "doctor", "replay")
 WRONG_USES = (
@@ -245,37 +249,80 @@ class ChildWithItsOwnAgentTest(ChildChecks, EndToEndTest):
     def exec_command(self, *command):
         return [WEIR, "exec", "--state-dir", self.directory / "own", "--", *command]
 
-    def hold(self):
-        """A command that runs until the returned process's input is closed."""
+    def start(self, script):
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-        child = spawn(self.exec_command("sh", "-c", 'echo "$HTTPS_PROXY"; cat'), **streams)
+        child = spawn(self.exec_command(clients.PYTHON, "-c", script), **streams)
         self.addCleanup(end, child)
         self.addCleanup(child.stdout.close)
         self.addCleanup(child.stdin.close)
         return child
 
-    def is_running(self):
-        return run([WEIR, "status", "--state-dir", self.directory / "own"]).status == 0
+    def hold(self):
+        """A command that runs until its input is closed; its process, and its proxy's URL. Like many programs, it
+        closes what it didn't open itself."""
+        child = self.start(
+            "import os; os.closerange(3, 256); print(os.environ['HTTPS_PROXY'], flush=True); os.read(0, 1)"
+        )
+        proxy = child.stdout.readline().strip()
+        self.assertRegex(proxy, r"^http://127\.0\.0\.1:\d+$")
+        return child, proxy
 
-    def wait_for_end(self):
-        wait_until(lambda: not self.is_running(), 20, "the agent outlives its users")
+    def broker_pid(self):
+        return int((self.directory / "own" / "agent.lock").read_text())
+
+    def wait_for_end(self, broker):
+        wait_until(lambda: not alive(broker), 20, "the agent outlives its users")
 
     def test_the_agent_stays_for_another_command(self):
-        first, second = self.hold(), self.hold()
-        self.assertEqual(first.stdout.readline(), second.stdout.readline())
+        (first, proxy), (second, same) = self.hold(), self.hold()
+        self.assertEqual(proxy, same)
+        broker = self.broker_pid()
         first.communicate("", timeout=20)
         self.assertEqual(first.returncode, 0)
+        socket.create_connection(urllib.parse.urlsplit(same).netloc.split(":")).close()
         _, (answer,) = clients.run_json(self.exec_command(*clients.curl_command(self.url("/still-there"))))
         self.assertEqual(answer["status"], 502)
-        self.assertTrue(self.is_running())
+        self.assertEqual(self.broker_pid(), broker)
         second.communicate("", timeout=20)
-        self.wait_for_end()
+        self.wait_for_end(broker)
+
+    def test_commands_that_come_while_an_agent_ends_get_another(self):
+        commands = [spawn(self.exec_command("true"), stderr=subprocess.PIPE, text=True) for _ in range(6)]
+        for command in commands:
+            self.addCleanup(end, command)
+            _, stderr = command.communicate(timeout=60)
+            self.assertEqual(command.returncode, 0, stderr)
 
     def test_the_agent_ends_when_its_users_are_killed(self):
-        child = self.hold()
-        child.stdout.readline()
+        child, _ = self.hold()
+        broker = self.broker_pid()
         kill_group(child.pid)
-        self.wait_for_end()
+        self.wait_for_end(broker)
+
+    def test_no_agent_is_left_by_a_command_that_is_killed_at_once(self):
+        for delay in (0, 0.002, 0.005, 0.01, 0.02, 0.05):
+            child = self.start("input()")
+            time.sleep(delay)
+            kill_group(child.pid)
+            child.wait(20)
+            wait_until(self.is_free, 20, "an agent holds the state directory")
+
+    def is_free(self):
+        """Whether an agent could start there."""
+        lock = self.directory / "own" / "agent.lock"
+        if not lock.exists():
+            return True
+        with open(lock) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    def test_nobody_else_can_keep_the_agent(self):
+        child, _ = self.hold()
+        self.assertEqual((self.directory / "own" / "agent.users").stat().st_mode & 0o777, 0o600)
+        child.communicate("", timeout=20)
 
     def test_traffic_goes_through_the_agent_that_ends_with_it(self):
         # That agent doesn't know the test's root: its 502, which curl trusts, shows that it stood in between.

@@ -133,8 +133,10 @@ TEST(FullRing, LosesNoProcessThatLives) {
   ASSERT_TRUE(tap.wait_for([&] { return tap.source().counters().records > 0; }));
   const auto iterator = tap.kernel().open_task_iterator();
   ASSERT_TRUE(iterator);
-  ASSERT_TRUE(tap.source().seed_processes(*iterator));
+  ASSERT_TRUE(tap.source().look_at_processes_again(*iterator));
   ::close(*iterator);
+  while (tap.source().poll(std::chrono::milliseconds(0)) > 0) {
+  }
   for (const auto& child : children) {
     const auto seen = tap.events().all<ProcessEvent>([&](const auto& event) {
       return event.process.pid == child->pid() && event.what == ProcessEvent::What::seen;

@@ -111,6 +111,15 @@ std::string Collector::stream(SocketCookie cookie, Direction direction) const {
   return stream;
 }
 
+bpf::LoadOptions default_options() {
+  const char* without = std::getenv("WEIR_TEST_WITHOUT");
+  const std::string_view names = without == nullptr ? "" : without;
+  bpf::LoadOptions options;
+  options.socket_events = names.find("socket_events") == names.npos;
+  options.uprobe_multi = names.find("uprobe_multi") == names.npos;
+  return options;
+}
+
 Tap::Tap(bpf::LoadOptions options) {
   auto kernel = bpf::KernelSide::load(options);
   if (!kernel) throw std::runtime_error(kernel.error().what + " (" + kernel.error().remedy + ")");

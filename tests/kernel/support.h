@@ -70,10 +70,14 @@ class Collector final : public EventPublisher {
   std::vector<Event> events_;
 };
 
+// The defaults, without what the environment variable WEIR_TEST_WITHOUT names ("socket_events",
+// "uprobe_multi"): the same tests with an older kernel's way.
+bpf::LoadOptions default_options();
+
 // The loaded kernel side with its ring, read in this process.
 class Tap {
  public:
-  explicit Tap(bpf::LoadOptions options = {});
+  explicit Tap(bpf::LoadOptions options = default_options());
   bpf::KernelSide& kernel() { return *kernel_; }
   bpf::EventSource& source() { return *source_; }
   Collector& events() { return collector_; }

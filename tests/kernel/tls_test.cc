@@ -3,7 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <set>
+#include <string>
 
 #include "tests/kernel/support.h"
 
@@ -46,6 +49,26 @@ class Tls : public ::testing::Test {
   static inline PrivateLibssl* libssl_;
   static inline TlsOrigin* origin_;
 };
+
+// The kinds of links that this process holds, as the kernel names them.
+std::set<std::string> link_types() {
+  std::set<std::string> types;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo")) {
+    std::ifstream info(entry.path());
+    for (std::string key, value; info >> key >> value;)
+      if (key == "link_type:") types.insert(value);
+  }
+  return types;
+}
+
+TEST_F(Tls, TheWayIsTheOneThatWasAskedFor) {
+  const auto options = default_options();
+  std::set<std::string> names;
+  for (const auto& program : tap_->kernel().programs()) names.insert(program.name);
+  EXPECT_EQ(names.contains("sock_send_length (BTF tracepoint)"), options.socket_events);
+  EXPECT_EQ(names.contains("sys_enter (BTF tracepoint)"), !options.socket_events);
+  EXPECT_EQ(link_types().contains("uprobe_multi"), options.uprobe_multi);
+}
 
 TEST_F(Tls, CurlsExchangeIsWhole) {
   Child curl({"curl", "-sk4", "-o", "/dev/null", url("/40000")}, {libssl_->environment()});

@@ -11,6 +11,8 @@ import subprocess
 from harness.processes import alive, check, end, kill_group, run, spawn, wait_until
 
 WEIR = os.environ.get("WEIR_BIN", "")
+# A line of the configuration's section `native`: the same tests with an older kernel's way forced.
+FORCED = os.environ.get("WEIR_E2E_NATIVE", "")
 _BODIES = ("weir.request.body", "weir.response.body")
 
 
@@ -68,6 +70,10 @@ class Agent:
         self.command = [*start, "agent", "--state-dir", self.state_dir, "--jsonl", self.feed.path]
         self.command += ["--proxy-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]
         self.command += ["--upstream-ca", upstream_ca, *options]
+        if FORCED and "--config" not in self.command:
+            configuration = directory / f"{name}.yaml"
+            configuration.write_text(f"native:\n  {FORCED}\n")
+            self.command += ["--config", configuration]
         self.process = None
 
     def start(self):
@@ -112,7 +118,11 @@ class Agent:
 
     def wait_for(self, condition, what, timeout=30):
         """As wait_until(), with the agent's counters and log when it takes too long."""
-        return wait_until(condition, timeout, lambda: f"{what}. {self.status()['counters']}. {self.log_tail()}")
+        return wait_until(condition, timeout, lambda: f"{what}. {self.counters()} {self.log_tail()}")
+
+    def counters(self):
+        answer = run([WEIR, "status", "--state-dir", self.state_dir, "--json"])
+        return json.loads(answer.stdout)["counters"] if answer.status == 0 else answer.stderr
 
     def wait_for_exchanges(self, port, count):
         """Waits until the feed has that many exchanges with the port; there may be more."""

@@ -8,7 +8,7 @@ from harness.processes import check
 
 SOURCES = pathlib.Path(__file__).resolve().parent.parent / "clients"
 BUILT = pathlib.Path(os.environ.get("WEIR_E2E_CLIENTS", ""))
-TLS_CLIENT = BUILT / "tls_client"
+TLS_CLIENT = BUILT / os.environ.get("WEIR_E2E_TLS_CLIENT", "tls_client")
 PRELOAD = BUILT / "cookie_preload.so"
 PYTHON = "/usr/bin/python3"
 CURL = "/usr/bin/curl"

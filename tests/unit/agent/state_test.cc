@@ -52,20 +52,35 @@ TEST_F(StateDirectory, AnotherWorkerUserGetsWhatTheEarlierOneMade) {
   EXPECT_EQ(content, "kept");
 }
 
-TEST_F(StateDirectory, WhatStandsForSomethingElsewhereIsNotGiven) {
+TEST_F(StateDirectory, OnlyAnEarlierWorkersOwnFilesAreGiven) {
   {
     ASSERT_TRUE(open_state(state_, earlier_));
   }
-  const auto elsewhere = state_.path / "roots-own";
-  leave(elsewhere, 0);
-  std::filesystem::create_symlink(elsewhere, state_.database());
-  const auto through_link = open_state(state_, later_);
-  ASSERT_FALSE(through_link);
-  EXPECT_NE(through_link.error().what.find("weir.db"), std::string::npos) << through_link.error().what;
-  std::filesystem::remove(state_.database());
+  const auto elsewhere = state_.path / "elsewhere";
+  leave(elsewhere, earlier_.uid);
   std::filesystem::create_hard_link(elsewhere, state_.database());
+  const auto linked = open_state(state_, later_);
+  ASSERT_FALSE(linked);
+  EXPECT_NE(linked.error().what.find("weir.db"), std::string::npos) << linked.error().what;
+  EXPECT_EQ(owner_of(elsewhere), earlier_.uid);
+
+  std::filesystem::remove(state_.database());
+  leave(state_.database(), 1000);
   EXPECT_FALSE(open_state(state_, later_));
-  EXPECT_EQ(owner_of(elsewhere), 0u);
+  EXPECT_EQ(owner_of(state_.database()), 1000u);
+
+  // root's own: a link to a larger disk, for one.
+  std::filesystem::remove(state_.database());
+  std::filesystem::create_symlink(elsewhere, state_.database());
+  EXPECT_TRUE(open_state(state_, later_));
+  EXPECT_EQ(owner_of(state_.database()), 0u);
+}
+
+TEST_F(StateDirectory, NobodyElseCanHoldItsLock) {
+  {
+    ASSERT_TRUE(open_state(state_, earlier_));
+  }
+  EXPECT_EQ(std::filesystem::status(state_.lock()).permissions(), std::filesystem::perms(0600));
 }
 
 }  // namespace

@@ -35,6 +35,20 @@ TEST(ProcessTable, AnExecThatWasNotToldShowsWhenTheProcessIsSeen) {
   EXPECT_EQ(child->image_at(at(10)).generation, 1u);
 }
 
+// A program that is renamed is the same program.
+TEST(ProcessTable, AnExecThatWasToldIsNotOverruled) {
+  ProcessTable table(10);
+  table.apply(event(ProcessEvent::What::seen, at(1), kParent, "/bin/sh"));
+  table.apply(event(ProcessEvent::What::started, at(2), kChild));
+  table.apply(event(ProcessEvent::What::execed, at(3), kChild, "/opt/app"));
+  table.apply(event(ProcessEvent::What::seen, at(9), kChild, "/opt/app.old"));
+  const Process* child = table.find(kChild);
+  ASSERT_NE(child, nullptr);
+  EXPECT_EQ(child->image_at(at(2)).executable_path, "/bin/sh");
+  EXPECT_EQ(child->image_at(at(10)).executable_path, "/opt/app");
+  EXPECT_EQ(child->image_at(at(10)).generation, 1u);
+}
+
 TEST(ProcessTable, SeenAgainChangesNothing) {
   ProcessTable table(10);
   table.apply(event(ProcessEvent::What::seen, at(1), kParent, "/bin/sh"));
