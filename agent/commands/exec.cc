@@ -214,7 +214,7 @@ void add_exec_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("exec", "Run a command through the egress proxy");
   command->footer(
       "Example:\n  weir exec -- java -jar app.jar\n\n"
-      "Without a running agent, one is started for the command's lifetime.");
+      "Without a running agent, one is started; it ends with the last command that uses it.");
   auto state_dir = add_state_dir_option(*command);
   auto words = std::make_shared<std::vector<std::string>>();
   command->add_option("command", *words, "the command and its arguments")->required()->type_name("CMD...");

@@ -15,6 +15,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -174,6 +175,11 @@ static void make_untouched(struct connection* c) {
   if (options.untouched) require(madvise(c->response, response_capacity, MADV_DONTNEED) == 0, "madvise");
 }
 
+// SSL_set1_host() knows addresses from OpenSSL 3.0 on.
+static int set_expected_peer(SSL* ssl, const char* name) {
+  return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) == 1 || SSL_set1_host(ssl, name) == 1;
+}
+
 static struct connection open_connection(SSL_CTX* context) {
   struct connection c = {.fd = options.proxy ? connect_through_proxy()
                                              : connect_tcp(options.host, options.port)};
@@ -182,7 +188,7 @@ static struct connection open_connection(SSL_CTX* context) {
   const char* name = options.name ? options.name : options.host;
   c.ssl = SSL_new(context);
   require(c.ssl != NULL && SSL_set_fd(c.ssl, c.fd) == 1, "SSL_new");
-  require(SSL_set_tlsext_host_name(c.ssl, name) == 1 && SSL_set1_host(c.ssl, name) == 1, "name");
+  require(SSL_set_tlsext_host_name(c.ssl, name) == 1 && set_expected_peer(c.ssl, name) == 1, "name");
   for (int result; (result = SSL_connect(c.ssl)) != 1;) wait_for_tls(&c, result, "SSL_connect");
   c.response = mmap(NULL, response_capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   require(c.response != MAP_FAILED, "mmap");
