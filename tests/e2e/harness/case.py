@@ -11,6 +11,9 @@ from harness.certificates import TestAuthority
 from harness.clients import PRELOAD, TLS_CLIENT
 from harness.origin import Origin
 
+# The tier of the tests for what takes long.
+SOAK = os.environ.get("WEIR_E2E_SOAK") == "1"
+
 
 class EndToEndTest(unittest.TestCase):
     maxDiff = 4000
