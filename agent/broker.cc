@@ -33,7 +33,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds drain_limit{10};
+constexpr std::chrono::seconds drain_limit{30};
 constexpr std::chrono::milliseconds first_restart_delay{50};
 constexpr std::chrono::milliseconds longest_restart_delay{5000};
 // A worker that lived this long was healthy: the next restart is immediate again.

@@ -46,8 +46,7 @@ struct NativeTap::State {
 
   void read_ring(const std::stop_token& stop) {
     while (!stop.stop_requested()) source->poll(longest_wait);
-    while (source->poll(std::chrono::milliseconds(0)) > 0) {
-    }
+    source->drain_for_the_end();
   }
 
   void look_for_libraries(const std::stop_token& stop) {

@@ -194,6 +194,12 @@ class RingEventSource final : public EventSource {
     return drain();
   }
 
+  void drain_for_the_end() override {
+    const std::uint64_t end = ring_.produced();
+    while (drain() > 0 && ring_.consumed() < end) {
+    }
+  }
+
   std::expected<std::size_t, SourceError> seed_processes(int task_iterator) override {
     return read_all<wire_task>(task_iterator,
                                [this](const wire_task& task) { take(std::as_bytes(std::span(&task, 1))); });

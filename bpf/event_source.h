@@ -52,6 +52,8 @@ class EventSource {
 
   // Publishes what the ring holds, waiting up to `wait` for something to come. Returns the records consumed.
   virtual std::size_t poll(std::chrono::milliseconds wait) = 0;
+  // Publishes what the ring holds by now, but not what comes meanwhile: a busy host's ring is never empty.
+  virtual void drain_for_the_end() = 0;
   // Publishes processes that existed before: the descriptor of KernelSide::open_task_iterator().
   virtual std::expected<std::size_t, SourceError> seed_processes(int task_iterator) = 0;
   // The same while poll() runs, from any one other thread: what the ring holds by now is published first.

@@ -20,6 +20,7 @@
 
 #include "bpf/features.h"
 #include "bpf/libbpf_log.h"
+#include "bpf/self_test.h"
 #include "bpf/wire.h"
 #include "weir_bpf.skel.h"
 
@@ -51,15 +52,17 @@ constexpr ProgramEntry kPrograms[] = {
     {"tls_return", "TLS return (sleepable uprobe)", How::uprobe, true, ""},
     {"tls_end", "TLS object's end (uprobe)", How::uprobe, true, ""},
     {"tls_name", "TLS server name (uprobe)", How::uprobe, false, "the destination's address"},
+    {"self_test", "self-test (uprobe)", How::uprobe, true, ""},
     {"each_task", "task (iterator)", How::iterator, false, ""},
     {"each_mapping", "task_vma (iterator)", How::iterator, false, ""},
 };
 
 // By enum wire_uprobe_program.
 constexpr const char* kUprobePrograms[WIRE_UPROBE_PROGRAMS] = {"tls_enter", "tls_return", "tls_end",
-                                                               "tls_name"};
+                                                               "tls_name", "self_test"};
 // Returns first: a call that is seen to begin must be seen to end.
-constexpr std::uint32_t kAttachOrder[] = {WIRE_TLS_RETURN, WIRE_TLS_END, WIRE_TLS_NAME, WIRE_TLS_ENTER};
+constexpr std::uint32_t kAttachOrder[] = {WIRE_TLS_RETURN, WIRE_TLS_END, WIRE_TLS_NAME, WIRE_TLS_ENTER,
+                                          WIRE_SELF_TEST};
 
 // One of these ways from a TLS object to its socket is loaded.
 constexpr std::string_view kBySocketEvents[] = {"socket_sent", "socket_received"};
@@ -146,6 +149,7 @@ class LibbpfKernelSide final : public KernelSide {
   void choose_ways(const LoadOptions& options);
   std::expected<void, Error> load_programs(const LoadOptions& options);
   std::expected<void, Error> attach_programs();
+  std::expected<void, std::string> test_probes();
   std::expected<void, Error> attach_program(const ProgramEntry& entry, bpf_program* program, int cgroup);
   std::expected<int, Error> open_iterator(const char* name);
   std::expected<std::vector<Link>, Error> attach_multi(bpf_program* program, const std::string& path,
@@ -169,6 +173,15 @@ std::expected<std::unique_ptr<KernelSide>, Error> LibbpfKernelSide::load(const L
   side->choose_ways(options);
   if (auto loaded = side->load_programs(options); !loaded) return std::unexpected(loaded.error());
   if (auto attached = side->attach_programs(); !attached) return std::unexpected(attached.error());
+  if (auto tested = side->test_probes(); !tested) {
+    if (!side->uprobe_multi_)
+      return std::unexpected(Error{"this kernel's probes are not safe to use: " + tested.error(),
+                                   "update the kernel; the proxy works without them"});
+    LoadOptions older = options;
+    older.uprobe_multi = false;
+    side.reset();
+    return load(older);
+  }
   return side;
 }
 
@@ -239,6 +252,23 @@ std::expected<void, Error> LibbpfKernelSide::attach_program(const ProgramEntry& 
   if (!link) return std::unexpected(system_error(std::string("cannot attach ") + entry.shown, errno));
   links_[entry.name] = std::move(link);
   return {};
+}
+
+std::expected<void, std::string> LibbpfKernelSide::test_probes() {
+  const auto sites = self_test_sites(WIRE_SELF_TEST);
+  if (!sites) return std::unexpected(sites.error());
+  const Descriptor self(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+  const auto target = attach(self.get(), *sites);
+  if (!target) return std::unexpected(target.error().what);
+  auto result = run_probed_child();
+  detach(*target);
+  const std::uint32_t zero = 0;
+  wire_control control{};
+  bpf_map_lookup_elem(control_descriptor(), &zero, &control);
+  if (result && control.self_test_hits != sites->size() * self_test_calls)
+    return std::unexpected("probes were passed " + std::to_string(sites->size() * self_test_calls) +
+                           " times and told of " + std::to_string(control.self_test_hits));
+  return result;
 }
 
 void LibbpfKernelSide::set_own_processes(std::span<const std::uint32_t> tgids) {

@@ -227,8 +227,9 @@ struct wire_control {
   __u64 calls_lost;          // a call's return met no room or no entry: its length is not known
   __u64 untold_connections;  // put into the table of struct wire_untold, ever
   __u64 untold_processes;    // process records that met a full ring: look at all tasks again
+  __u64 self_test_hits;
 };
-WIRE_SIZE(wire_control, 72);
+WIRE_SIZE(wire_control, 80);
 
 // The uprobe programs, by index (ProbeSite::program).
 enum wire_uprobe_program {
@@ -236,6 +237,7 @@ enum wire_uprobe_program {
   WIRE_TLS_RETURN,  // at each `ret` of the same function
   WIRE_TLS_END,     // entry of a function that ends the object or its sending side
   WIRE_TLS_NAME,    // entry of SSL_ctrl
+  WIRE_SELF_TEST,   // a function of weir's own, at start
   WIRE_UPROBE_PROGRAMS,
 };
 

@@ -27,7 +27,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds start_limit{60};
-constexpr std::chrono::seconds end_limit{15};
+constexpr std::chrono::seconds end_limit{35};
 constexpr std::chrono::milliseconds look_interval{20};
 
 // As shells do it.

@@ -507,3 +507,9 @@ int tls_name(struct pt_regs* ctx) {
     bpf_map_update_elem(&server_names, &key, &name, BPF_ANY);
   return 0;
 }
+
+SEC("uprobe.multi")
+int self_test(struct pt_regs* ctx) {
+  COUNT(self_test_hits, 1);
+  return 0;
+}

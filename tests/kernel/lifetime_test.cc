@@ -2,14 +2,20 @@
 #include <bpf/bpf.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/perf_event.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <set>
+#include <stdexcept>
+#include <string>
 
+#include "bpf/self_test.h"
 #include "tests/kernel/support.h"
 
 namespace weir::test {
@@ -85,6 +91,40 @@ TEST(Lifetime, AKilledHolderLeavesNothing) {
     while (exists(link) && std::chrono::steady_clock::now() < deadline) ::usleep(10'000);
     EXPECT_FALSE(exists(link)) << link;
   }
+}
+
+// On weir's own file, for every process; by perf alone, without a program.
+class PerfProbe {
+ public:
+  explicit PerfProbe(std::uint64_t offset) {
+    perf_event_attr attributes{};
+    attributes.size = sizeof attributes;
+    std::ifstream("/sys/bus/event_source/devices/uprobe/type") >> attributes.type;
+    attributes.uprobe_path = reinterpret_cast<std::uintptr_t>("/proc/self/exe");
+    attributes.probe_offset = offset;
+    event_ = static_cast<int>(::syscall(SYS_perf_event_open, &attributes, -1, 0, -1, PERF_FLAG_FD_CLOEXEC));
+    if (event_ < 0) throw std::runtime_error(std::string("perf_event_open: ") + std::strerror(errno));
+  }
+  ~PerfProbe() { ::close(event_); }
+  PerfProbe(const PerfProbe&) = delete;
+  PerfProbe& operator=(const PerfProbe&) = delete;
+
+ private:
+  int event_;
+};
+
+TEST(SelfTest, PassesOnAProgramThatIsLeftAsItIs) {
+  EXPECT_TRUE(bpf::run_probed_child());
+}
+
+// Only where the kernel is such a one: elsewhere the probe does no harm, and the test says nothing.
+TEST(SelfTest, SeesAProbeThatDamages) {
+  const auto nop = bpf::self_test_nop();
+  ASSERT_TRUE(nop);
+  const PerfProbe probe(*nop);
+  const auto result = bpf::run_probed_child();
+  if (result) GTEST_SKIP() << "this kernel's probes on a 5-byte nop do no harm";
+  EXPECT_EQ(result.error(), "a probed function gives wrong results");
 }
 
 }  // namespace

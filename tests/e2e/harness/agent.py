@@ -134,9 +134,9 @@ class Agent:
         worker = self.worker_pid()
         self.process.send_signal(signal.SIGTERM)
         try:
-            status = self.process.wait(30)
+            status = self.process.wait(60)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still there 30 s after SIGTERM. {self.log_tail()}") from None
+            raise AssertionError(f"still there 60 s after SIGTERM. {self.log_tail()}") from None
         if status != 0:
             raise AssertionError(f"status {status} after SIGTERM. {self.log_tail()}")
         if worker:
