@@ -4,11 +4,14 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <functional>
 #include <sstream>
 #include <variant>
+
+#include "attribution/text.h"
 
 namespace weir::agent {
 namespace {
@@ -219,6 +222,18 @@ void emit(YAML::Emitter& out, const Config& config, const Place& place) {
   }
 }
 
+// Where the first byte stands that is not UTF-8: the emitter would replace it, and the worker would then have
+// another configuration than the broker.
+std::size_t end_of_utf8(std::string_view text) {
+  std::size_t end = 0;
+  while (end < text.size()) {
+    const std::size_t length = utf8_length(text.substr(end));
+    if (length == 0) return end;
+    end += length;
+  }
+  return end;
+}
+
 }  // namespace
 
 Config default_config() {
@@ -230,6 +245,10 @@ Config default_config() {
 }
 
 std::expected<void, Error> read_config_text(std::string_view text, const std::string& name, Config& config) {
+  if (const auto end = end_of_utf8(text); end < text.size()) {
+    const auto line = std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(end), '\n') + 1;
+    return std::unexpected(Error{name + ":" + std::to_string(line) + ": not UTF-8", ""});
+  }
   YAML::Node root;
   try {
     root = YAML::Load(std::string(text));

@@ -126,7 +126,7 @@ class Reader {
   }
   static bool read(const json::value& from, Time& to) {
     const auto* number = from.if_int64();
-    if (number == nullptr) return false;
+    if (number == nullptr || *number < 0 || *number > kLatestTime.time_since_epoch().count()) return false;
     to = Time(std::chrono::nanoseconds(*number));
     return true;
   }

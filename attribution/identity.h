@@ -15,6 +15,10 @@ namespace weir {
 // so that differences between two Times of one source are monotonic.
 using Time = std::chrono::sys_time<std::chrono::nanoseconds>;
 
+// What comes from outside is held against these, so that sums and differences don't overflow.
+inline constexpr Time kLatestTime{std::chrono::nanoseconds(std::int64_t{1} << 62)};  // in the year 2116
+inline constexpr std::uint64_t kLatestBootNs = std::uint64_t{1} << 61;               // up for 73 years
+
 // SO_COOKIE of the client's socket: unique on a host for a boot. 0 is "not known".
 struct SocketCookie {
   std::uint64_t value = 0;

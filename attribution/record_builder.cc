@@ -173,7 +173,8 @@ void add_process(FieldWriter& out, Record& record, const EngineConfig& config, c
   const ProcessImage& image = process->image_at(record.timestamp);
   record.executable_name = image.executable_path.substr(image.executable_path.rfind('/') + 1);
   out.known("process.parent_pid", process->parent.pid);
-  if (const auto start = process->key.start_boottime_ns; start != 0 && config.boot_time != Time{}) {
+  if (const auto start = process->key.start_boottime_ns;
+      start != 0 && start <= kLatestBootNs && config.boot_time != Time{}) {
     out.always("process.creation.time", to_rfc3339(config.boot_time + std::chrono::nanoseconds(start)));
   }
   out.known("process.executable.name", record.executable_name);

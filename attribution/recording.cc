@@ -64,6 +64,7 @@ std::optional<RecordingSession> from_header(std::string_view line) {
   session.host_id = std::string(host_id->get_string());
   session.boot_id = std::string(boot_id->get_string());
   session.boot_time = Time(std::chrono::nanoseconds(boot_time->get_int64()));
+  if (session.boot_time < Time{} || session.boot_time > kLatestTime) return std::nullopt;
   for (const auto& listener : listeners->get_array()) {
     const auto endpoint = endpoint_of(listener);
     if (!endpoint) return std::nullopt;

@@ -189,6 +189,7 @@ std::optional<std::string> redact_header_argument(std::string_view argument) {
   const std::size_t colon = argument.find(':');
   if (colon == std::string_view::npos) return std::nullopt;
   const std::string_view before = argument.substr(0, colon);
+  if (redact_assignments(before) != before) return std::nullopt;  // "--password=a.token:b" is no header
   std::string_view name = before.substr(before.rfind('=') + 1);
   if (name.starts_with("-H")) name.remove_prefix(2);
   name = name.substr(std::min(name.find_first_not_of(" '\""), name.size()));

@@ -119,7 +119,7 @@ std::optional<Event> to_opened(Record record, ClockOffset clock) {
 
 std::optional<Event> to_closed(Record record, ClockOffset clock) {
   const auto wire = read<wire_closed>(record);
-  if (!wire) return std::nullopt;
+  if (!wire || wire->error < 0) return std::nullopt;
   ConnectionClosed event;
   event.time = to_time(wire->header.boot_ns, clock);
   event.cookie = {wire->cookie};
@@ -199,6 +199,7 @@ std::optional<Event> to_ended(Record record, ClockOffset clock) {
 std::optional<Event> decode(std::span<const std::byte> record, ClockOffset clock) {
   const auto header = read<wire_header>(record);
   if (!header || header->size < sizeof(wire_header) || header->size > record.size()) return std::nullopt;
+  if (header->boot_ns > kLatestBootNs) return std::nullopt;
   record = record.first(header->size);
   switch (header->kind) {
     case WIRE_PROCESS_SEEN:

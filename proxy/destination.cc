@@ -76,7 +76,7 @@ std::string to_lower(std::string_view text) {
 
 bool is_host_name(std::string_view name) {
   return !name.empty() && name.size() <= kMaxName && name.front() != '.' && name.front() != '-' &&
-         name.find("..") == std::string_view::npos &&
+         name.back() != '.' && name.find("..") == std::string_view::npos &&
          std::all_of(name.begin(), name.end(), [](char c) { return is_name_char(lower(c)); });
 }
 

@@ -53,7 +53,8 @@ INSTANTIATE_TEST_SUITE_P(
                     BadText{"native:\n  ring_bytes: -1\n", "weir.yaml:2: native.ring_bytes"},
                     BadText{"proxy:\n  passthrough: one\n", "weir.yaml:2: proxy.passthrough is a list"},
                     BadText{"proxy: 5\n", "weir.yaml:1: 'proxy' holds a map"},
-                    BadText{"- a\n", "weir.yaml:1: expected a map"}, BadText{"a: [\n", "weir.yaml:"}));
+                    BadText{"- a\n", "weir.yaml:1: expected a map"}, BadText{"a: [\n", "weir.yaml:"},
+                    BadText{"bodies: on\njsonl: a\xbb\n", "weir.yaml:2: not UTF-8"}));
 
 TEST(Config, ItsOwnTextGivesTheSameConfiguration) {
   Config config = default_config();

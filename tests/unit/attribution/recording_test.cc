@@ -104,6 +104,8 @@ TEST(Recording, RefusesWhatIsNoEvent) {
       {R"({"event":"opened","tuple":[["x",1],["",0]]})", "bad value of \"tuple\""},
       {R"({"event":"opened","owner":[4294967296,0]})", "bad value of \"owner\""},
       {R"({"event":"closed","error":1e3})", "bad value of \"error\""},
+      {R"({"event":"dns","time":-1})", "bad value of \"time\""},
+      {R"({"event":"dns","time":9223372036854775807})", "bad value of \"time\""},
   };
   for (const auto& [line, error] : cases) {
     const auto event = from_line(line);

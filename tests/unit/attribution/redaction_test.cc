@@ -57,6 +57,7 @@ TEST(Redaction, Arguments) {
   const std::pair<Arguments, Arguments> cases[] = {
       {{"curl", "-s", "https://h/a"}, {"curl", "-s", "https://h/a"}},
       {{"x", "--password=p"}, {"x", "--password=[redacted]"}},
+      {{"x", "--password=a.token:b"}, {"x", "--password=[redacted]"}},
       {{"x", "--token", "t", "rest"}, {"x", "--token", "[redacted]", "rest"}},
       {{"x", "--token", "--verbose"}, {"x", "--token", "--verbose"}},
       {{"curl", "-u", "me:p"}, {"curl", "-u", "me:[redacted]"}},

@@ -188,5 +188,14 @@ TEST(Decode, RefusesUnknownKindsAndLyingSizes) {
   EXPECT_FALSE(decode(to_bytes(exec), kClock));
 }
 
+TEST(Decode, RefusesWhatNoKernelWouldSay) {
+  auto closed = make<wire_closed>(WIRE_CONNECTION_CLOSED);
+  closed.error = -1;
+  EXPECT_FALSE(decode(to_bytes(closed), kClock));
+  closed.error = 0;
+  closed.header.boot_ns = INT64_MAX;
+  EXPECT_FALSE(decode(to_bytes(closed), kClock));
+}
+
 }  // namespace
 }  // namespace weir::bpf

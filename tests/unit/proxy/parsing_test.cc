@@ -99,7 +99,7 @@ TEST(Destination, Authorities) {
   EXPECT_EQ(text("127.0.0.1:1"), "127.0.0.1|1");
   for (const char* bad : {"", ":443", "example.org", "example.org:", "example.org:0", "example.org:65536",
                           "a:b:1", "a b:1", "user@host:1", "[::1:1", "[nonsense]:1", "[127.0.0.1]:1", "-a:1",
-                          ".a:1", "a..b:1", "example.org:+1", "example.org:443x", "[::1]443"}) {
+                          ".a:1", "a..b:1", "a..:1", "example.org:+1", "example.org:443x", "[::1]443"}) {
     EXPECT_EQ(text(bad), "") << bad;
   }
 }
