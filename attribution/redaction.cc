@@ -203,9 +203,10 @@ std::optional<std::string> redact_header_argument(std::string_view argument) {
 }
 
 std::string redact_user(std::string_view argument) {
-  const std::size_t colon = argument.find(':');
-  if (colon == std::string_view::npos) return std::string(argument);
-  return std::string(argument.substr(0, colon + 1)).append(kRedacted);
+  const std::string text = redact_assignments(argument);  // what looks like a user's name may be one
+  const std::size_t colon = text.find(':');
+  if (colon == std::string::npos) return text;
+  return text.substr(0, colon + 1).append(kRedacted);
 }
 
 // "-ume:x", "-sSume:x", "-bname=x": where the value begins, or npos.

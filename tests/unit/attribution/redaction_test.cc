@@ -88,6 +88,7 @@ TEST(Redaction, Arguments) {
       {{"sh", "-c", "docker run -e \"PASSWORD=two words\" image"},
        {"sh", "-c", "docker run -e \"PASSWORD=[redacted]\" image"}},
       {{"sh", "-c", "A=1;PASSWORD=b x"}, {"sh", "-c", "A=1;PASSWORD=[redacted] x"}},
+      {{"curl", "--user", "--password=p -u:q"}, {"curl", "--user", "--password=[redacted]"}},
       {{"x", "http://me:p@h,http://me:p@i"}, {"x", "http://[redacted]@h,http://[redacted]@i"}},
       {{"java", "-Djavax.net.ssl.trustStorePassword=p"},
        {"java", "-Djavax.net.ssl.trustStorePassword=[redacted]"}},
