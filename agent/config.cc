@@ -45,6 +45,8 @@ const Key keys[] = {
     {"", "jsonl", &Config::jsonl},
     {"", "record", &Config::record},
     {"", "store", &Config::store},
+    {"retention", "max_age_hours", Size{&Config::store_max_age_hours, 0, 1'000'000}},
+    {"retention", "max_bytes", Size{&Config::store_max_bytes, mib, mib* mib}},
     {"native", "enabled", &Config::native},
     {"native", "ring_bytes", Size{&Config::ring_bytes, mib, 1024 * mib}},
     {"native", "socket_events", &Config::socket_events},

@@ -30,6 +30,8 @@ struct Config {
   bool native = true;
   bool proxy = true;
   bool store = true;
+  std::uint64_t store_max_age_hours = 0;  // 0: no limit
+  std::uint64_t store_max_bytes = std::uint64_t{4} << 30;
   int first_user = -1;  // users.h: ends with its last user; no key of the file
   std::uint64_t ring_bytes = 32u << 20;
   bool socket_events = true;  // this and the next: false forces what older kernels get

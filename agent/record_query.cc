@@ -58,6 +58,15 @@ Result set_kind(StoreQuery& query, std::string_view text) {
   return std::unexpected("exchange, connection, process, dns or policy");
 }
 
+Result set_container(StoreQuery& query, std::string_view text) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  if (text.empty() || text.size() > 64 || text.find_first_not_of(kDigits) != std::string_view::npos) {
+    return std::unexpected("a container's id or its first hexadecimal digits");
+  }
+  query.container = text;
+  return {};
+}
+
 Result set_limit(StoreQuery& query, std::string_view text) {
   return set_number(query.limit, text, "a number of records, 0 for all");
 }
@@ -73,8 +82,9 @@ struct Parameter {
   Result (*set)(StoreQuery&, std::string_view);
 };
 constexpr Parameter kParameters[] = {
-    {"process", set_process}, {"pid", set_pid},   {"host", set_host},   {"status", set_status},
-    {"since", set_since},     {"kind", set_kind}, {"limit", set_limit}, {"connections", set_connections},
+    {"process", set_process},     {"pid", set_pid},     {"host", set_host},
+    {"status", set_status},       {"since", set_since}, {"kind", set_kind},
+    {"container", set_container}, {"limit", set_limit}, {"connections", set_connections},
 };
 
 }  // namespace
@@ -99,6 +109,7 @@ std::string to_target(std::string_view path, const StoreQuery& query) {
   add("status", filter.status);
   add("since", filter.since ? to_rfc3339(*filter.since) : "");
   for (const auto kind : filter.kinds) add("kind", std::string(to_string(kind)));
+  add("container", query.container);
   add("limit", query.limit == 0 ? "" : std::to_string(query.limit));
   add("connections", query.hide_readable_connections ? "opaque" : "");
   return url.buffer();

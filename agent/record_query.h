@@ -20,8 +20,8 @@ struct Target {
 // The error says which parameter is wrong, and what it may be.
 std::expected<Target, std::string> parse_target(std::string_view target);
 
-// Sets what one parameter names ("process", "pid", "host", "status", "since", "kind", "limit",
-// "connections"); `since` is RFC 3339. The error says what the value may be.
+// Sets what one parameter names ("process", "pid", "host", "status", "since", "kind", "container",
+// "limit", "connections"); `since` is RFC 3339. The error says what the value may be.
 std::expected<void, std::string> set_parameter(sinks::StoreQuery& query, std::string_view name,
                                                std::string_view value);
 

@@ -76,6 +76,7 @@ array sinks_json(const std::vector<sinks::SinkCounters>& sinks) {
     rows.push_back(object{{"name", sink.name},
                           {"written", sink.written},
                           {"dropped", sink.dropped},
+                          {"removed", sink.removed},
                           {"last_error", sink.last_error}});
   }
   return rows;

@@ -95,6 +95,10 @@ std::expected<std::string, Error> make_token() {
   return token;
 }
 
+void log_failing_sink(const std::string& sink, const sinks::Error& error) {
+  log_error("sink " + sink + ": " + sinks::to_string(error) + "; records for it are dropped and counted");
+}
+
 // Allows everything: the rules come with the policy.
 class AllowAll : public PolicyDecider {
  public:
@@ -204,12 +208,18 @@ class Worker {
   std::expected<void, Error> start_sinks() {
     if (inheritance_.jsonl) {
       sinks_.push_back(std::make_unique<sinks::SinkThread>(
-          sinks::make_jsonl_sink(inheritance_.jsonl.release(), config_.jsonl)));
+          sinks::make_jsonl_sink(inheritance_.jsonl.release(), config_.jsonl), sinks::QueueLimits{},
+          log_failing_sink));
     }
     if (config_.store) {
-      auto store = sinks::make_sqlite_sink({database_name});
+      // Whoever starts the agent is told that the store can't be used; later, capture comes first.
+      auto store = sinks::make_sqlite_sink({.path = database_name,
+                                            .max_bytes = config_.store_max_bytes,
+                                            .max_age = std::chrono::hours(config_.store_max_age_hours),
+                                            .required = inheritance_.welcome.restarts == 0});
       if (!store) return std::unexpected(to_error(store.error()));
-      sinks_.push_back(std::make_unique<sinks::SinkThread>(std::move(*store)));
+      sinks_.push_back(
+          std::make_unique<sinks::SinkThread>(std::move(*store), sinks::QueueLimits{}, log_failing_sink));
     }
     return {};
   }

@@ -11,7 +11,7 @@
 namespace weir::sinks {
 namespace {
 
-constexpr const char* kMoveAway = "move it away and weir starts a new one, or choose another --state-dir";
+constexpr const char* kMoveAway = "move it away, its -wal and -shm with it, and weir starts a new one";
 
 Error error_of(int code, const std::string& path, const std::string& message) {
   struct Advice {
@@ -29,7 +29,7 @@ Error error_of(int code, const std::string& path, const std::string& message) {
   };
   const std::string what = path + ": " + message;
   for (const auto& advice : kAdvice) {
-    if (advice.code == (code & 0xff)) return {what, advice.remedy};
+    if (advice.code == (code & 0xff)) return {what, advice.remedy, advice.remedy == kMoveAway};
   }
   return {what, ""};
 }
@@ -65,41 +65,41 @@ const char* name_keeping_vfs() {
 }
 
 Error not_a_store(const std::filesystem::path& path) {
-  return {path.string() + ": not a store of weir's", kMoveAway};
+  return {path.string() + ": not a store of weir's", kMoveAway, true};
 }
 
-std::expected<bool, Error> judge(const std::filesystem::path& path, std::uint32_t application,
-                                 std::uint32_t version) {
-  if (application != kApplicationId) return std::unexpected(not_a_store(path));
-  if (version <= kSchemaVersion) return true;
+std::expected<std::uint32_t, Error> judge(const std::filesystem::path& path, std::uint32_t application,
+                                          std::uint32_t version) {
+  if (application != kApplicationId || version == 0) return std::unexpected(not_a_store(path));
+  if (version <= kSchemaVersion) return version;
   return std::unexpected(Error{path.string() + ": written by a newer weir (schema " +
                                    std::to_string(version) + ", this one knows " +
                                    std::to_string(kSchemaVersion) + ")",
-                               std::string("use that version, or ") + kMoveAway});
+                               std::string("use that version, or ") + kMoveAway, true});
 }
 
 }  // namespace
 
-std::expected<bool, Error> is_store(const std::filesystem::path& path) {
+std::expected<std::uint32_t, Error> store_version(const std::filesystem::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) return std::unexpected(Error{path.string() + ": " + std::strerror(errno), ""});
   Header header{};
   const auto size = ::pread(descriptor, header.data(), header.size(), 0);
   ::close(descriptor);
-  if (size == 0) return false;
+  if (size == 0) return 0;
   if (size != static_cast<ssize_t>(kHeaderSize) || std::memcmp(header.data(), "SQLite format 3", 16) != 0) {
     return std::unexpected(not_a_store(path));
   }
   return judge(path, number_at(header, kApplicationIdOffset), number_at(header, kUserVersionOffset));
 }
 
-std::expected<bool, Error> is_store(sqlite3* database) {
+std::expected<std::uint32_t, Error> store_version(sqlite3* database) {
   auto statement = prepare(database,
                            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) "
                            "FROM pragma_application_id, pragma_user_version");
   if (!statement) return std::unexpected(statement.error());
   if (sqlite3_step(statement->get()) != SQLITE_ROW) return std::unexpected(last_error(database));
-  if (sqlite3_column_int64(statement->get(), 2) == 0) return false;
+  if (sqlite3_column_int64(statement->get(), 2) == 0) return 0;
   return judge(sqlite3_db_filename(database, "main"),
                static_cast<std::uint32_t>(sqlite3_column_int64(statement->get(), 0)),
                static_cast<std::uint32_t>(sqlite3_column_int64(statement->get(), 1)));
@@ -133,6 +133,11 @@ std::expected<Statement, Error> prepare(sqlite3* database, const std::string& sq
     return std::unexpected(last_error(database));
   }
   return Statement(statement);
+}
+
+void roll_back(sqlite3* database) {
+  // SQLite itself may have done it already (a full disk).
+  if (!sqlite3_get_autocommit(database)) sqlite3_exec(database, "ROLLBACK", nullptr, nullptr, nullptr);
 }
 
 }  // namespace weir::sinks

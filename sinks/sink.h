@@ -16,17 +16,25 @@ namespace weir::sinks {
 
 struct Error {
   std::string what;
-  std::string remedy;  // may be empty
+  std::string remedy;   // may be empty
+  bool damage = false;  // the file itself is wrong: writing more to it would only make it worse
 };
 std::string to_string(const Error& error);  // "what: remedy"
 
 class Sink {
  public:
+  static constexpr std::chrono::seconds kTidyInterval{10};
+
   virtual ~Sink() = default;
   virtual std::string name() const = 0;
   // Takes all of them or says why not; the caller counts a failed batch as dropped and goes on. What it took
   // is visible to readers when it returns.
   virtual std::expected<void, Error> write(std::span<const RecordPtr> batch) = 0;
+  // One small step of upkeep, as the next batch waits for it. Gives how soon the next step is due, 0: at
+  // once.
+  virtual std::expected<std::chrono::milliseconds, Error> tidy() { return kTidyInterval; }
+  // How many records it has taken out again, to keep within its limits.
+  virtual std::uint64_t removed() const { return 0; }
   // How long a record may wait for others, so that they are written together.
   virtual std::chrono::milliseconds batch_delay() const = 0;
 };
@@ -35,7 +43,8 @@ struct SinkCounters {
   std::string name;
   std::uint64_t written = 0;
   std::uint64_t dropped = 0;  // queue full, or the sink failed
-  std::string last_error;     // "" when the last batch went well
+  std::uint64_t removed = 0;  // written once, and gone again as the sink's limits want it
+  std::string last_error;     // "" when the last batch went well, and the last step of upkeep
 };
 
 struct QueueLimits {

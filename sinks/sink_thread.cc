@@ -13,6 +13,8 @@
 namespace weir::sinks {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // One write to the sink: large enough for a transaction to pay, small enough to bound memory and time.
 constexpr std::size_t kBatchRecords = 8'192;
 constexpr std::size_t kBatchBytes = std::size_t{16} << 20;
@@ -55,10 +57,11 @@ struct SinkThread::State {
     return stopping || drains > 0 || queue.size() >= kBatchRecords || bytes >= kBatchBytes;
   }
 
-  // Waits until there is a batch; an empty one means the end.
-  std::vector<RecordPtr> next_batch() {
+  // Waits until there is a batch or it is time to tidy. An empty one is no batch.
+  std::vector<RecordPtr> next_batch(Clock::time_point tidy_at) {
     std::unique_lock lock(mutex);
-    work.wait(lock, [this] { return stopping || !queue.empty(); });
+    work.wait_until(lock, tidy_at, [this] { return stopping || !queue.empty(); });
+    if (queue.empty()) return {};
     work.wait_for(lock, sink->batch_delay(), [this] { return in_a_hurry(); });
     std::vector<RecordPtr> batch;
     std::size_t batch_bytes = 0;
@@ -71,21 +74,38 @@ struct SinkThread::State {
     return batch;
   }
 
-  void account(std::size_t records, const std::expected<void, Error>& result) {
-    const bool begins_to_fail = !result && counters.last_error.empty();
+  bool ended() const {
+    const std::lock_guard lock(mutex);
+    return stopping && queue.empty();
+  }
+
+  template <typename Result>
+  void note(const Result& result, std::string& error, std::size_t records = 0) {
+    const bool was_well = write_error.empty() && tidy_error.empty();
     {
       const std::lock_guard lock(mutex);
       (result ? counters.written : counters.dropped) += records;
-      counters.last_error = result ? "" : to_string(result.error());
+      counters.removed = sink->removed();
+      error = result ? "" : to_string(result.error());
+      counters.last_error = write_error.empty() ? tidy_error : write_error;
       finished += records;
     }
     done.notify_all();
-    if (begins_to_fail && on_failure) on_failure(counters.name, result.error());
+    if (!result && was_well && on_failure) on_failure(counters.name, result.error());
+  }
+
+  Clock::time_point tidy() {
+    const auto next = sink->tidy();
+    note(next, tidy_error);
+    return Clock::now() + next.value_or(Sink::kTidyInterval);
   }
 
   void run() {
-    for (auto batch = next_batch(); !batch.empty(); batch = next_batch()) {
-      account(batch.size(), sink->write(batch));
+    auto tidy_at = Clock::now();
+    while (!ended()) {
+      const auto batch = next_batch(tidy_at);
+      if (!batch.empty()) note(sink->write(batch), write_error, batch.size());
+      if (Clock::now() >= tidy_at && !ended()) tidy_at = tidy();
     }
   }
 
@@ -102,6 +122,8 @@ struct SinkThread::State {
   int drains = 0;              // callers waiting in drain()
   bool stopping = false;
   SinkCounters counters;
+  std::string write_error;  // this and the next: the sink's thread alone
+  std::string tidy_error;
   std::thread thread;
 };
 

@@ -3,46 +3,36 @@
 #include "sinks/sqlite.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
+#include <optional>
 
 #include "sinks/database.h"
+#include "sinks/schema.h"
 
 namespace weir::sinks {
 namespace {
 
-// The application id and the version go into the header in this transaction, in rollback mode: is_store()
-// reads them from the file. A later schema must checkpoint after changing them.
-constexpr const char* kSchema = R"sql(
-PRAGMA page_size = 16384;
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS records(
-  id TEXT NOT NULL PRIMARY KEY,
-  kind TEXT NOT NULL,
-  final INTEGER NOT NULL,
-  timestamp_ns INTEGER NOT NULL,
-  pid INTEGER,
-  executable_name TEXT,
-  server_address TEXT COLLATE NOCASE,
-  status_code INTEGER,
-  opaque_reason TEXT,
-  json TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS records_by_time ON records(timestamp_ns);
-CREATE INDEX IF NOT EXISTS records_by_pid ON records(pid, timestamp_ns) WHERE pid IS NOT NULL;
-CREATE INDEX IF NOT EXISTS records_by_server ON records(server_address, timestamp_ns)
-  WHERE server_address IS NOT NULL;
-PRAGMA application_id = 0x77656972;
-PRAGMA user_version = 1;
-COMMIT;
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* kSettings = R"sql(
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA cache_size = -16384;
 PRAGMA wal_autocheckpoint = 4096;
 PRAGMA journal_size_limit = 67108864;
 )sql";
-static_assert(kApplicationId == 0x77656972 && kSchemaVersion == 1);
+
+// How long one step of upkeep may keep a batch waiting, about.
+constexpr std::chrono::milliseconds kStepTime{50};
+// Free pages are kept for what comes next; what is beyond goes back to the file system, so much at a time.
+constexpr std::uint64_t kSpareBytes = std::uint64_t{16} << 20;
+constexpr const char* kGiveBack = "PRAGMA incremental_vacuum(256)";
 
 // A late interim record must not undo the final one.
 constexpr const char* kInsert = R"sql(
@@ -57,8 +47,14 @@ SELECT (page_count - freelist_count) * page_size
 FROM pragma_page_count, pragma_freelist_count, pragma_page_size
 )sql";
 
+constexpr const char* kFreeBytes = R"sql(
+SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size
+)sql";
+
+// One at a time, for a record may have a few bytes or many million.
 constexpr const char* kDeleteOldest = R"sql(
-DELETE FROM records WHERE rowid IN (SELECT rowid FROM records ORDER BY timestamp_ns LIMIT ?1)
+DELETE FROM records WHERE rowid = (
+  SELECT rowid FROM records WHERE timestamp_ns < ?1 ORDER BY timestamp_ns LIMIT 1)
 )sql";
 
 void bind_text(sqlite3_stmt* statement, int index, std::string_view text) {
@@ -77,37 +73,144 @@ void bind_number(sqlite3_stmt* statement, int index, std::int64_t number) {
   }
 }
 
-class SqliteSink : public Sink {
+// Which file it is, and whether anyone has touched it.
+struct FileState {
+  dev_t device = 0;
+  ino_t inode = 0;
+  timespec changed{};
+
+  bool same_file(const FileState& other) const { return device == other.device && inode == other.inode; }
+  bool untouched(const FileState& other) const {
+    return same_file(other) && changed.tv_sec == other.changed.tv_sec &&
+           changed.tv_nsec == other.changed.tv_nsec;
+  }
+};
+
+FileState state_of(const std::filesystem::path& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) return {};
+  return {status.st_dev, status.st_ino, status.st_ctim};
+}
+
+// Closing checkpoints, which writes to the file: not to one that is damaged, or isn't known to be ours.
+void checkpoint_on_close(sqlite3* database, bool wanted) {
+  sqlite3_db_config(database, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, wanted ? 0 : 1, nullptr);
+}
+
+std::expected<void, Error> make_file(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (descriptor < 0) {
+    return std::unexpected(Error{path.string() + ": " + std::strerror(errno),
+                                 "let weir's user write to it, or choose another --state-dir"});
+  }
+  ::close(descriptor);
+  return {};
+}
+
+// The open file. `removed` counts on over all that are opened.
+class Store {
  public:
-  SqliteSink(SqliteConfig config, Database database, Statement insert, Statement used, Statement oldest)
-      : config_(std::move(config)),
-        database_(std::move(database)),
-        insert_(std::move(insert)),
-        used_bytes_(std::move(used)),
-        delete_oldest_(std::move(oldest)) {}
+  static std::expected<Store, Error> open(const SqliteConfig& config) {
+    if (auto made = make_file(config.path); !made) return std::unexpected(made.error());
+    if (auto ours = store_version(config.path); !ours) return std::unexpected(ours.error());
+    auto opened = open_database(config.path, SQLITE_OPEN_READWRITE);
+    if (!opened) return std::unexpected(opened.error());
+    Store store(std::move(*opened), state_of(config.path));
+    checkpoint_on_close(store.database(), false);
+    auto done = store.prepare_all();
+    if (!done) return std::unexpected(done.error());
+    checkpoint_on_close(store.database(), true);
+    return store;
+  }
 
-  std::string name() const override { return "sqlite"; }
-  std::chrono::milliseconds batch_delay() const override { return std::chrono::milliseconds(200); }
+  // Into a file that was moved away: SQLite itself leaves the log behind then.
+  void finish_log() {
+    sqlite3_wal_checkpoint_v2(database(), nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+  }
 
-  std::expected<void, Error> write(std::span<const RecordPtr> batch) override {
-    if (auto begun = execute(database_.get(), "BEGIN IMMEDIATE"); !begun) return begun;
-    auto result = insert_all(batch);
-    if (result) result = make_room(batch.size());
-    if (result) result = execute(database_.get(), "COMMIT");
-    // SQLite itself may have rolled back already (a full disk); then this one has nothing to do.
-    if (!result && !sqlite3_get_autocommit(database_.get())) {
-      sqlite3_exec(database_.get(), "ROLLBACK", nullptr, nullptr, nullptr);
+  sqlite3* database() const { return database_.get(); }
+  const FileState& file() const { return file_; }
+
+  std::expected<void, Error> write(std::span<const RecordPtr> batch, const SqliteConfig& config,
+                                   std::uint64_t& removed) {
+    return in_transaction(removed, [&](std::uint64_t& count) {
+      const auto before = number(used_bytes_);
+      auto result = insert_all(batch);
+      if (result) result = make_room(before, config.max_bytes, count);
+      return result;
+    });
+  }
+
+  // One step; true: there is more to do.
+  std::expected<bool, Error> tidy(const SqliteConfig& config, std::uint64_t& removed) {
+    if (version_ < kSchemaVersion) return bring_up_to_date();
+    bool more = true;
+    auto result =
+        in_transaction(removed, [&](std::uint64_t& count) { return remove_old(config, count, more); });
+    if (!result) return std::unexpected(result.error());
+    return more ? std::expected<bool, Error>(true) : give_back();
+  }
+
+ private:
+  Store(Database database, FileState file) : database_(std::move(database)), file_(file) {}
+
+  std::expected<void, Error> prepare_all() {
+    auto version = store_version(database());
+    if (version && *version == 0) {
+      if (auto made = upgrade(database(), 0); !made) return made;
+      version = kSchemaVersion;
+    }
+    if (!version) return std::unexpected(version.error());
+    version_ = *version;
+    if (auto set = execute(database(), kSettings); !set) return set;
+    const std::pair<Statement*, const char*> all[] = {{&insert_, kInsert},
+                                                      {&used_bytes_, kUsedBytes},
+                                                      {&free_bytes_, kFreeBytes},
+                                                      {&delete_oldest_, kDeleteOldest}};
+    for (const auto& [statement, sql] : all) {
+      auto prepared = prepare(database(), sql);
+      if (!prepared) return std::unexpected(prepared.error());
+      *statement = std::move(*prepared);
+    }
+    return {};
+  }
+
+  // `work` counts what it removed; it counts for the caller when it is committed.
+  template <typename Work>
+  std::expected<void, Error> in_transaction(std::uint64_t& removed, const Work& work) {
+    if (auto begun = execute(database(), "BEGIN IMMEDIATE"); !begun) return begun;
+    std::uint64_t count = 0;
+    std::expected<void, Error> result = work(count);
+    if (result) result = execute(database(), "COMMIT");
+    if (result) {
+      removed += count;
+    } else {
+      roll_back(database());
     }
     return result;
   }
 
- private:
+  // Records go in and out under either schema, so an older one's upgrade may fail (a full disk) and be tried
+  // again.
+  std::expected<bool, Error> bring_up_to_date() {
+    if (auto done = upgrade(database(), version_); !done) return std::unexpected(done.error());
+    version_ = kSchemaVersion;
+    return true;
+  }
+
   std::expected<void, Error> run(sqlite3_stmt* statement) {
     const int code = sqlite3_step(statement);
     auto result = code == SQLITE_DONE || code == SQLITE_ROW ? std::expected<void, Error>{}
-                                                            : std::unexpected(last_error(database_.get()));
+                                                            : std::unexpected(last_error(database()));
     sqlite3_reset(statement);
     return result;
+  }
+
+  std::uint64_t number(const Statement& statement) {
+    sqlite3_step(statement.get());
+    const auto value = sqlite3_column_int64(statement.get(), 0);
+    sqlite3_reset(statement.get());
+    return static_cast<std::uint64_t>(value);
   }
 
   std::expected<void, Error> insert_all(std::span<const RecordPtr> batch) {
@@ -135,50 +238,129 @@ class SqliteSink : public Sink {
     return run(statement);
   }
 
-  // Two go for each that came, so the file shrinks to its limit over some batches instead of in one long
-  // stop.
-  std::expected<void, Error> make_room(std::size_t came) {
-    sqlite3_step(used_bytes_.get());
-    const auto used = static_cast<std::uint64_t>(sqlite3_column_int64(used_bytes_.get(), 0));
-    sqlite3_reset(used_bytes_.get());
-    if (used <= config_.max_bytes) return {};
-    sqlite3_bind_int64(delete_oldest_.get(), 1, static_cast<std::int64_t>(2 * came));
-    return run(delete_oldest_.get());
+  // False: there is none.
+  std::expected<bool, Error> remove_oldest(std::int64_t before_ns, std::uint64_t& count) {
+    sqlite3_bind_int64(delete_oldest_.get(), 1, before_ns);
+    if (auto deleted = run(delete_oldest_.get()); !deleted) return std::unexpected(deleted.error());
+    const bool any = sqlite3_changes(database()) > 0;
+    count += any ? 1 : 0;
+    return any;
+  }
+
+  // Beyond the limit twice as much goes as came, so the file shrinks to it over some batches instead of in
+  // one long stop.
+  std::expected<void, Error> make_room(std::uint64_t before, std::uint64_t limit, std::uint64_t& count) {
+    const auto growth = std::max(number(used_bytes_), before) - before;
+    const auto target = std::max(limit, before - std::min(before, growth));
+    while (number(used_bytes_) > target) {
+      const auto any = remove_oldest(std::numeric_limits<std::int64_t>::max(), count);
+      if (!any) return std::unexpected(any.error());
+      if (!*any) break;
+    }
+    return {};
+  }
+
+  std::expected<void, Error> remove_old(const SqliteConfig& config, std::uint64_t& count, bool& more) {
+    const Time now = std::chrono::system_clock::now();
+    const std::int64_t oldest = config.max_age.count() == 0
+                                    ? std::numeric_limits<std::int64_t>::min()
+                                    : (now - config.max_age).time_since_epoch().count();
+    const auto deadline = Clock::now() + kStepTime;
+    while (more && Clock::now() < deadline) {
+      const bool too_large = number(used_bytes_) > config.max_bytes;
+      const auto any = remove_oldest(too_large ? std::numeric_limits<std::int64_t>::max() : oldest, count);
+      if (!any) return std::unexpected(any.error());
+      more = *any;
+    }
+    return {};
+  }
+
+  // Does nothing in a file that was made under schema 1: its space is only used again.
+  std::expected<bool, Error> give_back() {
+    const auto before = number(free_bytes_);
+    if (before <= kSpareBytes) return false;
+    if (auto done = execute(database(), kGiveBack); !done) return std::unexpected(done.error());
+    return number(free_bytes_) < before;
+  }
+
+  Database database_;
+  FileState file_;
+  std::uint32_t version_ = 0;
+  Statement insert_;
+  Statement used_bytes_;
+  Statement free_bytes_;
+  Statement delete_oldest_;
+};
+
+// Keeps the store open. One that is damaged or not ours is left exactly as it is, until another file stands
+// in its place or someone has changed it.
+class SqliteSink : public Sink {
+ public:
+  explicit SqliteSink(SqliteConfig config) : config_(std::move(config)) {}
+
+  std::string name() const override { return "sqlite"; }
+  std::chrono::milliseconds batch_delay() const override { return std::chrono::milliseconds(200); }
+  std::uint64_t removed() const override { return removed_; }
+
+  std::expected<void, Error> write(std::span<const RecordPtr> batch) override {
+    auto result = open();
+    if (result) result = store_->write(batch, config_, removed_);
+    if (!result) leave_if_damaged(result.error());
+    return result;
+  }
+
+  std::expected<std::chrono::milliseconds, Error> tidy() override {
+    if (auto opened = open(); !opened) return std::unexpected(opened.error());
+    const auto more = store_->tidy(config_, removed_);
+    if (!more) {
+      leave_if_damaged(more.error());
+      return std::unexpected(more.error());
+    }
+    return *more ? std::chrono::milliseconds(0) : kTidyInterval;
+  }
+
+  std::expected<void, Error> open() {
+    const FileState now = state_of(config_.path);
+    if (store_ && store_->file().same_file(now)) return {};
+    if (refused_ && refused_->file.untouched(now)) return std::unexpected(refused_->error);
+    if (store_) store_->finish_log();
+    store_.reset();
+    refused_.reset();
+    auto opened = Store::open(config_);
+    if (!opened) {
+      leave_if_damaged(opened.error());
+      return std::unexpected(opened.error());
+    }
+    store_.emplace(std::move(*opened));
+    return {};
+  }
+
+ private:
+  struct Refused {
+    Error error;
+    FileState file;
+  };
+
+  void leave_if_damaged(const Error& error) {
+    if (!error.damage) return;
+    if (store_) checkpoint_on_close(store_->database(), false);
+    store_.reset();
+    refused_ = Refused{error, state_of(config_.path)};
   }
 
   const SqliteConfig config_;
-  const Database database_;
-  const Statement insert_;
-  const Statement used_bytes_;
-  const Statement delete_oldest_;
+  std::optional<Store> store_;
+  std::optional<Refused> refused_;
+  std::uint64_t removed_ = 0;
 };
-
-std::expected<void, Error> make_file(const std::filesystem::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (descriptor < 0) {
-    return std::unexpected(Error{path.string() + ": " + std::strerror(errno),
-                                 "let weir's user write to it, or choose another --state-dir"});
-  }
-  ::close(descriptor);
-  return {};
-}
 
 }  // namespace
 
 std::expected<std::unique_ptr<Sink>, Error> make_sqlite_sink(SqliteConfig config) {
-  if (auto made = make_file(config.path); !made) return std::unexpected(made.error());
-  if (auto ours = is_store(config.path); !ours) return std::unexpected(ours.error());
-  auto database = open_database(config.path, SQLITE_OPEN_READWRITE);
-  if (!database) return std::unexpected(database.error());
-  if (auto made = execute(database->get(), kSchema); !made) return std::unexpected(made.error());
-  auto insert = prepare(database->get(), kInsert);
-  if (!insert) return std::unexpected(insert.error());
-  auto used = prepare(database->get(), kUsedBytes);
-  if (!used) return std::unexpected(used.error());
-  auto oldest = prepare(database->get(), kDeleteOldest);
-  if (!oldest) return std::unexpected(oldest.error());
-  return std::make_unique<SqliteSink>(std::move(config), std::move(*database), std::move(*insert),
-                                      std::move(*used), std::move(*oldest));
+  const bool required = config.required;
+  auto sink = std::make_unique<SqliteSink>(std::move(config));
+  if (auto opened = sink->open(); !opened && required) return std::unexpected(opened.error());
+  return sink;
 }
 
 }  // namespace weir::sinks

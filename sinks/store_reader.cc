@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "sinks/database.h"
+#include "sinks/schema.h"
 
 namespace weir::sinks {
 namespace {
@@ -47,7 +48,14 @@ void add_status(Where& where, const std::string& status) {
   where.add("status_code BETWEEN ? AND ?", {lowest, lowest + (is_class ? 99 : 0)});
 }
 
-Where where_of(const StoreQuery& query) {
+// Hexadecimal digits sort before U+10FFFF, so the range is all that begins so, and the index serves it.
+void add_container(Where& where, const std::string& prefix, std::uint32_t version) {
+  if (prefix.empty()) return;
+  const std::string column = version < 2 ? std::string("(") + kContainerId + ")" : "container_id";
+  where.add(column + " BETWEEN ? AND ? || char(1114111)", {prefix, prefix});
+}
+
+Where where_of(const StoreQuery& query, std::uint32_t version) {
   const auto& filter = query.filter;
   Where where;
   add_kinds(where, filter.kinds);
@@ -55,6 +63,7 @@ Where where_of(const StoreQuery& query) {
   if (filter.pid != 0) where.add("pid = ?", {std::int64_t{filter.pid}});
   add_host(where, filter.host);
   add_status(where, filter.status);
+  add_container(where, query.container, version);
   if (filter.since) where.add("timestamp_ns >= ?", {std::int64_t{filter.since->time_since_epoch().count()}});
   if (query.hide_readable_connections) where.add("(kind <> 'connection' OR opaque_reason IS NOT NULL)", {});
   return where;
@@ -77,6 +86,11 @@ void bind_all(sqlite3_stmt* statement, const std::vector<Value>& values) {
 
 bool StoreQuery::matches(const Record& record) const {
   if (!filter.matches(record)) return false;
+  if (!container.empty()) {
+    const auto* field = record.find("container.id");
+    const auto* id = field ? std::get_if<std::string>(field) : nullptr;
+    if (!id || !id->starts_with(container)) return false;
+  }
   return !hide_readable_connections || record.kind != RecordKind::connection ||
          record.find("weir.opaque.reason");
 }
@@ -95,11 +109,11 @@ std::expected<StoreCursor, Error> StoreCursor::open(const std::filesystem::path&
                                                     const StoreQuery& query) {
   auto database = open_database(path, SQLITE_OPEN_READONLY);
   if (!database) return std::unexpected(database.error());
-  auto ours = is_store(database->get());
-  if (!ours) return std::unexpected(ours.error());
+  const auto version = store_version(database->get());
+  if (!version) return std::unexpected(version.error());
   auto state = std::make_unique<State>();
-  if (!*ours) return StoreCursor(std::move(state));  // nothing was ever written
-  const auto where = where_of(query);
+  if (*version == 0) return StoreCursor(std::move(state));  // nothing was ever written
+  const auto where = where_of(query, *version);
   // The rows' numbers are sorted first and their JSON fetched one by one: memory does not grow with the
   // records.
   auto statement =

@@ -107,8 +107,11 @@ void print_native(const json::object& native) {
 }
 
 void print_sink(const json::object& sink) {
+  const auto removed = shown(sink, "removed");
   print_row("sink", shown(sink, "name") + ": " + shown(sink, "written") + " written, " +
-                        shown(sink, "dropped") + " dropped" + with(" (", shown(sink, "last_error"), ")"));
+                        shown(sink, "dropped") + " dropped" +
+                        with(", ", removed == "0" ? "" : removed, " removed for age or size") +
+                        with(" (", shown(sink, "last_error"), ")"));
 }
 
 bool tells_of_loss(std::string_view name) {

@@ -15,6 +15,7 @@ TEST(RecordQuery, EveryFilterSurvivesTheUrl) {
            {"status", "4xx"},
            {"kind", "exchange"},
            {"kind", "policy"},
+           {"container", "c0ffee"},
            {"limit", "10"},
            {"connections", "opaque"},
            {"since", "2030-01-31T12:00:00.000000001Z"}}) {
@@ -31,6 +32,7 @@ TEST(RecordQuery, EveryFilterSurvivesTheUrl) {
   EXPECT_EQ(parsed.filter.kinds, (std::vector{RecordKind::exchange, RecordKind::policy}));
   EXPECT_EQ(parsed.filter.since, query.filter.since);
   EXPECT_TRUE(parsed.filter.since);
+  EXPECT_EQ(parsed.container, "c0ffee");
   EXPECT_EQ(parsed.limit, 10u);
   EXPECT_TRUE(parsed.hide_readable_connections);
   EXPECT_EQ(to_target("/v1/tail", {}), "/v1/tail");
@@ -40,7 +42,8 @@ TEST(RecordQuery, RefusesWhatMakesNoSense) {
   for (const auto* target :
        {"/v1/tail?pid=-1", "/v1/tail?pid=1x", "/v1/tail?pid=99999999999", "/v1/tail?status=40",
         "/v1/tail?status=4x4", "/v1/tail?since=yesterday", "/v1/tail?kind=secret",
-        "/v1/tail?limit=", "/v1/tail?connections=all", "/v1/tail?unknown=1", "v1", "http://x/v1"}) {
+        "/v1/tail?container=", "/v1/tail?container=%25", "/v1/tail?limit=", "/v1/tail?connections=all",
+        "/v1/tail?unknown=1", "v1", "http://x/v1"}) {
     EXPECT_FALSE(parse_target(target)) << target;
   }
 }

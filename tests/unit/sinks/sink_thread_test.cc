@@ -25,6 +25,9 @@ struct Seen {
   std::shared_future<void> gate;  // no write ends before it opens, if it is there
   bool fails = false;
   std::chrono::milliseconds delay{0};
+  int steps = 0;              // of upkeep that there are to do, each removes a record
+  std::promise<void> tidied;  // there is none left
+  bool tidy_fails = false;
 };
 
 class FakeSink : public Sink {
@@ -43,9 +46,26 @@ class FakeSink : public Sink {
     return {};
   }
 
+  std::uint64_t removed() const override { return removed_; }
+
+  std::expected<std::chrono::milliseconds, Error> tidy() override {
+    const std::lock_guard lock(seen_.mutex);
+    if (seen_.tidy_fails) return std::unexpected(Error{"the page is damaged", ""});
+    if (seen_.steps == 0) {
+      if (!tidied_) seen_.tidied.set_value();
+      tidied_ = true;
+      return kTidyInterval;
+    }
+    --seen_.steps;
+    ++removed_;
+    return std::chrono::milliseconds(0);
+  }
+
  private:
   Seen& seen_;
   bool entered_ = false;
+  bool tidied_ = false;
+  std::uint64_t removed_ = 0;
 };
 
 TEST(SinkThread, WritesInOrderAndDrains) {
@@ -109,6 +129,39 @@ TEST(SinkThread, AFailedBatchIsCountedAndReportedOnce) {
   EXPECT_EQ(thread.counters().written, 1u);
   EXPECT_EQ(thread.counters().last_error, "");
   EXPECT_THAT(reports, ElementsAre("fake: the disk is full: free some space"));
+}
+
+TEST(SinkThread, TidiesStepAfterStepWithoutAnyRecord) {
+  Seen seen;
+  seen.steps = 5;
+  SinkThread thread(std::make_unique<FakeSink>(seen));
+  seen.tidied.get_future().wait();
+  EXPECT_EQ(thread.counters().removed, 5u);
+}
+
+TEST(SinkThread, ARecordDoesNotWaitForTheEndOfTheUpkeep) {
+  Seen seen;
+  seen.steps = 1'000'000'000;
+  SinkThread thread(std::make_unique<FakeSink>(seen));
+  thread.submit(make_record({.id = "a"}));
+  thread.drain();
+  EXPECT_THAT(seen.ids, ElementsAre("a"));
+  thread.stop();
+  EXPECT_GT(seen.steps, 0);
+}
+
+TEST(SinkThread, AFailedStepIsReportedAndRecordsStillGoThrough) {
+  Seen seen;
+  seen.tidy_fails = true;
+  std::promise<std::string> report;
+  SinkThread thread(std::make_unique<FakeSink>(seen), {},
+                    [&](const std::string&, const Error& error) { report.set_value(to_string(error)); });
+  EXPECT_EQ(report.get_future().get(), "the page is damaged");
+  thread.submit(make_record({.id = "a"}));
+  thread.drain();
+  EXPECT_EQ(thread.counters().written, 1u);
+  EXPECT_EQ(thread.counters().dropped, 0u);
+  EXPECT_EQ(thread.counters().last_error, "the page is damaged");
 }
 
 TEST(SinkThread, StopWritesWhatIsQueuedAndDropsWhatComesLater) {

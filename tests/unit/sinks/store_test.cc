@@ -1,16 +1,8 @@
-// The store, written and read: what replaces what, which files are refused and left alone, and that each
-// filter selects in SQL exactly what RecordFilter::matches() selects.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sqlite3.h>
+// The store, written and read: what replaces what, and that each filter selects in SQL exactly what
+// StoreQuery::matches() selects.
 #include <sys/stat.h>
 
-#include <fstream>
-#include <sstream>
-
-#include "sinks/sqlite.h"
-#include "sinks/store_reader.h"
-#include "tests/unit/sinks/support.h"
+#include "tests/unit/sinks/store_fixture.h"
 
 namespace weir::sinks {
 namespace {
@@ -21,62 +13,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-class Store : public testing::Test {
- protected:
-  std::unique_ptr<Sink> open() {
-    auto sink = make_sqlite_sink({.path = path_});
-    if (!sink) ADD_FAILURE() << to_string(sink.error());
-    return sink ? std::move(*sink) : nullptr;
-  }
-
-  static void write(Sink& sink, std::vector<RecordPtr> batch) {
-    const auto result = sink.write(batch);
-    ASSERT_TRUE(result) << to_string(result.error());
-  }
-
-  std::vector<std::string> lines(const StoreQuery& query = {}) {
-    std::vector<std::string> found;
-    auto cursor = StoreCursor::open(path_, query);
-    if (!cursor) {
-      ADD_FAILURE() << to_string(cursor.error());
-      return found;
-    }
-    for (auto line = cursor->next(); line && *line; line = cursor->next()) found.emplace_back(**line);
-    return found;
-  }
-
-  void run_sql(const char* sql) {
-    sqlite3* database = nullptr;
-    ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
-    EXPECT_EQ(sqlite3_exec(database, sql, nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(database);
-    sqlite3_close(database);
-  }
-
-  std::string bytes() {
-    std::ifstream file(path_);
-    std::stringstream text;
-    text << file.rdbuf();
-    return text.str();
-  }
-
-  // Both the writer and the reader refuse the file, say so alike, and leave it and its directory as they
-  // were.
-  void expect_refused(const std::string& what) {
-    const auto before = bytes();
-    const auto sink = make_sqlite_sink({.path = path_});
-    ASSERT_FALSE(sink);
-    EXPECT_THAT(to_string(sink.error()), HasSubstr(what));
-    EXPECT_THAT(sink.error().remedy, HasSubstr("move it away"));
-    auto cursor = StoreCursor::open(path_, {});
-    ASSERT_FALSE(cursor);
-    EXPECT_THAT(cursor.error().remedy, HasSubstr("move it away"));
-    EXPECT_EQ(bytes(), before);
-    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory_.path()), {}), 1);
-  }
-
-  const test::TemporaryDirectory directory_;
-  const std::filesystem::path path_ = directory_.path() / "weir.db";
-};
+class Store : public StoreTest {};
 
 TEST_F(Store, KeepsRecordsOverARestartInAPrivateFile) {
   const auto first = make_record({.id = "a", .second = 1});
@@ -113,48 +50,6 @@ TEST_F(Store, AReaderAndTheWriterDontDisturbEachOther) {
   EXPECT_EQ(lines().size(), 3u);
 }
 
-TEST_F(Store, TheOldestMakeRoomBeyondTheLimit) {
-  auto sink = make_sqlite_sink({.path = path_, .max_bytes = 400'000});
-  ASSERT_TRUE(sink);
-  for (int i = 1; i <= 200; ++i) {
-    write(**sink, {make_record({.id = std::to_string(i), .second = i, .url = std::string(10'000, 'x')})});
-  }
-  const auto kept = lines();
-  EXPECT_LT(kept.size(), 45u);
-  EXPECT_GT(kept.size(), 10u);
-  EXPECT_THAT(kept.back(), HasSubstr("\"200\""));
-}
-
-TEST_F(Store, RefusesAFileThatIsNoDatabase) {
-  std::ofstream(path_) << "a shopping list, long enough to hold a header" << std::string(200, '.');
-  expect_refused("");
-}
-
-TEST_F(Store, RefusesAnotherProgramsDatabase) {
-  run_sql("CREATE TABLE theirs(x); INSERT INTO theirs VALUES(1)");
-  expect_refused("not a store of weir's");
-}
-
-TEST_F(Store, RefusesANewerSchema) {
-  open();
-  run_sql("PRAGMA journal_mode = DELETE; PRAGMA user_version = 2");
-  expect_refused("written by a newer weir (schema 2, this one knows 1)");
-}
-
-TEST_F(Store, ReportsACorruptFileWithAdvice) {
-  write(*open(), {make_record({.id = "a"})});
-  run_sql("PRAGMA journal_mode = DELETE");
-  {
-    std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(100);
-    file << std::string(3'000, '\xff');
-  }
-  const auto sink = make_sqlite_sink({.path = path_});
-  ASSERT_FALSE(sink);
-  EXPECT_THAT(to_string(sink.error()), HasSubstr("malformed"));
-  EXPECT_THAT(sink.error().remedy, HasSubstr("move it away"));
-}
-
 TEST_F(Store, AnEmptyFileHoldsNoRecordsAndAMissingOneIsAnError) {
   EXPECT_FALSE(StoreCursor::open(path_, {}));
   std::ofstream(path_).flush();
@@ -184,6 +79,8 @@ TEST_P(StoreFilter, SelectsWhatTheFilterMatches) {
       make_record(
           {.id = "read", .kind = RecordKind::connection, .second = 5, .pid = 7, .host = "example.com"}),
       make_record({.id = "exec", .kind = RecordKind::process, .second = 6, .pid = 9, .process = "sh"}),
+      make_record({.id = "inside", .second = 7, .container = "c0ffee"}),
+      make_record({.id = "beside", .second = 8, .container = "c0ffef"}),
   };
   write(*open(), records);
   const auto& [name, query, ids] = GetParam();
@@ -214,7 +111,7 @@ StoreQuery of(FilterSpec spec, std::size_t limit = 0) {
 INSTANTIATE_TEST_SUITE_P(
     All, StoreFilter,
     testing::Values(
-        FilterCase{"none", {}, {"curl", "java", "bad", "opaque", "read", "exec"}},
+        FilterCase{"none", {}, {"curl", "java", "bad", "opaque", "read", "exec", "inside", "beside"}},
         FilterCase{
             "kind", of({.kinds = {RecordKind::connection, RecordKind::process}}), {"opaque", "read", "exec"}},
         FilterCase{"process", of({.process = "java"}), {"java", "bad"}},
@@ -225,9 +122,14 @@ INSTANTIATE_TEST_SUITE_P(
         FilterCase{"injection", of({.host = "' OR 1=1 --"}), {}},
         FilterCase{"status", of({.status = "404"}), {"java"}},
         FilterCase{"status_class", of({.status = "4xx"}), {"java", "bad"}},
-        FilterCase{"since", of({.since = at_second(4)}), {"opaque", "read", "exec"}},
+        FilterCase{"since", of({.since = at_second(4)}), {"opaque", "read", "exec", "inside", "beside"}},
         FilterCase{"together", of({.pid = 7, .host = "example.com", .since = at_second(2)}), {"read"}},
-        FilterCase{"hidden", {.hide_readable_connections = true}, {"curl", "java", "bad", "opaque", "exec"}},
+        FilterCase{"hidden",
+                   {.hide_readable_connections = true},
+                   {"curl", "java", "bad", "opaque", "exec", "inside", "beside"}},
+        FilterCase{"container", {.container = "c0ffee"}, {"inside"}},
+        FilterCase{"container_prefix", {.container = "c0ff"}, {"inside", "beside"}},
+        FilterCase{"container_longer", {.container = "c0ffee0"}, {}},
         FilterCase{"limit", of({.pid = 7}, 2), {"opaque", "read"}}),
     [](const auto& each) { return std::string(each.param.name); });
 

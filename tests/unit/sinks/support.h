@@ -27,6 +27,7 @@ struct RecordSpec {
   std::int64_t status = 0;
   std::string opaque = "";
   std::string url = "";
+  std::string container = "";
 };
 
 inline RecordPtr make_record(RecordSpec spec) {
@@ -41,6 +42,7 @@ inline RecordPtr make_record(RecordSpec spec) {
   record->status_code = spec.status;
   if (!spec.url.empty()) record->fields.emplace_back("url.full", spec.url);
   if (!spec.opaque.empty()) record->fields.emplace_back("weir.opaque.reason", spec.opaque);
+  if (!spec.container.empty()) record->fields.emplace_back("container.id", spec.container);
   return record;
 }
 
