@@ -95,6 +95,16 @@ std::string known_names(std::string_view section) {
   return names;
 }
 
+// No path and no name has a control character. The emitter replaces some others (Unicode's noncharacters), and
+// the worker, which reads what the broker emits, would then have another configuration.
+bool is_text(const std::string& text) {
+  if (std::ranges::any_of(text, [](unsigned char c) { return c < 0x20 || c == 0x7f; })) return false;
+  YAML::Emitter out;
+  out << YAML::DoubleQuoted << text;
+  return YAML::Load(out.c_str()).Scalar() == text;
+}
+constexpr const char* no_text = " holds a character that a text can't have";
+
 class Reader {
  public:
   Reader(std::string name, Config& config) : name_(std::move(name)), config_(config) {}
@@ -141,6 +151,7 @@ class Reader {
   std::expected<void, Error> store(std::string Config::* member, const std::string& key,
                                    const YAML::Node& value) {
     if (!value.IsScalar()) return wrong(value, key + " is a text");
+    if (!is_text(value.Scalar())) return wrong(value, key + no_text);
     config_.*member = value.Scalar();
     return {};
   }
@@ -151,6 +162,7 @@ class Reader {
     std::vector<std::string> items;
     for (const auto& item : value) {
       if (!item.IsScalar() || item.Scalar().empty()) return wrong(item, key + " is a list of texts");
+      if (!is_text(item.Scalar())) return wrong(item, key + no_text);
       items.push_back(item.Scalar());
     }
     config_.*member = std::move(items);

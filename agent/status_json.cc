@@ -74,6 +74,7 @@ array sinks_json(const std::vector<sinks::SinkCounters>& sinks) {
   array rows;
   for (const auto& sink : sinks) {
     rows.push_back(object{{"name", sink.name},
+                          {"queued", sink.queued},
                           {"written", sink.written},
                           {"dropped", sink.dropped},
                           {"removed", sink.removed},

@@ -41,6 +41,7 @@ class Sink {
 
 struct SinkCounters {
   std::string name;
+  std::uint64_t queued = 0;  // and not yet written or dropped
   std::uint64_t written = 0;
   std::uint64_t dropped = 0;  // queue full, or the sink failed
   std::uint64_t removed = 0;  // written once, and gone again as the sink's limits want it

@@ -179,7 +179,9 @@ void SinkThread::stop() {
 
 SinkCounters SinkThread::counters() const {
   const std::lock_guard lock(state_->mutex);
-  return state_->counters;
+  SinkCounters counters = state_->counters;
+  counters.queued = state_->accepted - state_->finished;
+  return counters;
 }
 
 }  // namespace weir::sinks

@@ -30,7 +30,8 @@ PRAGMA journal_size_limit = 67108864;
 
 // How long one step of upkeep may keep a batch waiting, about.
 constexpr std::chrono::milliseconds kStepTime{50};
-// Free pages are kept for what comes next; what is beyond goes back to the file system, so much at a time.
+// Free pages are kept for what comes next, no more than this and than a quarter of the limit; what is beyond goes
+// back to the file system, so much at a time.
 constexpr std::uint64_t kSpareBytes = std::uint64_t{16} << 20;
 constexpr const char* kGiveBack = "PRAGMA incremental_vacuum(256)";
 
@@ -148,7 +149,7 @@ class Store {
     auto result =
         in_transaction(removed, [&](std::uint64_t& count) { return remove_old(config, count, more); });
     if (!result) return std::unexpected(result.error());
-    return more ? std::expected<bool, Error>(true) : give_back();
+    return more ? std::expected<bool, Error>(true) : give_back(std::min(kSpareBytes, config.max_bytes / 4));
   }
 
  private:
@@ -276,9 +277,9 @@ class Store {
   }
 
   // Does nothing in a file that was made under schema 1: its space is only used again.
-  std::expected<bool, Error> give_back() {
+  std::expected<bool, Error> give_back(std::uint64_t spare) {
     const auto before = number(free_bytes_);
-    if (before <= kSpareBytes) return false;
+    if (before <= spare) return false;
     if (auto done = execute(database(), kGiveBack); !done) return std::unexpected(done.error());
     return number(free_bytes_) < before;
   }

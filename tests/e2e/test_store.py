@@ -11,15 +11,16 @@ import unittest
 
 from harness import clients
 from harness.agent import WEIR, Agent
-from harness.case import EndToEndTest
+from harness.case import SOAK, EndToEndTest
 from harness.load import Load
 from harness.processes import check, run, spawn, wait_until
 
-SOAK = os.environ.get("WEIR_E2E_SOAK") == "1"
 KILLS = 100 if SOAK else 5
 KILLS_OF_ONE_STORE = 10  # checking all of it takes longer with each
-# What docs/records.md promises: an older record is in the store.
+# What docs/records.md promises: an older record is in the store, as long as the store keeps up. So the load pauses,
+# for a sanitized build's sake.
 FLUSH_SECONDS = 1.0
+PAUSE_US = 1000
 
 SCHEMA_1 = """
 PRAGMA page_size = 16384;
@@ -80,7 +81,7 @@ class KillTest(StoreTest):
     def test_killed_at_random_under_load(self):
         """All rounds use one load, so that each request has a URL of its own."""
         total = 0
-        with Load(self.origin, self.ca) as load:
+        with Load(self.origin, self.ca, PAUSE_US) as load:
             for number in range(KILLS):
                 if number % KILLS_OF_ONE_STORE == 0:
                     state_dir = self.directory / f"killed-state-{number}"
@@ -225,8 +226,10 @@ class RetentionTest(StoreTest):
             load.finish()
         self.request("/newest")
         agent.wait_for(lambda: "/newest" in self.paths(self.listed(agent)), "the newest is not kept")
+        size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        agent.wait_for(lambda: self.query(agent, size)[0][0] <= 1.5 * limit, "the file stays large", 60)
         agent.stop()
-        self.assertLess(self.store(agent).stat().st_size, 2 * limit)
+        self.assertLessEqual(self.store(agent).stat().st_size, 1.5 * limit)
         self.assert_opens(agent)
 
 

@@ -38,6 +38,7 @@ struct options {
   bool nonblocking, extended, partial, reconnect;
   bool touched, untouched;  // the memory that libssl reads from and writes to; neither: as it comes
   size_t read_size;
+  unsigned pause_us;  // between a loop's requests
   const char* host;
   const char* port;
 };
@@ -344,6 +345,7 @@ static void run_loop(SSL_CTX* context) {
     if (options.reconnect) close_connection(&c);
     double took = now_ms() - began;
     if (took > slowest) slowest = took;
+    if (options.pause_us > 0) usleep(options.pause_us);
   }
   if (count > 0 && !options.reconnect) close_connection(&c);
   printf("{\"pid\":%d,\"requests\":%lu,\"slowest_ms\":%.3f}\n", getpid(), count, slowest);
@@ -367,7 +369,8 @@ static void parse_options(int argc, char** argv) {
       {"nonblocking", no_argument, NULL, 'b'},     {"ex", no_argument, NULL, 'e'},
       {"partial", no_argument, NULL, 'w'},         {"touched", no_argument, NULL, 't'},
       {"untouched", no_argument, NULL, 'u'},       {"reconnect", no_argument, NULL, 'r'},
-      {"read-size", required_argument, NULL, 's'}, {NULL, 0, NULL, 0}};
+      {"read-size", required_argument, NULL, 's'}, {"pause-us", required_argument, NULL, 'd'},
+      {NULL, 0, NULL, 0}};
   for (int flag; (flag = getopt_long(argc, argv, "+", known, NULL)) != -1;) {
     switch (flag) {
       case 'c':
@@ -402,6 +405,9 @@ static void parse_options(int argc, char** argv) {
         break;
       case 's':
         options.read_size = strtoull(optarg, NULL, 10);
+        break;
+      case 'd':
+        options.pause_us = (unsigned)strtoul(optarg, NULL, 10);
         break;
       default:
         exit(2);

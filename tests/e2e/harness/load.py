@@ -11,11 +11,12 @@ LOOPS = {"kept": ["--touched"], "fresh": ["--reconnect"], "nonblocking": ["--non
 
 
 class Load:
-    """Started on entry; ends with the block, however that ends."""
+    """Started on entry; ends with the block, however that ends. Each loop pauses between its requests."""
 
-    def __init__(self, origin, ca):
+    def __init__(self, origin, ca, pause_us=0):
         self._origin = origin
         self._ca = ca
+        self._pause = ["--pause-us", str(pause_us)] if pause_us else []
         self._processes = {}
         self._seen_before = 0
 
@@ -23,7 +24,7 @@ class Load:
         self._seen_before = len(self._origin.requests())
         for name, options in LOOPS.items():
             command = clients.tls_client_command(
-                self._origin.port, *options, "--loop", f"/load/{name}", ca=self._ca
+                self._origin.port, *options, *self._pause, "--loop", f"/load/{name}", ca=self._ca
             )
             self._processes[name] = spawn(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -15,7 +15,10 @@ TEST(Config, ReadsEveryKindOfSetting) {
       "  threads: 3\n"
       "native:\n"
       "  enabled: false\n"
-      "  ring_bytes: 4194304\n",
+      "  ring_bytes: 4194304\n"
+      "retention:\n"
+      "  max_age_hours: 48\n"
+      "  max_bytes: 10485760\n",
       "weir.yaml", config);
   ASSERT_TRUE(read) << read.error().what;
   EXPECT_TRUE(config.bodies);
@@ -24,6 +27,8 @@ TEST(Config, ReadsEveryKindOfSetting) {
   EXPECT_EQ(config.proxy_threads, 3u);
   EXPECT_FALSE(config.native);
   EXPECT_EQ(config.ring_bytes, 4u << 20);
+  EXPECT_EQ(config.store_max_age_hours, 48u);
+  EXPECT_EQ(config.store_max_bytes, 10u << 20);
 }
 
 struct BadText {
@@ -54,7 +59,11 @@ INSTANTIATE_TEST_SUITE_P(
                     BadText{"proxy:\n  passthrough: one\n", "weir.yaml:2: proxy.passthrough is a list"},
                     BadText{"proxy: 5\n", "weir.yaml:1: 'proxy' holds a map"},
                     BadText{"- a\n", "weir.yaml:1: expected a map"}, BadText{"a: [\n", "weir.yaml:"},
-                    BadText{"bodies: on\njsonl: a\xbb\n", "weir.yaml:2: not UTF-8"}));
+                    BadText{"retention:\n  max_bytes: 1\n", "weir.yaml:2: retention.max_bytes"},
+                    BadText{"bodies: on\njsonl: a\xbb\n", "weir.yaml:2: not UTF-8"},
+                    BadText{"bodies: on\njsonl: \"a\\0\"\n", "weir.yaml:2: jsonl holds a character that"},
+                    BadText{"proxy:\n  passthrough: [a, \"b\\uffff\"]\n",
+                            "weir.yaml:2: proxy.passthrough holds a character that"}));
 
 TEST(Config, ItsOwnTextGivesTheSameConfiguration) {
   Config config = default_config();

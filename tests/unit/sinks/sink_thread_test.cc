@@ -88,8 +88,10 @@ TEST(SinkThread, AFullQueueDropsAndCountsWithoutWaiting) {
   seen.entered.get_future().wait();
   for (const auto* id : {"a", "b", "c", "d"}) thread.submit(make_record({.id = id}));
   EXPECT_EQ(thread.counters().dropped, 2u);
+  EXPECT_EQ(thread.counters().queued, 3u);
   open.set_value();
   thread.drain();
+  EXPECT_EQ(thread.counters().queued, 0u);
   EXPECT_THAT(seen.ids, ElementsAre("first", "a", "b"));
   EXPECT_EQ(thread.counters().written, 3u);
 }
