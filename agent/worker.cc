@@ -24,6 +24,7 @@
 #include "agent/config.h"
 #include "agent/diag_resolver.h"
 #include "agent/log.h"
+#include "agent/memory.h"
 #include "agent/native_tap.h"
 #include "agent/process_info.h"
 #include "agent/status_json.h"
@@ -402,6 +403,7 @@ int run_worker() {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   ::umask(0077);
   raise_descriptor_limit();
+  return_memory_when_idle();
   BrokerClient broker{Descriptor(worker_channel_descriptor)};
   Worker worker(broker);
   if (auto started = worker.start(); !started) {

@@ -96,8 +96,8 @@ struct wire_owner {
   struct wire_process_key process;  // tgid 0: the connect hook did not see it
   __u64 netns_cookie;
   __u64 cgroup_id;
-  __u32 uid;  // when it connected: a process may change it without an exec
-  __u32 padding;
+  __u32 uid;       // when it connected: a process may change it without an exec
+  __u32 accepted;  // in the table of tuples: by a socket of this host, whose end is the entry's
 };
 WIRE_SIZE(wire_owner, 48);
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <string_view>
+#include <memory>
 #include <utility>
 
 #include "proxy/client_hello.h"
@@ -56,7 +57,7 @@ class Connection final : public Supervised {
   }
 
  private:
-  Task<void> take_connect(HttpSession& proxy_port, std::string authority);
+  Task<void> take_connect(std::unique_ptr<HttpSession> proxy_port, std::string authority);
   void publish_refused(const Destination& destination, const std::string& rule);
   Task<void> wait_for_either_side();
   Task<Opening> peek_opening();
@@ -88,34 +89,36 @@ void Connection::tick(Stream::Clock::time_point now) {
 
 Task<void> Connection::run(Tuple tuple) {
   events_.opened(tuple);
-  HttpSession proxy_port(shard_, client_, upstream_, events_, std::nullopt);
-  session_ = &proxy_port;
-  const auto authority = co_await proxy_port.run();
+  auto proxy_port = std::make_unique<HttpSession>(shard_, client_, upstream_, events_, std::nullopt);
+  session_ = proxy_port.get();
+  const auto authority = co_await proxy_port->run();
   session_ = nullptr;
-  if (authority) co_await take_connect(proxy_port, *authority);
+  if (authority) co_await take_connect(std::move(proxy_port), *authority);
   client_.shutdown_write();
   events_.ended();
 }
 
-Task<void> Connection::take_connect(HttpSession& proxy_port, std::string authority) {
+// The session of the proxy's port is of no use beyond the CONNECT, and large.
+Task<void> Connection::take_connect(std::unique_ptr<HttpSession> proxy_port, std::string authority) {
   const auto destination = parse_authority(authority, std::nullopt);
   if (!destination) {
     count(shard_.shared.counters.malformed_requests);
     publish_refused(Destination(), "malformed request");
-    co_return co_await proxy_port.answer_unpublished(400, "CONNECT takes host:port");
+    co_return co_await proxy_port->answer_unpublished(400, "CONNECT takes host:port");
   }
   const Verdict verdict = shard_.shared.decider.decide(events_.client(), *destination, nullptr);
   if (!verdict.allowed) {
     publish_refused(*destination, verdict.rule);
-    co_return co_await proxy_port.answer_unpublished(403, "refused by policy: " + verdict.rule);
+    co_return co_await proxy_port->answer_unpublished(403, "refused by policy: " + verdict.rule);
   }
   auto failure = co_await upstream_.resolve(*destination);
   if (upstream_.is_refused()) {
     publish_refused(*destination, "refused destination");
-    co_return co_await proxy_port.answer_unpublished(403, "this proxy does not connect to " + authority);
+    co_return co_await proxy_port->answer_unpublished(403, "this proxy does not connect to " + authority);
   }
 
-  client_.unread(proxy_port.unread());
+  client_.unread(proxy_port->unread());
+  proxy_port.reset();
   client_.set_idle_timeout(shard_.shared.config.limits.idle_timeout);
   if (co_await client_.write(std::as_bytes(std::span(kEstablished))) != Io::ok) co_return;
   if (!failure) failure = co_await upstream_.connect();

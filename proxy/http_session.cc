@@ -83,6 +83,7 @@ Task<bool> HttpSession::read_head() {
       client_.set_deadline(limits_.head_timeout);
     }
     between_requests_ = !begun;
+    if (!begun && begin_ == end_) co_await rest();
     const Io status = co_await read_client();
     between_requests_ = false;
     if (status == Io::ok) continue;
@@ -367,6 +368,14 @@ void HttpSession::consume(std::size_t size) {
   }
   begin_ += size;
   if (begin_ == end_) begin_ = end_ = 0;
+}
+
+// Most connections are idle most of the time: one that waits for its next request holds no buffer. What ended the
+// wait shows at the read.
+Task<void> HttpSession::rest() {
+  std::vector<std::byte>().swap(input_);
+  std::vector<std::byte>().swap(output_);
+  co_await client_.wait_readable();
 }
 
 Task<Io> HttpSession::read_client() {

@@ -83,6 +83,7 @@ class HttpSession {
   // Feeds the parser what has been read; false when the client's bytes are malformed: refusal_ says how.
   bool feed_request();
   void consume(std::size_t count);
+  Task<void> rest();
   Task<Io> read_client();
   void publish_head();
 

@@ -238,6 +238,10 @@ long Stream::receive(void* data, std::size_t size) {
     const std::size_t count = std::min(size, prefix_.size() - prefix_taken_);
     std::memcpy(data, prefix_.data() + prefix_taken_, count);
     prefix_taken_ += count;
+    if (prefix_taken_ == prefix_.size()) {
+      std::vector<std::byte>().swap(prefix_);
+      prefix_taken_ = 0;
+    }
     return static_cast<long>(count);
   }
   const long count = ::recv(socket_.native_handle(), data, size, 0);

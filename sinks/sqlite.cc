@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "sinks/database.h"
 #include "sinks/schema.h"
@@ -306,6 +307,7 @@ class SqliteSink : public Sink {
   std::expected<void, Error> write(std::span<const RecordPtr> batch) override {
     auto result = open();
     if (result) result = store_->write(batch, config_, removed_);
+    idle_ = false;
     if (!result) leave_if_damaged(result.error());
     return result;
   }
@@ -317,6 +319,7 @@ class SqliteSink : public Sink {
       leave_if_damaged(more.error());
       return std::unexpected(more.error());
     }
+    if (!*more && std::exchange(idle_, true)) sqlite3_db_release_memory(store_->database());
     return *more ? std::chrono::milliseconds(0) : kTidyInterval;
   }
 
@@ -353,6 +356,7 @@ class SqliteSink : public Sink {
   std::optional<Store> store_;
   std::optional<Refused> refused_;
   std::uint64_t removed_ = 0;
+  bool idle_ = false;  // nothing was written since the last upkeep: its cache of pages can go
 };
 
 }  // namespace

@@ -46,8 +46,26 @@ static __always_inline void bind_tuple(struct bpf_sock_ops* ctx, struct sock* sk
   if (known) tell_opened(known);
 }
 
+// The tuple of who connected to this accepted socket. To be taken then: at its end the port is no longer in it.
+static __always_inline void fill_client_tuple(struct wire_tuple* tuple, const struct sock* sk) {
+  struct wire_tuple own = {};
+  fill_tuple(&own, sk);
+  *tuple = own;
+  __builtin_memcpy(tuple->local, own.peer, sizeof(own.peer));
+  __builtin_memcpy(tuple->peer, own.local, sizeof(own.local));
+  tuple->local_port = own.peer_port;
+  tuple->peer_port = own.local_port;
+}
+
 static __always_inline void mark_accepted(struct bpf_sock_ops* ctx) {
   struct connection connection = {.flags = CONNECTION_ACCEPTED};
+  struct bpf_sock* socket = ctx->sk;
+  struct tcp_sock* tcp = socket ? bpf_skc_to_tcp_sock(socket) : 0;
+  if (tcp) {
+    fill_client_tuple(&connection.tuple, (struct sock*)tcp);
+    struct wire_owner* client = bpf_map_lookup_elem(&tuples, &connection.tuple);
+    if (client) client->accepted = 1;
+  }
   connection.owner.cookie = bpf_get_socket_cookie(ctx);
   if (bpf_map_update_elem(&connections, &connection.owner.cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
 }
@@ -104,14 +122,29 @@ static __always_inline void tell_closed(struct connection* connection, const str
     COUNT(untold_connections, 1);
 }
 
+// True while it stands in the queue of its listener: that process will still be given it, also when it was reset.
+static __always_inline bool is_queued(const struct sock* sk) {
+  return !BPF_CORE_READ(sk, sk_socket) && !(BPF_CORE_READ(sk, __sk_common.skc_flags) & (1ul << SOCK_DEAD));
+}
+
+// Who accepted a connection may ask for its client until then, also when that is gone; where nobody of this host did,
+// nobody will. The same tuple may belong to a later connection by now: that one stays.
+static __always_inline void forget_tuple(const struct connection* connection) {
+  bool accepted = connection->flags & CONNECTION_ACCEPTED;
+  struct wire_owner* owner = bpf_map_lookup_elem(&tuples, &connection->tuple);
+  if (!owner || !owner->accepted != !accepted) return;
+  if (!accepted && owner->cookie != connection->owner.cookie) return;
+  bpf_map_delete_elem(&tuples, &connection->tuple);
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(connection_closed, const struct sock* sk, int old_state, int new_state) {
   if (new_state != TCP_CLOSE || sk->sk_protocol != IPPROTO_TCP) return 0;
   __u64 cookie = sk->__sk_common.skc_cookie.counter;
   struct connection* connection = cookie ? bpf_map_lookup_elem(&connections, &cookie) : 0;
   if (!connection) return 0;
-  // The tuple stays until it is used again: a client that is gone before it was accepted is looked up, too.
   if (connection->flags & CONNECTION_OPEN) tell_closed(connection, sk, old_state);
+  if (!(connection->flags & CONNECTION_ACCEPTED) || !is_queued(sk)) forget_tuple(connection);
   bpf_map_delete_elem(&connections, &cookie);
   return 0;
 }

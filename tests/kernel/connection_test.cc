@@ -36,7 +36,8 @@ struct Pair {
   SocketCookie cookie;
   Tuple client_view;
 
-  explicit Pair(int family = AF_INET, bool mapped = false);
+  // `queued`: not accepted; `server` is the listener then.
+  explicit Pair(int family = AF_INET, bool mapped = false, bool queued = false);
   ~Pair() {
     close_client();
     close_server();
@@ -62,7 +63,7 @@ Endpoint to_endpoint(const sockaddr_storage& storage) {
   return {IpAddress::v6(v6.sin6_addr.s6_addr), ntohs(v6.sin6_port)};
 }
 
-Pair::Pair(int family, bool mapped) {
+Pair::Pair(int family, bool mapped, bool queued) {
   const int listener = ::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_storage address{};
   socklen_t length = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
@@ -78,9 +79,10 @@ Pair::Pair(int family, bool mapped) {
   client = ::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   EXPECT_EQ(::connect(client, reinterpret_cast<sockaddr*>(&address), length), 0);
   cookie = {socket_number(client, SO_COOKIE)};
-  server = ::accept4(listener, reinterpret_cast<sockaddr*>(&address), &length, SOCK_CLOEXEC);
+  ::getsockname(client, reinterpret_cast<sockaddr*>(&address), &length);
   client_view.local = to_endpoint(address);
-  ::close(listener);
+  server = queued ? listener : ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+  if (!queued) ::close(listener);
 }
 
 void send_all(int socket, std::size_t bytes) {
@@ -225,7 +227,7 @@ TEST_F(Connections, RefusedOnesAreToldWithTheError) {
 }
 
 TEST_F(Connections, ResolveToTheClientAlsoAfterItIsGone) {
-  Pair pair;
+  Pair pair(AF_INET, false, true);
   const auto resolver =
       bpf::make_kernel_resolver(tap_->kernel().tuples_descriptor(), socket_number(pair.client, kNetnsCookie));
   for (int round = 0; round < 2; ++round) {
@@ -238,6 +240,17 @@ TEST_F(Connections, ResolveToTheClientAlsoAfterItIsGone) {
   Tuple other = pair.client_view;
   other.peer.port ^= 1;
   EXPECT_FALSE(resolver->resolve(other));
+}
+
+TEST_F(Connections, OneThatHasEndedTakesNoRoom) {
+  for (const bool client_first : {true, false}) {
+    Pair pair;
+    const auto resolver = bpf::make_kernel_resolver(tap_->kernel().tuples_descriptor(),
+                                                    socket_number(pair.client, kNetnsCookie));
+    client_first ? pair.close_client() : pair.close_server();
+    client_first ? pair.close_server() : pair.close_client();
+    EXPECT_FALSE(resolver->resolve(pair.client_view)) << client_first;
+  }
 }
 
 // The worker's situation: an ordinary user with descriptors that it was handed.

@@ -5,8 +5,10 @@
 //
 //   tls_client [options] HOST PORT [GET:/path | PUT:/path=FILE]...
 //   tls_client [options] --loop PREFIX HOST PORT      GET PREFIX/0, /1, ... until stdin ends
+//   tls_client [options] --loop PREFIX --hold N HOST PORT
+//                              N connections, one GET on each, all held open until stdin ends
 //
-// Prints one JSON object a line: for each request, or one summary of a loop.
+// Prints one JSON object a line: for each request, or one summary of a loop, or how many are held as soon as they are.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -39,6 +41,7 @@ struct options {
   bool touched, untouched;  // the memory that libssl reads from and writes to; neither: as it comes
   size_t read_size;
   unsigned pause_us;  // between a loop's requests
+  unsigned hold;
   const char* host;
   const char* port;
 };
@@ -351,6 +354,26 @@ static void run_loop(SSL_CTX* context) {
   printf("{\"pid\":%d,\"requests\":%lu,\"slowest_ms\":%.3f}\n", getpid(), count, slowest);
 }
 
+static void run_hold(SSL_CTX* context) {
+  struct connection* held = calloc(options.hold, sizeof *held);
+  require(held != NULL, "calloc");
+  for (unsigned i = 0; i < options.hold; ++i) {
+    held[i] = open_connection(context);
+    struct request request = {.method = "GET"};
+    snprintf(request.path, sizeof request.path, "%s/%u", options.loop, i);
+    char* body;
+    size_t size;
+    require(exchange(&held[i], &request, &body, &size) == 200, "a status other than 200");
+    require(madvise(held[i].response, response_capacity, MADV_DONTNEED) == 0, "madvise");
+  }
+  printf("{\"pid\":%d,\"held\":%u}\n", getpid(), options.hold);
+  fflush(stdout);
+  struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+  require(poll(&in, 1, -1) == 1, "stdin");
+  for (unsigned i = 0; i < options.hold; ++i) close_connection(&held[i]);
+  free(held);
+}
+
 static SSL_CTX* make_context(void) {
   SSL_CTX* context = SSL_CTX_new(TLS_client_method());
   require(context != NULL, "SSL_CTX_new");
@@ -370,7 +393,7 @@ static void parse_options(int argc, char** argv) {
       {"partial", no_argument, NULL, 'w'},         {"touched", no_argument, NULL, 't'},
       {"untouched", no_argument, NULL, 'u'},       {"reconnect", no_argument, NULL, 'r'},
       {"read-size", required_argument, NULL, 's'}, {"pause-us", required_argument, NULL, 'd'},
-      {NULL, 0, NULL, 0}};
+      {"hold", required_argument, NULL, 'h'},      {NULL, 0, NULL, 0}};
   for (int flag; (flag = getopt_long(argc, argv, "+", known, NULL)) != -1;) {
     switch (flag) {
       case 'c':
@@ -409,6 +432,9 @@ static void parse_options(int argc, char** argv) {
       case 'd':
         options.pause_us = (unsigned)strtoul(optarg, NULL, 10);
         break;
+      case 'h':
+        options.hold = (unsigned)strtoul(optarg, NULL, 10);
+        break;
       default:
         exit(2);
     }
@@ -424,7 +450,9 @@ int main(int argc, char** argv) {
   options.host = argv[optind];
   options.port = argv[optind + 1];
   SSL_CTX* context = make_context();
-  if (options.loop) {
+  if (options.hold > 0) {
+    run_hold(context);
+  } else if (options.loop) {
     run_loop(context);
   } else {
     run_requests(context, argv + optind + 2, argc - optind - 2);

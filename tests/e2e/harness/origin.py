@@ -30,9 +30,10 @@ _CONFIGURATION = """
 daemon off;
 user root root;
 worker_processes 1;
+worker_rlimit_nofile 16384;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 16384; }}
 http {{
   log_format exchanges escape=json
     '{{"path":"$uri","method":"$request_method","status":$status,"client_port":$remote_port,'
@@ -45,6 +46,7 @@ http {{
   scgi_temp_path {directory}/temporary;
   client_max_body_size 0;
   keepalive_requests 1000000;
+  keepalive_timeout 10m;
 {servers}
 }}
 """

@@ -1,0 +1,12 @@
+// The allocator's settings. With jemalloc, memory that a load has left goes back to the system; with glibc's, a few
+// long-lived objects among many thousand connections' keep most of the pages.
+#pragma once
+
+namespace weir::agent {
+
+// What is freed stays at hand for some seconds, and a thread then gives it back, also while nothing happens. For the
+// worker alone: it allocates all the time; and the broker stays without threads, as work in other namespaces needs it.
+// Does nothing in a build without jemalloc.
+void return_memory_when_idle();
+
+}  // namespace weir::agent
