@@ -18,11 +18,10 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <sstream>
 
 #include "agent/broker_service.h"
 #include "agent/channel.h"
+#include "agent/files.h"
 #include "agent/log.h"
 #include "agent/state.h"
 #include "agent/users.h"
@@ -33,6 +32,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::size_t largest_roots = std::size_t{16} << 20;
 constexpr std::chrono::seconds drain_limit{30};
 constexpr std::chrono::milliseconds first_restart_delay{50};
 constexpr std::chrono::milliseconds longest_restart_delay{5000};
@@ -60,12 +60,9 @@ std::expected<Descriptor, Error> memory_file(const char* name, const std::string
 std::expected<std::string, Error> read_files(const std::vector<std::string>& files) {
   std::string content;
   for (const std::string& file : files) {
-    std::ifstream in(file);
-    std::stringstream text;
-    if (!in || !(text << in.rdbuf())) {
-      return std::unexpected(Error{file + ": can't be read", "check the path given to --upstream-ca"});
-    }
-    content += text.str() + "\n";
+    auto text = read_file(file, largest_roots, "--upstream-ca");
+    if (!text) return std::unexpected(text.error());
+    content += *text + "\n";
   }
   return content;
 }
@@ -381,7 +378,7 @@ class Broker {
   }
 
   void worker_cannot_start(const std::string& why) {
-    std::fprintf(stderr, "weir: %s\n", why.c_str());
+    report({why, ""});
     // A restarted worker tries again: what stopped it (a port still held) may pass.
     start_failed_ = restarts_ == 0;
   }

@@ -6,11 +6,10 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
 #include <functional>
-#include <sstream>
 #include <variant>
 
+#include "agent/files.h"
 #include "attribution/text.h"
 
 namespace weir::agent {
@@ -36,6 +35,7 @@ struct Key {
 };
 
 constexpr std::uint64_t mib = 1024 * 1024;
+constexpr std::size_t kLargestFile = mib;
 
 const Key keys[] = {
     {"", "state_dir", &Config::state_dir},
@@ -276,12 +276,9 @@ std::expected<void, Error> read_config_text(std::string_view text, const std::st
 }
 
 std::expected<void, Error> read_config_file(const std::filesystem::path& file, Config& config) {
-  std::ifstream in(file);
-  if (!in)
-    return std::unexpected(Error{file.string() + ": can't be read", "check the path given to --config"});
-  std::stringstream text;
-  text << in.rdbuf();
-  return read_config_text(text.str(), file.string(), config);
+  const auto text = read_file(file, kLargestFile, "--config");
+  if (!text) return std::unexpected(text.error());
+  return read_config_text(*text, file.string(), config);
 }
 
 std::string to_yaml(const Config& config) {

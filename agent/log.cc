@@ -1,4 +1,5 @@
-// One logger for a process, on standard error. Must never write to standard output, which is for data.
+// One logger for a process, on standard error. Must never write to standard output, which is for data, nor a control
+// character of a text's: file names and what the worker says are others' work.
 #include "agent/log.h"
 
 #include <spdlog/sinks/stdout_sinks.h>
@@ -7,6 +8,7 @@
 #include <iostream>
 
 #include "agent/error.h"
+#include "agent/record_text.h"
 
 namespace weir::agent {
 namespace {
@@ -23,17 +25,17 @@ spdlog::logger& logger() {
 }  // namespace
 
 void log_error(const std::string& text) {
-  logger().error("{}", text);
+  logger().error("{}", escape_for_terminal(text));
 }
 void log_warning(const std::string& text) {
-  logger().warn("{}", text);
+  logger().warn("{}", escape_for_terminal(text));
 }
 void log_info(const std::string& text) {
-  logger().info("{}", text);
+  logger().info("{}", escape_for_terminal(text));
 }
 
 int report(const Error& error) {
-  std::cerr << "weir: " + to_string(error) + "\n";
+  std::cerr << "weir: " + escape_for_terminal(to_string(error)) + "\n";
   return 1;
 }
 

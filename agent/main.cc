@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "agent/command.h"
+#include "agent/record_text.h"
 #include "agent/worker.h"
 
 int main(int argc, char** argv) {
@@ -36,7 +37,11 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    std::cerr << "weir: " << error.what() << "\nTry `weir --help`.\n";
+    // CLI11 misses the subcommand before it looks at what stands in its place.
+    const auto rest = app.remaining(true);
+    const bool unknown = error.get_name() == "RequiredError" && !rest.empty();
+    const std::string what = unknown ? "there is no '" + rest.front() + "'" : error.what();
+    std::cerr << "weir: " << escape_for_terminal(what) << "\nTry `weir --help`.\n";
     return 2;
   }
   return action();

@@ -283,10 +283,21 @@ class Worker {
     proxy.ca_certificate_pem.assign(std::istreambuf_iterator<char>(root), {});
     auto made = proxy::Proxy::create(proxy, signer_, *resolver_, allow_all_,
                                      [this]() -> EventPublisher& { return engine_->add_source(); });
-    if (!made) return std::unexpected(to_error(made.error()));
+    if (!made) return std::unexpected(named(to_error(made.error())));
     proxy_ = std::move(*made);
     engine_->set_proxy_listeners({proxy_->address()});
     return {};
+  }
+
+  // The roots come as one file, which has no name of its own.
+  Error named(Error error) const {
+    const std::string ours = "/proc/self/fd/" + std::to_string(inheritance_.upstream_roots.get());
+    const auto at = error.what.find(ours);
+    if (at == std::string::npos) return error;
+    std::string names;
+    for (const std::string& file : config_.upstream_ca) names += (names.empty() ? "" : ", ") + file;
+    error.what.replace(at, ours.size(), names);
+    return error;
   }
 
   // The broker looks, as it may see other users' processes when it is root.

@@ -7,6 +7,7 @@ namespace weir {
 namespace {
 
 constexpr std::size_t kEndedRemembered = 65'536;
+constexpr std::chrono::seconds kEndedFor{60};
 
 }  // namespace
 
@@ -33,12 +34,19 @@ void ConnectionTable::erase(SocketCookie cookie) {
   index_.erase(found);
 }
 
-void ConnectionTable::end(SocketCookie cookie, Time reopens_after) {
+void ConnectionTable::end(SocketCookie cookie, Time reopens_after, Time now) {
   erase(cookie);
   if (!ended_.emplace(cookie, reopens_after).second) return;
-  ended_order_.push_back(cookie);
-  if (ended_order_.size() <= kEndedRemembered) return;
-  ended_.erase(ended_order_.front());
+  ended_order_.emplace_back(now, cookie);
+  if (ended_order_.size() > kEndedRemembered) forget_oldest_end();
+}
+
+void ConnectionTable::forget_ended(Time now) {
+  while (!ended_order_.empty() && ended_order_.front().first + kEndedFor <= now) forget_oldest_end();
+}
+
+void ConnectionTable::forget_oldest_end() {
+  ended_.erase(ended_order_.front().second);
   ended_order_.pop_front();
 }
 

@@ -72,7 +72,7 @@ struct Connection {
   std::uint32_t waits_for_pid = 0;  // its entry among those that wait for a process to become known
 };
 
-// Bounded: the caller evicts when full(). An ended cookie is remembered for a while, lest a late event of
+// Bounded: the caller evicts when full(). An ended cookie is remembered for a minute, lest a late event of
 // another source raise it again; only its socket's next connect() does (a refused one, retried).
 class ConnectionTable {
  public:
@@ -82,7 +82,8 @@ class ConnectionTable {
   Connection& insert(SocketCookie cookie, Time when);
   void erase(SocketCookie cookie);
   // `reopens_after`: an opening later than this is the same socket's next connection.
-  void end(SocketCookie cookie, Time reopens_after);
+  void end(SocketCookie cookie, Time reopens_after, Time now);
+  void forget_ended(Time now);
   void reopen(SocketCookie cookie, Time when);
   bool ended(SocketCookie cookie) const { return ended_.contains(cookie); }
   bool full() const { return index_.size() >= limit_; }
@@ -94,11 +95,13 @@ class ConnectionTable {
   Connection* due(Time now);
 
  private:
+  void forget_oldest_end();
+
   std::size_t limit_;
   std::list<Connection> connections_;  // most recently used first
   std::unordered_map<SocketCookie, std::list<Connection>::iterator> index_;
   std::unordered_map<SocketCookie, Time> ended_;  // until when its events are late ones
-  std::deque<SocketCookie> ended_order_;
+  std::deque<std::pair<Time, SocketCookie>> ended_order_;  // since when
   std::multimap<Time, SocketCookie> deadlines_;
 };
 

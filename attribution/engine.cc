@@ -258,6 +258,7 @@ void Engine::advance(Time now) {
   state.linker.advance(state.now);
   while (Connection* connection = state.connections.due(state.now)) state.settle(*connection);
   state.processes.forget_exited(state.now);
+  state.connections.forget_ended(state.now);
 }
 
 void Engine::finish(Time now) {

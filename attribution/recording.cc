@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <mutex>
 #include <optional>
 
@@ -18,6 +17,7 @@ namespace {
 
 constexpr std::string_view kSessionStart = R"({"weir.recording":)";
 constexpr std::int64_t kVersion = 1;
+constexpr std::size_t kLongestLine = std::size_t{16} << 20;
 
 std::string to_header(const RecordingSession& session) {
   boost::json::array listeners;
@@ -77,6 +77,8 @@ std::optional<RecordingSession> from_header(std::string_view line) {
   return session;
 }
 
+using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+
 class FileRecorder final : public EventRecorder {
  public:
   explicit FileRecorder(std::FILE* file) : file_(file, &std::fclose) {}
@@ -95,8 +97,17 @@ class FileRecorder final : public EventRecorder {
 
  private:
   std::mutex mutex_;
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
+  File file_;
 };
+
+// False at the end. A line ends at the limit at the latest: what is no recording may have none.
+bool next_line(std::FILE* in, std::string& line) {
+  line.clear();
+  int next = EOF;
+  while (line.size() < kLongestLine && (next = ::getc_unlocked(in)) != EOF && next != '\n')
+    line.push_back(static_cast<char>(next));
+  return !line.empty() || next == '\n';
+}
 
 std::string errno_text(const std::filesystem::path& file) {
   return file.string() + ": " + std::strerror(errno);
@@ -126,10 +137,11 @@ std::expected<std::unique_ptr<EventRecorder>, std::string> EventRecorder::open(
 std::expected<void, std::string> replay(const std::filesystem::path& file,
                                         const std::function<void(const RecordingSession&)>& on_session,
                                         const std::function<void(Event)>& deliver) {
-  std::ifstream in(file, std::ios::binary);
+  const File in(std::fopen(file.c_str(), "re"), &std::fclose);
   if (!in) return std::unexpected(errno_text(file));
   std::string line;
-  for (std::uint64_t number = 1; std::getline(in, line); ++number) {
+  std::uint64_t number = 1;
+  for (; next_line(in.get(), line); ++number) {
     const auto refuse = [&](const std::string& what) {
       return std::unexpected(file.string() + ":" + std::to_string(number) + ": " + what);
     };
@@ -143,6 +155,8 @@ std::expected<void, std::string> replay(const std::filesystem::path& file,
     if (!event) return refuse(event.error());
     deliver(std::move(*event));
   }
+  if (std::ferror(in.get()) != 0) return std::unexpected(errno_text(file));
+  if (number == 1) return std::unexpected(file.string() + ": empty, not a recording");
   return {};
 }
 

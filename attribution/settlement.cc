@@ -171,7 +171,7 @@ void Engine::State::end(Connection& connection, Time when, bool ended) {
   }
   wait_for_process(connection, 0);
   if (ended) {
-    connections.end(connection.cookie, reopens_after(connection));
+    connections.end(connection.cookie, reopens_after(connection), now);
   } else {
     connections.erase(connection.cookie);
   }

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "agent/record_query.h"
+#include "agent/record_text.h"
 
 namespace weir::agent {
 namespace {
@@ -108,7 +109,7 @@ int finish_output() {
 }
 
 void complain(const std::string& text) {
-  std::fprintf(stderr, "weir: %s\n", text.c_str());
+  std::fprintf(stderr, "weir: %s\n", escape_for_terminal(text).c_str());
 }
 
 int fail(const std::string& text) {

@@ -57,6 +57,28 @@ class UsageTest(EndToEndTest):
                 self.assertEqual(ended.stdout, "")
                 self.assertNotEqual(ended.stderr.strip(), "")
 
+    def test_what_is_wrong_is_named(self):
+        for words in (["no-such-command"], ["ca", "no-such-command"], ["agent", "--no-such-option"], ["\x1b[2J"]):
+            with self.subTest(words):
+                ended = run([WEIR, *words], timeout=10)
+                self.assertIn(words[-1].strip("\x1b"), ended.stderr)
+                self.assertNotIn("\x1b", ended.stderr)
+
+    def test_files_that_are_none(self):
+        """Neither a wait nor a crash: one line that names the file."""
+        garbage = self.directory / "garbage"
+        garbage.write_bytes(os.urandom(4096))
+        agent = ["agent", "--state-dir", self.directory / "unused", "--proxy-listen", "127.0.0.1:0"]
+        agent += ["--api-listen", "127.0.0.1:0"]
+        for words in (["replay"], [*agent, "--config"], [*agent, "--upstream-ca"]):
+            for file in (garbage, self.directory, "/dev/zero", self.directory / "absent"):
+                with self.subTest([*words, file]):
+                    ended = run([WEIR, *words, file], timeout=30)
+                    self.assertIn(ended.status, (1, 2), ended.stderr)
+                    self.assertEqual(ended.stdout, "")
+                    self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
+                    self.assertIn(str(file), ended.stderr)
+
     def test_no_agent(self):
         for words in (["status"], ["tail"], ["env"]):
             with self.subTest(words):

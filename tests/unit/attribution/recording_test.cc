@@ -180,6 +180,9 @@ TEST(Recording, ABadLineIsNamedAndWhatStandsBeforeItIsDelivered) {
   EXPECT_THAT(replay(file.path(), ignore_session, [](Event) {}).error(), HasSubstr(":1: not a recording"));
   EXPECT_THAT(replay("/nonexistent/file", ignore_session, [](Event) {}).error(),
               HasSubstr("/nonexistent/file: No such file"));
+  EXPECT_THAT(replay("/", ignore_session, [](Event) {}).error(), HasSubstr("/: Is a directory"));
+  EXPECT_THAT(replay("/dev/null", ignore_session, [](Event) {}).error(), HasSubstr("empty"));
+  EXPECT_THAT(replay("/dev/zero", ignore_session, [](Event) {}).error(), HasSubstr("not a recording"));
   EXPECT_FALSE(EventRecorder::open("/nonexistent/file", session()));
 }
 
