@@ -15,7 +15,7 @@ from harness.case import SOAK, EndToEndTest
 from harness.load import Load
 from harness.processes import check, run, spawn, wait_until
 
-KILLS = 100 if SOAK else 5
+KILLS = 100 if SOAK else 3
 KILLS_OF_ONE_STORE = 10  # checking all of it takes longer with each
 # What docs/records.md promises: an older record is in the store, as long as the store keeps up. So the load pauses,
 # for a sanitized build's sake.
