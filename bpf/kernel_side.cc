@@ -265,7 +265,8 @@ std::expected<void, std::string> LibbpfKernelSide::test_probes() {
   const std::uint32_t zero = 0;
   wire_control control{};
   bpf_map_lookup_elem(control_descriptor(), &zero, &control);
-  if (result && control.self_test_hits != sites->size() * self_test_calls)
+  // More may be another agent's child: it starts beside this one, from the same file.
+  if (result && control.self_test_hits < sites->size() * self_test_calls)
     return std::unexpected("probes were passed " + std::to_string(sites->size() * self_test_calls) +
                            " times and told of " + std::to_string(control.self_test_hits));
   return result;

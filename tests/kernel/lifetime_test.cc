@@ -14,6 +14,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "bpf/self_test.h"
 #include "tests/kernel/support.h"
@@ -115,6 +116,13 @@ class PerfProbe {
 
 TEST(SelfTest, PassesOnAProgramThatIsLeftAsItIs) {
   EXPECT_TRUE(bpf::run_probed_child());
+}
+
+TEST(SelfTest, IsNotDisturbedByAnotherAgents) {
+  std::jthread another([](const std::stop_token& stop) {
+    while (!stop.stop_requested()) EXPECT_TRUE(bpf::run_probed_child());
+  });
+  for (int i = 0; i < 3; ++i) EXPECT_NO_THROW(Tap());
 }
 
 // Only where the kernel is such a one: elsewhere the probe does no harm, and the test says nothing.
