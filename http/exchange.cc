@@ -90,11 +90,16 @@ void Pairing::ResponseHandler::on_message_complete() {
 }
 
 void Pairing::store(Body& body, Bytes data) const {
-  body.size += data.size();
-  if (!limits.capture_bodies) return;
-  const auto kept = data.first(std::min(data.size(), limits.body_bytes - body.data.size()));
+  add_content(body, data, limits);
+}
+
+std::size_t add_content(Body& body, Bytes content, const ExchangeLimits& limits, std::size_t room) {
+  body.size += content.size();
+  if (!limits.capture_bodies) return 0;
+  const auto kept = content.first(std::min({content.size(), limits.body_bytes - body.data.size(), room}));
   body.data.insert(body.data.end(), kept.begin(), kept.end());
-  body.truncated = body.truncated || kept.size() < data.size();
+  body.truncated = body.truncated || kept.size() < content.size();
+  return kept.size();
 }
 
 struct H1ExchangeBuilder::State : Pairing {

@@ -1,6 +1,6 @@
 // An exchange: one request with its final response, as records are made of it, and the builder that makes
-// exchanges of the two byte streams of an HTTP/1 connection. Sans-IO; knows no process, socket or clock:
-// times come with the bytes.
+// exchanges of the two byte streams of an HTTP/1 connection (h2_exchange.h has HTTP/2's, exchange_builder.h
+// the one that finds out which it is). Sans-IO; knows no process, socket or clock: times come with the bytes.
 #pragma once
 
 #include <chrono>
@@ -27,7 +27,8 @@ struct Body {
 };
 
 struct Exchange {
-  std::uint64_t number = 0;  // counts the exchanges of a connection from 0: HTTP/1's stream id
+  std::uint64_t number = 0;                // counts the exchanges of a connection from 0, as they began
+  std::optional<std::uint64_t> stream_id;  // HTTP/2's
   RequestHead request;
   Body request_body;
   Fields request_trailers;
@@ -50,21 +51,27 @@ struct ExchangeLimits {
   H1Limits h1;
   bool capture_bodies = false;
   std::size_t body_bytes = std::size_t{8} * 1024 * 1024;
-  std::size_t pending = 1000;  // requests without an answer; beyond it the connection is given up
+  // Requests without an answer. Beyond it an HTTP/1 connection is given up, and of an HTTP/2 connection's
+  // streams the oldest.
+  std::size_t pending = 1000;
   std::size_t early_response =
       std::size_t{64} * 1024;  // response bytes that arrived before their request, held back
 };
 
+// Counts `content`, and captures as much of it as the limits and `room` allow. Returns how much that was.
+std::size_t add_content(Body& body, std::span<const std::byte> content, const ExchangeLimits& limits,
+                        std::size_t room = SIZE_MAX);
+
 // What the bytes turned out to be.
-enum class Protocol : std::uint8_t { undecided, http1, other };
+enum class Protocol : std::uint8_t { undecided, http1, http2, other };
+
+using OnExchange = std::function<void(Exchange)>;
 
 // Feeds both streams of one connection through the strict parser and pairs requests with responses:
 // keep-alive, pipelining, chunked, HEAD, 1xx/204/304, upgrade, bodies until close. The two sides may arrive
 // in any interleaving, also a response's bytes before its request's.
 class H1ExchangeBuilder {
  public:
-  using OnExchange = std::function<void(Exchange)>;
-
   H1ExchangeBuilder(ExchangeLimits limits, OnExchange on_exchange);
   ~H1ExchangeBuilder();
 

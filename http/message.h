@@ -1,5 +1,6 @@
 // The shapes of HTTP messages, as RFC 9110 names them. Names and values are kept byte for byte as they came
-// (case, order, repeats), only surrounding whitespace of values is gone.
+// (case, order, repeats), only surrounding whitespace of values is gone. HTTP/2's are given the shape of
+// HTTP/1's: pseudo-header fields become start lines and Host.
 #pragma once
 
 #include <cstdint>
@@ -34,10 +35,12 @@ struct RequestHead {
   std::string target;  // as sent: origin-form, absolute-form, authority-form or "*"
   Version version;
   Fields fields;
+  std::string scheme = {};    // HTTP/2's :scheme
+  std::string protocol = {};  // HTTP/2's :protocol: what an extended CONNECT asks for (RFC 8441)
 };
 
 struct ResponseHead {
-  std::uint16_t status = 0;
+  std::uint16_t status = 0;  // 0: unknown, of a connection that was joined in its middle
   std::string reason;
   Version version;
   Fields fields;

@@ -7,18 +7,10 @@
 #include <string_view>
 #include <utility>
 
+#include "http/bytes.h"
 #include "http/exchange.h"
 
 namespace weir::http {
-
-using Bytes = std::span<const std::byte>;
-
-inline std::string_view text_of(Bytes data) {
-  return {reinterpret_cast<const char*>(data.data()), data.size()};
-}
-inline Bytes bytes_of(std::string_view text) {
-  return std::as_bytes(std::span(text));
-}
 
 // An exchange that isn't given out yet.
 struct Open {
@@ -105,7 +97,7 @@ class Pairing {
     Pairing& state;
   };
 
-  Pairing(ExchangeLimits l, H1ExchangeBuilder::OnExchange callback)
+  Pairing(ExchangeLimits l, OnExchange callback)
       : limits(l),
         on_exchange(std::move(callback)),
         request(H1Parser::Kind::request, limits.h1),
@@ -152,7 +144,7 @@ class Pairing {
   void give_out();
 
   ExchangeLimits limits;
-  H1ExchangeBuilder::OnExchange on_exchange;
+  OnExchange on_exchange;
   Protocol protocol = Protocol::undecided;
   RequestHandler on_request{*this};
   ResponseHandler on_response{*this};
