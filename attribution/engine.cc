@@ -4,7 +4,6 @@
 
 #include "attribution/engine_state.h"
 #include "attribution/record_builder.h"
-#include "attribution/text.h"
 
 namespace weir {
 namespace {
@@ -145,8 +144,7 @@ void Engine::State::on(Bytes& event) {
   count(*connection, event.tap, plaintext.bytes(event.direction, event.offset, event.data, event.time));
   counters.unparsed_bytes += plaintext.unparsed_bytes() - unparsed;
   connection->spoke_http = connection->spoke_http || plaintext.spoke_http();
-  if (event.offset == 0 && event.direction == plaintext.request_direction())
-    connection->spoke_http2 = connection->spoke_http2 || as_text(event.data).starts_with("PRI * HTTP/2.0");
+  connection->spoke_http2 = connection->spoke_http2 || plaintext.spoke_http2();
   settle(*connection);
 }
 

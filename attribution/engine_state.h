@@ -47,6 +47,7 @@ struct Engine::State {
   }
   PlaintextStream& stream(Connection& connection, Tap tap, const TlsObjectId& object);
   void count(Connection& connection, Tap tap, const PlaintextStream::Account& account);
+  void finish(PlaintextStream& plaintext, Time when);
   void supersede_native(Connection& connection);
   void hold(Connection& connection, Tap tap, http::Exchange exchange);
 

@@ -6,7 +6,7 @@
 #include <array>
 
 #include "attribution/events.h"
-#include "http/exchange.h"
+#include "http/exchange_builder.h"
 
 namespace weir {
 
@@ -14,8 +14,8 @@ class PlaintextStream {
  public:
   // `request_direction`: which way requests travel; `sent` for a client.
   PlaintextStream(Direction request_direction, const http::ExchangeLimits& limits,
-                  http::H1ExchangeBuilder::OnExchange on_exchange)
-      : request_direction_(request_direction), builder_(limits, std::move(on_exchange)) {}
+                  const http::OnExchange& on_exchange)
+      : request_direction_(request_direction), builder_(limits, on_exchange) {}
 
   struct Account {
     std::uint64_t fresh = 0;
@@ -34,6 +34,7 @@ class PlaintextStream {
   bool idle() const { return builder_.idle(); }
   Direction request_direction() const { return request_direction_; }
   bool spoke_http() const { return builder_.protocol() == http::Protocol::http1; }
+  bool spoke_http2() const { return builder_.protocol() == http::Protocol::http2; }
   std::uint64_t unparsed_bytes() const;
 
  private:
@@ -49,7 +50,7 @@ class PlaintextStream {
   }
 
   Direction request_direction_;
-  http::H1ExchangeBuilder builder_;
+  http::ExchangeBuilder builder_;
   std::array<OneSide, 2> sides_;
 };
 

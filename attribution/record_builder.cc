@@ -248,7 +248,7 @@ void add_exchange(FieldWriter& out, const EngineConfig& config, const Exchange& 
                   const std::string& url, const DecisionMade* decision) {
   out.known("http.request.method", exchange.request.method);
   out.known("url.full", config.redact ? redact_url(url) : url);
-  if (exchange.response) out.always("http.response.status_code", std::uint64_t{exchange.response->status});
+  if (exchange.response) out.known("http.response.status_code", std::uint64_t{exchange.response->status});
   add_header_fields(out, "http.request.header.", exchange.request.fields, config.redact);
   if (exchange.response)
     add_header_fields(out, "http.response.header.", exchange.response->fields, config.redact);

@@ -145,15 +145,22 @@ void Engine::State::end_native(Connection& connection) {
     account_for_loss_at_end(connection);
   }
   // No end() here: a socket's close doesn't show that the peer had sent all of a body that runs until close.
-  for (auto& [object, one] : connection.native) one->finish(when);
+  for (auto& [object, one] : connection.native) finish(*one, when);
+}
+
+// What was kept for recognition is unparsed now.
+void Engine::State::finish(PlaintextStream& plaintext, Time when) {
+  const std::uint64_t unparsed = plaintext.unparsed_bytes();
+  plaintext.finish(when);
+  counters.unparsed_bytes += plaintext.unparsed_bytes() - unparsed;
 }
 
 // `ended`: the connection is over; otherwise only our memory of it is.
 void Engine::State::end(Connection& connection, Time when, bool ended) {
   connection.cut_short = !ended;
   if (connection.closed) end_native(connection);
-  for (auto& [object, one] : connection.native) one->finish(when);
-  if (connection.proxy) connection.proxy->finish(when);
+  for (auto& [object, one] : connection.native) finish(*one, when);
+  if (connection.proxy) finish(*connection.proxy, when);
   for (const HeldExchange& held : connection.held) write(connection, held);
   connection.held.clear();
 

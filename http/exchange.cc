@@ -18,7 +18,7 @@ bool asks_for_upgrade(const RequestHead& head) {
 
 }  // namespace
 
-Next Pairing::RequestHandler::on_request_head(RequestHead head, BodyFraming) {
+Next Pairing::RequestHandler::on_request_head(RequestHead head, BodyFraming framing) {
   auto& s = state;
   s.request.end_head();
   const bool unanswered = !s.open.empty() && !s.open.back().response_done;
@@ -32,6 +32,7 @@ Next Pairing::RequestHandler::on_request_head(RequestHead head, BodyFraming) {
   }
   auto& added = s.open.emplace_back();
   added.may_upgrade = asks_for_upgrade(head);
+  added.has_content = framing.framing == Framing::chunked || framing.content_length > 0;
   added.exchange.number = s.next_number++;
   added.exchange.request = std::move(head);
   added.exchange.began = s.request.began;
@@ -85,6 +86,7 @@ void Pairing::ResponseHandler::on_message_complete() {
   if (!state.response.parser.upgraded()) return;
   done.exchange.upgraded = true;
   done.request_done = true;
+  if (state.enter_tunnel()) return;
   state.request.close();
   state.response.close();
 }
@@ -140,18 +142,19 @@ void H1ExchangeBuilder::finish(Time when) {
 }
 
 Protocol H1ExchangeBuilder::protocol() const {
-  return state_->protocol;
+  return state_->tunnel ? state_->tunnel->protocol() : state_->protocol;
 }
 
 std::uint64_t H1ExchangeBuilder::unparsed_bytes(Side side) const {
-  return state_->stream(side).unparsed;
+  return state_->stream(side).unparsed + (state_->tunnel ? state_->tunnel->unparsed_bytes(side) : 0);
 }
 
 bool H1ExchangeBuilder::idle() const {
   const auto quiet = [](const Stream& s) {
     return s.between_messages() && s.held.empty() && s.carry.empty();
   };
-  return state_->open.empty() && quiet(state_->request) && quiet(state_->response);
+  const bool tunnel_quiet = !state_->tunnel || state_->tunnel->idle();
+  return state_->open.empty() && quiet(state_->request) && quiet(state_->response) && tunnel_quiet;
 }
 
 }  // namespace weir::http

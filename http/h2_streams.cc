@@ -73,6 +73,7 @@ void H2Streams::adopt(Exchange upgraded) {
   auto& stream = streams_[1];
   highest_request_ = 1;
   next_number_ = upgraded.number + 1;
+  captured_ = upgraded.request_body.data.size();
   stream.exchange = std::move(upgraded);
   stream.exchange.stream_id = 1;
   stream.request_done = true;

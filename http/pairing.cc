@@ -32,7 +32,7 @@ Open* Pairing::current(const Stream& s) {
 
 // A response waits for its request; what follows a request for an upgrade waits for the answer.
 bool Pairing::blocked(const Stream& s) {
-  if (s.mode == Mode::opaque) return false;
+  if (s.mode == Mode::opaque || s.mode == Mode::tunnel) return false;
   if (&s == &response) return !target() && !in_doubt && request.mode != Mode::opaque;
   return s.between_messages() && !open.empty() && open.back().may_upgrade;
 }
@@ -115,6 +115,7 @@ void Pairing::process(Stream& s, Bytes data, Time when) {
       s.unparsed += data.size();
       return;
     }
+    if (s.mode == Mode::tunnel) return tunnel->feed(side_of(s), data, when);
     if (blocked(s)) return hold_rest(s, data, when);
     if (unwanted(s, when)) {
       s.unparsed += data.size();
@@ -241,6 +242,7 @@ void Pairing::mark_gap(Open& o, Body& body, std::uint64_t length) const {
 
 void Pairing::gap(Stream& s, std::uint64_t length, Time when) {
   now = when;
+  if (s.mode == Mode::tunnel) return tunnel->gap(side_of(s), length, when);
   if (s.mode == Mode::opaque || (length == 0 && s.mode == Mode::parsing)) return;
   auto* o = current(s);
   if (o && s.mode == Mode::parsing && !s.parser.idle()) {
@@ -287,8 +289,22 @@ void Pairing::doubt_pairing() {
   resync(response);
 }
 
+// The first open exchange was answered 101. What its request still sends would be another protocol's only if
+// all of the request was seen.
+bool Pairing::enter_tunnel() {
+  const auto& asked = open.front();
+  const bool request_read = request.parser.idle() || (request.paused && !asked.has_content);
+  if (request.mode != Mode::parsing || !request_read) return false;
+  tunnel = tunnel_for(open.front().exchange, limits, on_exchange);
+  if (!tunnel) return false;
+  open.pop_front();
+  request.mode = response.mode = Mode::tunnel;
+  return true;
+}
+
 void Pairing::end(Stream& s, Time when) {
   now = when;
+  if (s.mode == Mode::tunnel) return tunnel->end(side_of(s), when);
   if (s.mode == Mode::opaque) return;
   if (s.mode == Mode::parsing && !s.parser.idle()) {
     const bool whole = s.parser.finish(handler(s)).has_value();
@@ -304,6 +320,7 @@ void Pairing::end(Stream& s, Time when) {
 
 void Pairing::finish(Time when) {
   now = when;
+  if (tunnel) tunnel->finish(when);
   const bool saw_bytes = request.unparsed > 0 || !request.carry.empty();
   if (protocol == Protocol::undecided && saw_bytes) protocol = Protocol::other;
   request.close();

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "http/bytes.h"
 #include "http/exchange.h"
+#include "http/tunnel.h"
 
 namespace weir::http {
 
@@ -20,6 +22,7 @@ struct Open {
   bool response_done = false;
   bool expected = false;     // the response parser knows of it
   bool may_upgrade = false;  // until the response says no
+  bool has_content = false;  // the request says so
 };
 
 // What happened on a side whose turn hasn't come.
@@ -35,6 +38,7 @@ enum class Mode : std::uint8_t {
   start,  // at its first byte
   parsing,
   seeking,  // framing is lost
+  tunnel,   // upgraded to what somebody else reads
   opaque,   // for good: nothing more to be read here
 };
 
@@ -103,6 +107,7 @@ class Pairing {
         request(H1Parser::Kind::request, limits.h1),
         response(H1Parser::Kind::response, limits.h1) {}
 
+  Side side_of(const Stream& s) const { return &s == &request ? Side::request : Side::response; }
   Stream& stream(Side side) { return side == Side::request ? request : response; }
   H1Handler& handler(const Stream& s) {
     return &s == &request ? static_cast<H1Handler&>(on_request) : static_cast<H1Handler&>(on_response);
@@ -137,6 +142,7 @@ class Pairing {
   void give_up(const std::string& what);
   void become_other();
   void doubt_pairing();
+  bool enter_tunnel();
 
   void store(Body& body, Bytes data) const;
   void mark_gap(Open& o, Body& body, std::uint64_t length) const;
@@ -151,6 +157,7 @@ class Pairing {
   Stream request;
   Stream response;
   std::deque<Open> open;
+  std::unique_ptr<Tunnel> tunnel;
   std::uint64_t next_number = 0;
   bool pipelines = false;       // a request came before the previous one's answer
   bool in_doubt = false;        // messages may be missing between a request and the next response

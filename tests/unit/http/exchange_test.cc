@@ -333,9 +333,11 @@ TEST(Exchange, HoldsItsLimits) {
             given_up);
 
   // A refused request ends its side: nothing piles up behind it, and the answers to the others are read.
-  const Lines refused = {"0 GET /1 /0 -> 200 a/1", "1 GET /2 /0 -> 200 b/1", "2   /0 -> none /0 closed_early error"};
-  EXPECT_EQ(run_all({req(get("/1") + get("/2") + "GET \xaf HTTP/1.1\r\n\r\n"), res(ok("a") + ok("b"))}, limits).all,
-            refused);
+  const Lines refused = {"0 GET /1 /0 -> 200 a/1", "1 GET /2 /0 -> 200 b/1",
+                         "2   /0 -> none /0 closed_early error"};
+  EXPECT_EQ(
+      run_all({req(get("/1") + get("/2") + "GET \xaf HTTP/1.1\r\n\r\n"), res(ok("a") + ok("b"))}, limits).all,
+      refused);
 
   const auto flooded = run_all(
       {res(std::string(1000, 'x')), req(get("/1")), res(ok("a")), req(get("/2")), res(ok("b"))}, limits);
