@@ -189,8 +189,8 @@ H2Connection::Result H2Connection::end_frame(Lane& lane) {
   if (header.is(FrameType::settings)) lane.setting_size = 0;
   if (header.is(FrameType::data)) {
     const bool last = header.has(FrameFlag::end_stream);
-    if (!streams_.data_ended(lane.side, header.stream, header.wire_size(), last, now_))
-      lane.unparsed += header.wire_size();
+    const auto wire = lane.reader.frame_bytes();
+    if (!streams_.data_ended(lane.side, header.stream, wire, last, now_)) lane.unparsed += wire;
   }
   if (header.is(FrameType::rst_stream))
     streams_.reset(lane.side, header.stream, number(lane.reader.fixed()) == 0, now_);
@@ -200,7 +200,7 @@ H2Connection::Result H2Connection::end_frame(Lane& lane) {
 
 H2Connection::Result H2Connection::end_block_part(Lane& lane) {
   const auto& header = lane.reader.header();
-  lane.block->wire += header.wire_size();
+  lane.block->wire += lane.reader.frame_bytes();
   if (!header.has(FrameFlag::end_headers)) return {};
   auto block = *std::exchange(lane.block, std::nullopt);
   if (!lane.hpack.decode({}, true, block.head.block, limits_.h1)) {

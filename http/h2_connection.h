@@ -14,6 +14,14 @@
 
 namespace weir::http {
 
+// A header block that isn't complete.
+struct H2OpenBlock {
+  H2Streams::Head head;
+  std::uint32_t stream = 0;
+  std::uint32_t promised = 0;  // the stream that it promises; 0: none
+  std::uint64_t wire = 0;      // of the frames that are complete
+};
+
 class H2Connection {
  public:
   H2Connection(const ExchangeLimits& limits, OnExchange on_exchange)
@@ -36,13 +44,6 @@ class H2Connection {
     seeking,  // framing is lost
     opaque,   // for good
   };
-  // A header block that isn't complete.
-  struct OpenBlock {
-    H2Streams::Head head;
-    std::uint32_t stream = 0;
-    std::uint32_t promised = 0;  // the stream that it promises; 0: none
-    std::uint64_t wire = 0;      // of the frames that are complete
-  };
   // One direction.
   struct Lane {
     explicit Lane(Side of) : side(of) {}
@@ -53,7 +54,7 @@ class H2Connection {
     FrameReader reader;
     Time frame_began{};
     HpackDecoder hpack;
-    std::optional<OpenBlock> block;
+    std::optional<H2OpenBlock> block;
     std::array<std::byte, 6> setting{};
     std::size_t setting_size = 0;
     FrameSeeker seeker;

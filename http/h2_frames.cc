@@ -147,7 +147,7 @@ std::expected<FrameReader::Piece, std::string_view> FrameReader::take(Bytes& dat
   phase_ = Phase::padding;
   if (padding_left_ > 0) return Piece{};
   phase_ = Phase::header;
-  taken_ = 0;
+  frame_bytes_ = std::exchange(taken_, 0);
   return Piece{Kind::end};
 }
 
@@ -155,7 +155,6 @@ bool FrameReader::skip(std::uint64_t length) {
   const bool inside = phase_ == Phase::content || phase_ == Phase::padding;
   const auto content = content_left();
   if (!inside || header_.carries_fields() || length > content + padding_left_) return false;
-  taken_ += length;
   content_left_ -= std::min(length, content);
   padding_left_ -= length - std::min(length, content);
   return true;

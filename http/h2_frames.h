@@ -87,11 +87,13 @@ class FrameReader {
   // RST_STREAM's and GOAWAY's fields, PUSH_PROMISE's promised stream.
   Bytes fixed() const { return Bytes(buffer_).subspan(fixed_begin_, fixed_end_ - fixed_begin_); }
   bool between_frames() const { return phase_ == Phase::header && taken_ == 0; }
-  // Of the current frame, so far.
+  // Of the current frame, so far; missing bytes don't count.
   std::uint64_t taken() const { return taken_; }
+  // Of the frame that ended last.
+  std::uint64_t frame_bytes() const { return frame_bytes_; }
   std::uint64_t content_left() const { return phase_ == Phase::content ? content_left_ : 0; }
   // `length` bytes are missing here. True if they lie inside the payload of a frame that can be read without
-  // them; they count as taken then.
+  // them.
   bool skip(std::uint64_t length);
   void reset() { *this = {}; }
 
@@ -109,6 +111,7 @@ class FrameReader {
   std::size_t fixed_begin_ = 0;
   std::size_t fixed_end_ = 0;
   std::uint64_t taken_ = 0;
+  std::uint64_t frame_bytes_ = 0;
   std::uint64_t content_left_ = 0;
   std::uint64_t padding_left_ = 0;
 };

@@ -198,7 +198,7 @@ bool H2Streams::data_ended(Side side, std::uint32_t id, std::uint64_t wire, bool
   auto* stream = find(id);
   if (!stream || (side == Side::request && stream->early)) return false;
   stream->exchange.ended = std::max(stream->exchange.ended, now);
-  if (stream->early) stream->early_wire += wire;
+  if (stream->early && taken) stream->early_wire += wire;
   if (last) end_side(side, id);
   return taken;
 }
