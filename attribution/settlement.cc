@@ -39,6 +39,7 @@ void Engine::State::supersede_native(Connection& connection) {
 
 void Engine::State::hold(Connection& connection, Tap tap, http::Exchange exchange) {
   if (tap == Tap::native && connection.superseded) return;
+  if (!exchange.final) return;
   if (tap == Tap::proxy && !connection.tls.seen && to_lower(exchange.request.target).starts_with("http://"))
     connection.tls.library = TlsLibrary::none;
   connection.held_body_bytes += exchange.request_body.data.size() + exchange.response_body.data.size();

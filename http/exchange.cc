@@ -3,6 +3,7 @@
 #include "http/exchange.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "http/pairing.h"
 
@@ -37,12 +38,13 @@ Next Pairing::RequestHandler::on_request_head(RequestHead head, BodyFraming fram
   added.exchange.request = std::move(head);
   added.exchange.began = s.request.began;
   added.exchange.ended = s.now;
+  added.watch.heads(added.exchange);
   s.request.paused = !s.response.held.empty();
   return s.request.paused ? Next::pause : Next::proceed;
 }
 
 void Pairing::RequestHandler::on_body(Bytes data) {
-  state.store(state.open.back().exchange.request_body, data);
+  state.store(state.open.back(), Side::request, data);
 }
 
 void Pairing::RequestHandler::on_trailers(Fields trailers) {
@@ -66,11 +68,13 @@ Next Pairing::ResponseHandler::on_response_head(ResponseHead head, BodyFraming) 
   }
   answered.response_begun = true;
   answered.exchange.response = std::move(head);
+  answered.exchange.ended = std::max(answered.exchange.ended, s.now);
+  answered.watch.heads(answered.exchange);
   return Next::proceed;
 }
 
 void Pairing::ResponseHandler::on_body(Bytes data) {
-  state.store(state.open.front().exchange.response_body, data);
+  state.store(state.open.front(), Side::response, data);
 }
 
 void Pairing::ResponseHandler::on_trailers(Fields trailers) {
@@ -82,17 +86,20 @@ void Pairing::ResponseHandler::on_message_complete() {
   done.exchange.ended = std::max(done.exchange.ended, state.now);
   if (!done.response_begun) return;  // an interim one
   done.response_done = true;
-  done.may_upgrade = false;
+  const bool asked = std::exchange(done.may_upgrade, false);
   if (!state.response.parser.upgraded()) return;
   done.exchange.upgraded = true;
   done.request_done = true;
-  if (state.enter_tunnel()) return;
+  if (asked && state.enter_tunnel()) return;
+  done.exchange.websocket.reset();  // nobody follows it
   state.request.close();
   state.response.close();
 }
 
-void Pairing::store(Body& body, Bytes data) const {
-  add_content(body, data, limits);
+void Pairing::store(Open& o, Side side, Bytes data) const {
+  auto& exchange = o.exchange;
+  add_content(side == Side::request ? exchange.request_body : exchange.response_body, data, limits);
+  o.watch.content(side, data, exchange, now);
 }
 
 std::size_t add_content(Body& body, Bytes content, const ExchangeLimits& limits, std::size_t room) {

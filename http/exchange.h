@@ -26,6 +26,20 @@ struct Body {
   bool truncated = false;       // `data` is not all of it: over the limit, or a gap
 };
 
+// Messages of an exchange that is a conversation; `sent` by the client. Payload bytes are the wire's.
+struct WebSocketCounts {
+  std::uint64_t messages_sent = 0;
+  std::uint64_t messages_received = 0;
+  std::uint64_t bytes_sent = 0;
+  std::uint64_t bytes_received = 0;
+  bool operator==(const WebSocketCounts&) const = default;
+};
+struct GrpcCounts {
+  std::uint64_t messages_sent = 0;
+  std::uint64_t messages_received = 0;
+  bool operator==(const GrpcCounts&) const = default;
+};
+
 struct Exchange {
   std::uint64_t number = 0;                // counts the exchanges of a connection from 0, as they began
   std::optional<std::uint64_t> stream_id;  // HTTP/2's
@@ -35,14 +49,20 @@ struct Exchange {
   std::optional<ResponseHead> response;  // the final one; empty when none came
   Body response_body;
   Fields response_trailers;
-  std::vector<ResponseHead> interim_responses;  // 1xx but 101
+  std::vector<ResponseHead> interim_responses;  // 1xx, but a 101 only if HTTP went on after it
   Time began{};                                 // the request's first byte
   Time ended{};                                 // the last byte of whichever side ended last
   std::uint64_t gap_bytes = 0;                  // bytes of it known to be missing
   bool upgraded = false;                        // 101, or CONNECT answered 2xx
-  std::string protocol_error;                   // "": none; otherwise what the parser refused
+  std::uint64_t sse_events = 0;                 // server-sent events of an uncoded response
+  std::optional<WebSocketCounts> websocket;     // asked for and not refused
+  std::optional<GrpcCounts> grpc;
+  std::string protocol_error;  // "": none; otherwise what the parser refused
   // Why it is not whole: "" whole, "gap", "joined_midstream", "closed_early".
   std::string incomplete;
+  // False: a copy of what is known so far of an exchange that goes on; more copies may come, and the final
+  // one does. What they are given for is in stream_watch.h.
+  bool final = true;
 };
 
 enum class Side : std::uint8_t { request, response };

@@ -29,6 +29,7 @@ std::uint32_t number(Bytes bytes) {
 
 void H2Connection::adopt(Exchange upgraded) {
   protocol_ = Protocol::http2;
+  from_start_ = true;
   streams_.adopt(std::move(upgraded));
 }
 
@@ -102,6 +103,10 @@ Bytes H2Connection::read_opening(Lane& lane, Bytes data, std::string& text) {
     lane.mode = Mode::parsing;
     if (client) protocol_ = Protocol::http2;
     return bytes_of(text).subspan(client ? kH2Preface.size() : 0);
+  }
+  if (from_start_) {
+    refuse(lane, "bad preface");
+    return bytes_of(text);
   }
   lane.loss = "joined_midstream";
   lose_framing(lane);

@@ -88,6 +88,7 @@ class H2Connection {
   H2Streams streams_;
   std::array<Lane, 2> lanes_ = {Lane(Side::request), Lane(Side::response)};
   Protocol protocol_ = Protocol::undecided;
+  bool from_start_ = false;                     // it is certain that nothing was missed
   std::uint32_t max_frame_ = kDefaultMaxFrame;  // the largest that either side allowed
   Time now_{};
 };

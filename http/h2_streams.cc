@@ -61,12 +61,19 @@ H2Streams::Stream& H2Streams::open(std::uint32_t id, Head& head) {
   if (head.block.unknown > 0) mark(exchange, head.loss);
   note_error(exchange, request_error(head.block));
   exchange.request = http::request_head(std::move(head.block));
-  note_upgrade(exchange);
+  exchange.ended = std::max(exchange.ended, head.began);
+  note_heads(stream);
   return stream;
 }
 
-void H2Streams::note_upgrade(Exchange& exchange) {
+void H2Streams::note_heads(Stream& stream) {
+  auto& exchange = stream.exchange;
   exchange.upgraded = exchange.request.method == "CONNECT" && is_final_success(exchange.response);
+  stream.watch.heads(exchange);
+}
+
+void H2Streams::give_interim(Stream& stream) {
+  if (!stream.early && stream.watch.take_due()) on_exchange_(stream.watch.interim(stream.exchange));
 }
 
 void H2Streams::adopt(Exchange upgraded) {
@@ -82,6 +89,7 @@ void H2Streams::adopt(Exchange upgraded) {
 bool H2Streams::head(Side side, std::uint32_t id, Head head, std::uint64_t wire, Time now) {
   const bool taken = side == Side::request ? request_head(id, head, now) : response_head(id, head, wire, now);
   if (taken && head.last) end_side(side, id);
+  if (auto* stream = find(id)) give_interim(*stream);
   return taken;
 }
 
@@ -114,7 +122,6 @@ bool H2Streams::response_head(std::uint32_t id, Head& head, std::uint64_t wire, 
   const auto size = head.block.size;
   if (head.block.unknown > 0) mark(stream->exchange, head.loss);
   take_response(*stream, head);
-  note_upgrade(stream->exchange);
   if (stream->early) {
     stream->early_wire += wire;
     add_early_cost(id, *stream, size);
@@ -148,6 +155,7 @@ void H2Streams::take_response(Stream& stream, Head& head) {
   stream.response_begun = !is_interim(response.status);
   if (stream.response_begun) {
     exchange.response = std::move(response);
+    note_heads(stream);
   } else {
     add_interim(std::move(response));
   }
@@ -168,9 +176,10 @@ bool H2Streams::takes_data(Side side, std::uint32_t id) const {
   const auto at = streams_.find(id);
   if (at == streams_.end()) return false;
   const auto& stream = at->second;
-  const bool connect = stream.exchange.request.method == "CONNECT";
+  const bool websocket = stream.watch.is_websocket();
+  const bool connect = stream.exchange.request.method == "CONNECT" && !websocket;
   if (side == Side::request) return !stream.early && !stream.request_done && !connect;
-  return !stream.response_done && !stream.exchange.upgraded;
+  return !stream.response_done && (websocket || !stream.exchange.upgraded);
 }
 
 void H2Streams::data(Side side, std::uint32_t id, Bytes content, Time now) {
@@ -179,17 +188,24 @@ void H2Streams::data(Side side, std::uint32_t id, Bytes content, Time now) {
   auto& exchange = stream.exchange;
   exchange.ended = std::max(exchange.ended, now);
   auto& body = side == Side::request ? exchange.request_body : exchange.response_body;
-  captured_ += add_content(body, content, limits_, kHeldBodies * limits_.body_bytes - captured_);
+  if (!stream.watch.is_websocket())
+    captured_ += add_content(body, content, limits_, kHeldBodies * limits_.body_bytes - captured_);
+  stream.watch.content(side, content, exchange, now);
+  give_interim(stream);
   if (stream.early) add_early_cost(id, stream, content.size());
 }
 
 void H2Streams::missing_data(Side side, std::uint32_t id, std::uint64_t length) {
   if (length == 0 || !takes_data(side, id)) return;
-  auto& exchange = find(id)->exchange;
-  auto& body = side == Side::request ? exchange.request_body : exchange.response_body;
-  body.size += length;
-  body.truncated = true;
+  auto& stream = *find(id);
+  auto& exchange = stream.exchange;
+  stream.watch.lost(side, length, exchange);
   exchange.gap_bytes += length;
+  auto& body = side == Side::request ? exchange.request_body : exchange.response_body;
+  if (!stream.watch.is_websocket()) {
+    body.size += length;
+    body.truncated = true;
+  }
   mark(exchange, "gap");
 }
 

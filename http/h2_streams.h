@@ -17,6 +17,7 @@
 #include "http/bytes.h"
 #include "http/exchange.h"
 #include "http/hpack.h"
+#include "http/stream_watch.h"
 
 namespace weir::http {
 
@@ -65,6 +66,7 @@ class H2Streams {
  private:
   struct Stream {
     Exchange exchange;
+    StreamWatch watch;
     bool early = false;
     bool request_done = false;
     bool response_begun = false;  // the final one's head was told
@@ -77,7 +79,8 @@ class H2Streams {
   };
 
   static std::size_t index(Side side) { return static_cast<std::size_t>(side); }
-  static void note_upgrade(Exchange& exchange);
+  static void note_heads(Stream& stream);
+  void give_interim(Stream& stream);
   std::vector<std::uint32_t> ids() const;
   Stream* find(std::uint32_t id);
   bool may_be_early(std::uint32_t id) const;

@@ -234,10 +234,11 @@ void Pairing::become_other() {
   response.close();
 }
 
-void Pairing::mark_gap(Open& o, Body& body, std::uint64_t length) const {
+void Pairing::mark_gap(Open& o, Side side, std::uint64_t length) const {
   o.exchange.gap_bytes += length;
   o.exchange.incomplete = "gap";
-  body.truncated = true;
+  (side == Side::request ? o.exchange.request_body : o.exchange.response_body).truncated = true;
+  o.watch.lost(side, length, o.exchange);
 }
 
 void Pairing::gap(Stream& s, std::uint64_t length, Time when) {
@@ -249,7 +250,7 @@ void Pairing::gap(Stream& s, std::uint64_t length, Time when) {
     auto& body = &s == &request ? o->exchange.request_body : o->exchange.response_body;
     if (s.parser.skip(length, handler(s))) {
       body.size += length;
-      mark_gap(*o, body, length);
+      mark_gap(*o, side_of(s), length);
       return settle();
     }
   }
@@ -261,11 +262,11 @@ void Pairing::lose_framing(Stream& s, std::uint64_t length) {
   auto* o = current(s);
   const bool answer_lost = &s == &response && o && length > 0;
   if (answer_lost) {
-    mark_gap(*o, o->exchange.response_body, length);
+    mark_gap(*o, Side::response, length);
     o->response_done = true;
     o->may_upgrade = false;
   } else if (&s == &request && o) {
-    mark_gap(*o, o->exchange.request_body, length);
+    mark_gap(*o, Side::request, length);
     o->request_done = true;
   }
   resync(s);
@@ -289,13 +290,13 @@ void Pairing::doubt_pairing() {
   resync(response);
 }
 
-// The first open exchange was answered 101. What its request still sends would be another protocol's only if
-// all of the request was seen.
+// The first open exchange was answered 101. What its client still sends is another protocol's only if all of
+// the request was seen, and no other one behind it.
 bool Pairing::enter_tunnel() {
   const auto& asked = open.front();
   const bool request_read = request.parser.idle() || (request.paused && !asked.has_content);
-  if (request.mode != Mode::parsing || !request_read) return false;
-  tunnel = tunnel_for(open.front().exchange, limits, on_exchange);
+  if (request.mode != Mode::parsing || !request_read || open.size() > 1) return false;
+  tunnel = tunnel_for(open.front().exchange, open.front().watch, limits, on_exchange);
   if (!tunnel) return false;
   open.pop_front();
   request.mode = response.mode = Mode::tunnel;
@@ -341,6 +342,8 @@ void Pairing::settle() {
     }
   }
   while (!open.empty() && open.front().request_done && open.front().response_done) give_out();
+  if (tunnel) tunnel->settle();
+  if (auto* o = target(); o && o->watch.take_due()) on_exchange(o->watch.interim(o->exchange));
 }
 
 void Pairing::give_out() {

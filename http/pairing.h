@@ -10,6 +10,7 @@
 
 #include "http/bytes.h"
 #include "http/exchange.h"
+#include "http/stream_watch.h"
 #include "http/tunnel.h"
 
 namespace weir::http {
@@ -17,6 +18,7 @@ namespace weir::http {
 // An exchange that isn't given out yet.
 struct Open {
   Exchange exchange;
+  StreamWatch watch;
   bool request_done = false;
   bool response_begun = false;
   bool response_done = false;
@@ -144,8 +146,8 @@ class Pairing {
   void doubt_pairing();
   bool enter_tunnel();
 
-  void store(Body& body, Bytes data) const;
-  void mark_gap(Open& o, Body& body, std::uint64_t length) const;
+  void store(Open& o, Side side, Bytes data) const;
+  void mark_gap(Open& o, Side side, std::uint64_t length) const;
   void settle();
   void give_out();
 

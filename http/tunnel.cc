@@ -1,9 +1,13 @@
-// HTTP/2 over cleartext TCP (RFC 7540, section 3.2): what was asked by HTTP/1 is answered on stream 1.
+// HTTP/2 over cleartext TCP (RFC 7540, section 3.2): what was asked by HTTP/1 is answered on stream 1. And
+// WebSocket (RFC 6455), which goes on until both sides have said Close or are gone.
 #include "http/tunnel.h"
 
+#include <algorithm>
+#include <array>
 #include <utility>
 
 #include "http/h2_exchange.h"
+#include "http/stream_watch.h"
 
 namespace weir::http {
 namespace {
@@ -32,13 +36,78 @@ Exchange unanswered(Exchange exchange) {
   return exchange;
 }
 
+class WebSocketTunnel final : public Tunnel {
+ public:
+  WebSocketTunnel(OnExchange on_exchange, Exchange upgraded, StreamWatch watch)
+      : on_exchange_(std::move(on_exchange)), exchange_(std::move(upgraded)), watch_(watch) {}
+
+  void feed(Side side, Bytes data, Time when) override;
+  void gap(Side side, std::uint64_t length, Time when) override;
+  void end(Side side, Time when) override;
+  void finish(Time) override { give_out(); }
+  Protocol protocol() const override { return Protocol::http1; }
+  std::uint64_t unparsed_bytes(Side side) const override { return unparsed_[index(side)]; }
+  bool idle() const override { return over_; }
+  void settle() override;
+
+ private:
+  static std::size_t index(Side side) { return static_cast<std::size_t>(side); }
+  bool closed(Side side) const { return watch_.websocket(side).closed(); }
+  void give_out();
+
+  OnExchange on_exchange_;
+  Exchange exchange_;
+  StreamWatch watch_;
+  std::array<bool, 2> ended_{};
+  bool over_ = false;
+  std::array<std::uint64_t, 2> unparsed_{};
+};
+
+void WebSocketTunnel::feed(Side side, Bytes data, Time when) {
+  if (over_ || ended_[index(side)]) {
+    unparsed_[index(side)] += data.size();
+    return;
+  }
+  exchange_.ended = std::max(exchange_.ended, when);
+  unparsed_[index(side)] += watch_.content(side, data, exchange_, when);
+  if (closed(Side::request) && closed(Side::response)) give_out();
+  settle();
+}
+
+void WebSocketTunnel::gap(Side side, std::uint64_t length, Time when) {
+  if (over_ || length == 0) return;
+  exchange_.ended = std::max(exchange_.ended, when);
+  exchange_.gap_bytes += length;
+  exchange_.incomplete = "gap";
+  watch_.lost(side, length, exchange_);
+}
+
+void WebSocketTunnel::end(Side side, Time when) {
+  if (over_) return;
+  exchange_.ended = std::max(exchange_.ended, when);
+  ended_[index(side)] = true;
+  if (ended_[0] && ended_[1]) give_out();
+}
+
+void WebSocketTunnel::give_out() {
+  if (std::exchange(over_, true)) return;
+  const bool said = closed(Side::request) || closed(Side::response);
+  if (!said && exchange_.incomplete.empty()) exchange_.incomplete = "closed_early";
+  on_exchange_(std::move(exchange_));
+}
+
+void WebSocketTunnel::settle() {
+  if (!over_ && watch_.take_due()) on_exchange_(watch_.interim(exchange_));
+}
+
 }  // namespace
 
-std::unique_ptr<Tunnel> tunnel_for(Exchange& upgraded, const ExchangeLimits& limits,
+std::unique_ptr<Tunnel> tunnel_for(Exchange& upgraded, const StreamWatch& watch, const ExchangeLimits& limits,
                                    const OnExchange& on_exchange) {
   if (!upgraded.response || upgraded.response->status != 101) return nullptr;
   if (lists_token(upgraded.response->fields, "Upgrade", "h2c"))
     return std::make_unique<H2Tunnel>(limits, on_exchange, unanswered(std::move(upgraded)));
+  if (watch.is_websocket()) return std::make_unique<WebSocketTunnel>(on_exchange, std::move(upgraded), watch);
   return nullptr;
 }
 

@@ -7,6 +7,7 @@
 
 #include "http/bytes.h"
 #include "http/exchange.h"
+#include "http/stream_watch.h"
 
 namespace weir::http {
 
@@ -20,10 +21,12 @@ class Tunnel {
   virtual Protocol protocol() const = 0;
   virtual std::uint64_t unparsed_bytes(Side side) const = 0;
   virtual bool idle() const = 0;
+  // Gives out what is due. Apart from construction, for that happens inside of a parser's call.
+  virtual void settle() {}
 };
 
 // Of an exchange that was answered 101. Null, and the exchange untouched, if we don't speak the protocol.
-std::unique_ptr<Tunnel> tunnel_for(Exchange& upgraded, const ExchangeLimits& limits,
+std::unique_ptr<Tunnel> tunnel_for(Exchange& upgraded, const StreamWatch& watch, const ExchangeLimits& limits,
                                    const OnExchange& on_exchange);
 
 }  // namespace weir::http

@@ -52,6 +52,14 @@ std::string text_of(const Exchange& e) {
   text += " " + std::to_string(e.gap_bytes);
   text += " " + std::to_string(e.began.time_since_epoch().count());
   text += " " + std::to_string(e.ended.time_since_epoch().count());
+  text += " " + std::to_string(e.sse_events);
+  if (e.grpc)
+    text += " " + std::to_string(e.grpc->messages_sent) + " " + std::to_string(e.grpc->messages_received);
+  if (e.websocket) {
+    for (const auto n : {e.websocket->messages_sent, e.websocket->messages_received, e.websocket->bytes_sent,
+                         e.websocket->bytes_received})
+      text += " " + std::to_string(n);
+  }
   return text + (e.upgraded ? " upgraded " : " ") + e.protocol_error + " " + e.incomplete + "\n";
 }
 
@@ -92,6 +100,7 @@ Result run(Bytes input, bool joined, bool bytewise) {
   std::set<std::uint64_t> streams;
   std::uint64_t fed = 0;
   Builder builder(small_limits(), [&](const Exchange& e) {
+    if (!e.final) return;  // by how the input is cut
     check(e, numbers, streams);
     result.log += text_of(e);
   });

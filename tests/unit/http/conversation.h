@@ -74,7 +74,9 @@ inline ExchangeLimits capturing() {
 template <typename Builder>
 Result run(const std::vector<Step>& steps, std::size_t split, const ExchangeLimits& limits) {
   Result result;
-  Builder builder(limits, [&](const Exchange& e) { result.all.push_back(text_of(e)); });
+  Builder builder(limits, [&](const Exchange& e) {
+    if (e.final) result.all.push_back(text_of(e));  // others come by how bytes are cut
+  });
   const Time now = at(1);
   for (const auto& step : steps) {
     if (step.kind == Step::Kind::gap) builder.gap(step.side, step.length, now);
