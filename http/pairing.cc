@@ -290,12 +290,12 @@ void Pairing::doubt_pairing() {
   resync(response);
 }
 
-// The first open exchange was answered 101. What its client still sends is another protocol's only if all of
-// the request was seen, and no other one behind it.
+// The only open exchange was answered 101. What its client still sends is another protocol's only if all of
+// the request was seen.
 bool Pairing::enter_tunnel() {
   const auto& asked = open.front();
   const bool request_read = request.parser.idle() || (request.paused && !asked.has_content);
-  if (request.mode != Mode::parsing || !request_read || open.size() > 1) return false;
+  if (request.mode != Mode::parsing || !request_read) return false;
   tunnel = tunnel_for(open.front().exchange, open.front().watch, limits, on_exchange);
   if (!tunnel) return false;
   open.pop_front();

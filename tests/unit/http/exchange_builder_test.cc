@@ -84,6 +84,11 @@ TEST(ExchangeBuilder, FollowsAnUpgradeToHttp2) {
   }
   const auto cut = run_all({req(kAskH2c), res(kSwitch), req(c.open())});
   EXPECT_EQ(cut.all, Lines{"0#1 GET /u /0 -> 101 none /0 closed_early"});
+  const auto no_preface = run_all({req(kAskH2c), res(kSwitch), req(c.get(3, "/3"))});
+  EXPECT_EQ(no_preface.all, Lines{"0#1 GET /u /0 -> 101 none /0 error"});
+  const auto unasked = run_all({req(kGet + kGet), res(kSwitch + first)});
+  const Lines nothing_followed = {"0 GET /1 /0 -> 101 /0 upgraded", "1 GET /1 /0 -> none /0 closed_early"};
+  EXPECT_EQ(unasked.all, nothing_followed);
   const auto declined = run_all({req(kAskH2c + kGet), res(kOk + kOk)});
   const Lines answered = {"0 GET /u /0 -> 200 a/1", "1 GET /1 /0 -> 200 a/1"};
   EXPECT_EQ(declined.all, answered);

@@ -322,7 +322,7 @@ TEST(H2Exchange, EndsAtWhatIsMalformed) {
       {"no CONTINUATION", Side::request,
        frame(FrameType::headers, 0, 3, "\x82") + frame(FrameType::ping, 0, 0, "12345678")},
       {"CONTINUATION of another stream", Side::request,
-       frame(FrameType::headers, 0, 3, "\x82") + frame(FrameType::continuation, 0, 5)},
+       frame(FrameType::headers, 0, 3, "\x82") + frame(FrameType::continuation, kEndHeaders, 5, "\x84\x87")},
       {"a client's even stream", Side::request, frame(FrameType::headers, kEndHeaders, 2, "\x82")},
       {"a client's promise", Side::request, frame(FrameType::push_promise, kEndHeaders, 1, big_endian(2, 4))},
       {"an odd stream promised", Side::response,

@@ -126,8 +126,9 @@ TEST(H2Gap, WhatLooksLikeFramesAndIsNot) {
   t << req(t.client.get(1, "/1")) << lost(Side::response, 100);
   const auto ping = frame(FrameType::ping, 0, 0, "12345678");
   t << res("xx" + ping + ping + "not a frame");
-  t << res(t.server.ok(1, "a"));
-  t.expect("given up, found again", {"0#1 GET /1 /0 -> 200 a/1"}, {}, {0, 2 + 11});
+  t << res(t.server.ok(1, "a")) << req(t.client.get(3, "/3")) << res(t.server.ok(3, "b"));
+  t.expect("given up, found again", {"0#1 GET /1 /0 -> 200 a/1", "1#3 GET /3 /0 -> 200 b/1"}, {},
+           {0, 2 + 11});
 }
 
 // A client and a server that have been talking for long.
@@ -190,6 +191,17 @@ TEST(H2Gap, JoinsInTheMiddle) {
     t.expect("the end of an old request", {"0#11 GET /n /0 -> 200 b/1"}, {},
              {9 + 9, Server().ok(9, "old").size()});
   }
+}
+
+TEST(H2Gap, ForgetsAnswersWhoseRequestsArePast) {
+  Old t;
+  H2ExchangeBuilder builder({}, [](const Exchange&) {});
+  for (const auto side : {Side::request, Side::response}) builder.gap(side, 0, at(1));
+  builder.feed(Side::response, bytes(t.server.ok(7, "old")), at(1));
+  EXPECT_FALSE(builder.idle()) << "its request may still be told";
+  builder.feed(Side::request, bytes(t.client.get(9, "/9")), at(1));
+  builder.feed(Side::response, bytes(t.server.ok(9, "new")), at(1));
+  EXPECT_TRUE(builder.idle());
 }
 
 TEST(H2Gap, JoinsWithoutBeingTold) {
