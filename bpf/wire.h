@@ -142,6 +142,11 @@ WIRE_SIZE(wire_untold, 184);
 
 enum wire_tls_library {
   WIRE_LIBRARY_OPENSSL = 1,
+  WIRE_LIBRARY_BORINGSSL,
+  WIRE_LIBRARY_GNUTLS,
+  WIRE_LIBRARY_NSS,
+  WIRE_LIBRARY_GO,
+  WIRE_LIBRARY_NONE,  // cleartext: the object is the socket
 };
 
 struct wire_tls_object {
@@ -236,22 +241,36 @@ enum wire_uprobe_program {
   WIRE_TLS_ENTER,   // at a call's entry
   WIRE_TLS_RETURN,  // at each `ret` of the same function
   WIRE_TLS_END,     // entry of a function that ends the object or its sending side
-  WIRE_TLS_NAME,    // entry of SSL_ctrl
-  WIRE_SELF_TEST,   // a function of weir's own, at start
+  WIRE_TLS_IMPORT,  // entry of a function that makes an object of its second argument (NSS)
+  WIRE_GO_ENTER,    // the same for Go's calling convention
+  WIRE_GO_RETURN,
+  WIRE_GO_END,
+  WIRE_SELF_TEST,  // a function of weir's own, at start
   WIRE_UPROBE_PROGRAMS,
 };
 
 // What the probed function is: the low byte of a site's cookie. The next byte is enum wire_tls_library.
 enum wire_tls_call {
-  WIRE_CALL_READ = 1,  // (object, buffer, int length) -> bytes
-  WIRE_CALL_READ_EX,   // (object, buffer, size_t length, size_t* bytes) -> 1
-  WIRE_CALL_WRITE,
-  WIRE_CALL_WRITE_EX,
-  WIRE_CALL_FREE,  // (object)
+  WIRE_CALL_READ = 1,    // (object, buffer, int length) -> int bytes
+  WIRE_CALL_READ_EX,     // (object, buffer, size_t length, size_t* bytes) -> int 1
+  WIRE_CALL_READ_LONG,   // (object, buffer, size_t length) -> ssize_t bytes
+  WIRE_CALL_WRITE,       // as for reading
+  WIRE_CALL_WRITE_EX,    //
+  WIRE_CALL_WRITE_LONG,  //
+  WIRE_CALL_SEND_FILE,   // (object, descriptor, ...) -> ssize_t bytes, which are in no buffer
+  WIRE_CALL_FREE,        // (object)
   WIRE_CALL_CLEAR,
   WIRE_CALL_SHUTDOWN,
-  WIRE_CALL_CONTROL,  // (object, int command, long, void* argument)
+  WIRE_CALL_IMPORT,    // (model, object)
+  WIRE_CALL_GO_READ,   // (*Conn, []byte) -> (int, error), in Go's registers
+  WIRE_CALL_GO_WRITE,  //
+  WIRE_CALL_GO_CLOSE,  // (*Conn)
 };
-#define WIRE_SITE(library, call) (((library) << 8) | (call))
+
+// A site's cookie. Where the library keeps the 32 random bytes of its ClientHello, they tell the object's
+// socket: at `random_at` of the object (0: not known), or of what the pointer at `pointer_at` of it points to
+// (0: the object itself).
+#define WIRE_SITE(library, call) ((__u64)(call) | (__u64)(library) << 8)
+#define WIRE_SITE_RANDOM(pointer_at, random_at) ((__u64)(pointer_at) << 16 | (__u64)(random_at) << 32)
 
 #endif
