@@ -3,15 +3,36 @@
 
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace weir::bpf {
 
-// The offsets of a function's `ret` instructions. An error when the function can leave in a way that none of
-// them sees: by a jump to another function, or one whose target isn't known. A conditional jump out is
-// allowed: compilers keep a function's rarely used rest elsewhere. Any bytes may be given.
-std::expected<std::vector<std::uint64_t>, std::string> find_returns(std::span<const std::uint8_t> code);
+struct FunctionCode {
+  std::uint64_t address = 0;
+  std::vector<std::uint8_t> bytes;
+};
+
+// The rest of the file, as far as a function's code leads there.
+class CodeSource {
+ public:
+  virtual ~CodeSource() = default;
+  // The whole function that holds an address.
+  virtual std::optional<FunctionCode> function_at(std::uint64_t address) = 0;
+  // Bytes at an address, code or data.
+  virtual bool read_at(std::uint64_t address, std::span<std::uint8_t> into) = 0;
+  // What the pointer at an address is once the file is loaded; nothing when it leads out of the file.
+  virtual std::optional<std::uint64_t> pointer_at(std::uint64_t address) = 0;
+};
+
+// The addresses of the `ret` instructions by which a call of the function ends, sorted. A jump to another
+// function (as a call's last act, or to a part that the compiler moved elsewhere) is followed, through the
+// linkage table, too: there the stack pointer is the entry's again. An error when the function can leave in a
+// way that none of them sees: through a pointer, to another file, or to code that can't be read. Any bytes may be
+// given; what is looked at is bounded.
+std::expected<std::vector<std::uint64_t>, std::string> find_returns(const FunctionCode& function,
+                                                                    CodeSource& source);
 
 }  // namespace weir::bpf

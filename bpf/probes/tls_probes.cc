@@ -1,192 +1,300 @@
-// The table of probed functions, and the reading of an ELF file's dynamic symbols. The file is somebody
-// else's: everything read from it is checked before use, and nothing is mapped (a file cut short would be
-// SIGBUS).
+// The tables of probed functions, and the search for them.
 #include "bpf/probes/tls_probes.h"
 
-#include <elf.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
-#include <cstring>
-#include <map>
+#include <set>
+#include <string_view>
+#include <utility>
 
+#include "bpf/probes/client_random.h"
+#include "bpf/probes/elf_file.h"
+#include "bpf/probes/go_functions.h"
 #include "bpf/probes/machine_code.h"
 #include "bpf/wire.h"
 
 namespace weir::bpf {
 namespace {
 
-constexpr std::uint64_t site(wire_tls_call call) {
-  return WIRE_SITE(WIRE_LIBRARY_OPENSSL, call);
-}
+constexpr std::uint64_t kMaxFunctionBytes = 64 * 1024;
 
-// SSL_peek does not pass through SSL_read. SSL_do_handshake leaves by a jump, so its return can't be probed;
-// what it would tell (socket, version, name) is told with the first bytes.
+enum class Need {
+  always,      // the library is not read without it
+  if_defined,  // the same, when it has the function: what passes through it would be missed
+  helpful,     // left out when it can't be probed
+};
+
+struct ProbePoint {
+  std::string_view symbol;
+  wire_tls_call call;
+  Need need;
+};
+
+struct LibraryTable {
+  TlsLibrary library;
+  wire_tls_library wire;
+  std::string_view title;
+  std::string_view file_name_prefix;  // of the library when it is a file of its own
+  // The file contains the library when it defines all of the first and none or one of the second.
+  std::span<const std::string_view> core;
+  std::span<const std::string_view> marks;
+  bool marked;
+  std::span<const ProbePoint> points;
+  // The library's function that tells the client's random bytes, and how its code is read.
+  std::string_view random;
+  std::expected<ClientRandom, std::string> (*find_random)(const FunctionCode&);
+};
+
+// SSL_do_handshake is what wrappers and stand-ins that bring an SSL_read of their own don't have.
+constexpr std::string_view kSslCore[] = {"SSL_do_handshake", "SSL_new"};
+
+// Only BoringSSL has these: from its ssl.h, and one of its C++ functions that every handshake passes through.
+constexpr std::string_view kBoringSslMarks[] = {
+    "SSL_CTX_set_grease_enabled",
+    "SSL_set_enforce_rsa_key_usage",
+    "SSL_get_early_data_reason",
+    "SSL_process_tls13_new_session_ticket",
+    "_ZN4bssl13ssl_run_handshakeEPNS_13SSL_HANDSHAKEEPb",
+};
+
+// SSL_peek does not pass through SSL_read.
 constexpr ProbePoint kOpenSslPoints[] = {
-    {"SSL_read", WIRE_TLS_ENTER, site(WIRE_CALL_READ), true},
-    {"SSL_read", WIRE_TLS_RETURN, site(WIRE_CALL_READ), true},
-    {"SSL_read_ex", WIRE_TLS_ENTER, site(WIRE_CALL_READ_EX), true},
-    {"SSL_read_ex", WIRE_TLS_RETURN, site(WIRE_CALL_READ_EX), true},
-    {"SSL_write", WIRE_TLS_ENTER, site(WIRE_CALL_WRITE), true},
-    {"SSL_write", WIRE_TLS_RETURN, site(WIRE_CALL_WRITE), true},
-    {"SSL_write_ex", WIRE_TLS_ENTER, site(WIRE_CALL_WRITE_EX), true},
-    {"SSL_write_ex", WIRE_TLS_RETURN, site(WIRE_CALL_WRITE_EX), true},
-    {"SSL_free", WIRE_TLS_END, site(WIRE_CALL_FREE), true},
-    {"SSL_clear", WIRE_TLS_END, site(WIRE_CALL_CLEAR), false},
-    {"SSL_shutdown", WIRE_TLS_END, site(WIRE_CALL_SHUTDOWN), false},
-    {"SSL_ctrl", WIRE_TLS_NAME, site(WIRE_CALL_CONTROL), false},
+    {"SSL_read", WIRE_CALL_READ, Need::always},
+    {"SSL_read_ex", WIRE_CALL_READ_EX, Need::if_defined},
+    {"SSL_write", WIRE_CALL_WRITE, Need::always},
+    {"SSL_write_ex", WIRE_CALL_WRITE_EX, Need::if_defined},
+    {"SSL_sendfile", WIRE_CALL_SEND_FILE, Need::helpful},
+    {"SSL_free", WIRE_CALL_FREE, Need::always},
+    {"SSL_clear", WIRE_CALL_CLEAR, Need::helpful},
+    {"SSL_shutdown", WIRE_CALL_SHUTDOWN, Need::helpful},
 };
 
-constexpr LibraryProbes kLibraries[] = {
-    {TlsLibrary::openssl, "libssl.so.3", kOpenSslPoints},
-    {TlsLibrary::openssl, "libssl.so.1.1", kOpenSslPoints},
+// SSL_read calls SSL_peek, which is not probed.
+constexpr ProbePoint kBoringSslPoints[] = {
+    {"SSL_read", WIRE_CALL_READ, Need::always},
+    {"SSL_write", WIRE_CALL_WRITE, Need::always},
+    {"SSL_free", WIRE_CALL_FREE, Need::always},
+    {"SSL_clear", WIRE_CALL_CLEAR, Need::helpful},
+    {"SSL_shutdown", WIRE_CALL_SHUTDOWN, Need::helpful},
 };
 
-constexpr std::size_t kMaxHeaders = 4096;
-constexpr std::size_t kMaxFunctionBytes = 64 * 1024;
-constexpr std::size_t kMaxTableBytes = 16 * 1024 * 1024;
+// gnutls_record_send jumps to gnutls_record_send2 (3.6.3 and later), gnutls_record_send_file calls
+// gnutls_record_send. What goes by gnutls_record_recv_packet is in no buffer of the caller's.
+constexpr std::string_view kGnuTlsCore[] = {"gnutls_handshake", "gnutls_record_send"};
+constexpr ProbePoint kGnuTlsPoints[] = {
+    {"gnutls_record_recv", WIRE_CALL_READ_LONG, Need::always},
+    {"gnutls_record_recv_seq", WIRE_CALL_READ_LONG, Need::if_defined},
+    {"gnutls_record_send", WIRE_CALL_WRITE_LONG, Need::always},
+    {"gnutls_record_send2", WIRE_CALL_WRITE_LONG, Need::if_defined},
+    {"gnutls_record_send_range", WIRE_CALL_WRITE_LONG, Need::helpful},
+    {"gnutls_deinit", WIRE_CALL_FREE, Need::always},
+    {"gnutls_bye", WIRE_CALL_SHUTDOWN, Need::helpful},
+};
 
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-constexpr unsigned char kByteOrder = ELFDATA2LSB;
-#else
-constexpr unsigned char kByteOrder = ELFDATA2MSB;
-#endif
+constexpr std::string_view kSslRandom = "SSL_get_client_random";
 
-template <class T>
-std::expected<std::vector<T>, std::string> read_table(int file, std::uint64_t offset, std::size_t count) {
-  if (count > kMaxTableBytes / sizeof(T)) return std::unexpected("a table is too large");
-  if (offset > static_cast<std::uint64_t>(INT64_MAX) - kMaxTableBytes)
-    return std::unexpected("an offset is too large");
-  std::vector<T> table(count);
-  auto* bytes = reinterpret_cast<char*>(table.data());
-  std::size_t done = 0;
-  while (done < count * sizeof(T)) {
-    const ssize_t got =
-        ::pread(file, bytes + done, count * sizeof(T) - done, static_cast<off_t>(offset + done));
-    if (got <= 0) return std::unexpected("the file ends early");
-    done += static_cast<std::size_t>(got);
+constexpr LibraryTable kLibraries[] = {
+    {TlsLibrary::openssl, WIRE_LIBRARY_OPENSSL, "OpenSSL", "libssl", kSslCore, kBoringSslMarks, false, kOpenSslPoints,
+     kSslRandom, find_client_random},
+    {TlsLibrary::boringssl, WIRE_LIBRARY_BORINGSSL, "BoringSSL", "libssl", kSslCore, kBoringSslMarks, true,
+     kBoringSslPoints, kSslRandom, find_client_random},
+    {TlsLibrary::gnutls, WIRE_LIBRARY_GNUTLS, "GnuTLS", "libgnutls", kGnuTlsCore, {}, false, kGnuTlsPoints,
+     "gnutls_session_get_random", find_session_random},
+};
+
+bool is_call(wire_tls_call call) {
+  return call <= WIRE_CALL_SEND_FILE;
+}
+
+std::vector<std::string_view> names_of_tables() {
+  std::vector<std::string_view> names;
+  for (const LibraryTable& table : kLibraries) {
+    for (const ProbePoint& point : table.points) names.push_back(point.symbol);
+    names.insert(names.end(), table.core.begin(), table.core.end());
+    names.insert(names.end(), table.marks.begin(), table.marks.end());
+    names.push_back(table.random);
   }
-  return table;
+  std::ranges::sort(names);
+  names.erase(std::ranges::unique(names).begin(), names.end());
+  return names;
 }
 
-struct Elf {
-  std::vector<Elf64_Phdr> segments;
-  std::vector<Elf64_Sym> symbols;
-  std::vector<char> names;
+bool contains(const LibraryTable& table, const ElfFile::Functions& functions) {
+  const auto defined = [&](std::string_view name) { return functions.contains(name); };
+  return std::ranges::all_of(table.core, defined) && std::ranges::any_of(table.marks, defined) == table.marked;
+}
+
+class FileCode : public CodeSource {
+ public:
+  explicit FileCode(ElfFile& file) : file_(file) {}
+
+  std::optional<FunctionCode> function_at(std::uint64_t address) override {
+    const auto function = file_.function_at(address);
+    return function ? code_of(*function) : std::nullopt;
+  }
+  bool read_at(std::uint64_t address, std::span<std::uint8_t> into) override { return file_.read_at(address, into); }
+  std::optional<std::uint64_t> pointer_at(std::uint64_t address) override {
+    const auto pointers = file_.constant_pointers(address, 1);
+    return pointers && pointers->front() != 0 ? std::optional(pointers->front()) : std::nullopt;
+  }
+
+  std::optional<FunctionCode> code_of(const ElfFunction& function) {
+    if (function.size == 0 || function.size > kMaxFunctionBytes || !file_.code_offset(function.address))
+      return std::nullopt;
+    FunctionCode code{function.address, std::vector<std::uint8_t>(function.size)};
+    if (!file_.read_at(function.address, code.bytes)) return std::nullopt;
+    return code;
+  }
+
+ private:
+  ElfFile& file_;
 };
 
-std::expected<Elf64_Ehdr, std::string> read_header(int file) {
-  auto header = read_table<Elf64_Ehdr>(file, 0, 1);
-  if (!header) return std::unexpected("not an ELF file");
-  const Elf64_Ehdr& elf = header->front();
-  if (std::memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0) return std::unexpected("not an ELF file");
-  if (elf.e_ident[EI_CLASS] != ELFCLASS64 || elf.e_ident[EI_DATA] != kByteOrder)
-    return std::unexpected("not an ELF file of this machine");
-  if (elf.e_phentsize != sizeof(Elf64_Phdr) || elf.e_shentsize != sizeof(Elf64_Shdr))
-    return std::unexpected("ELF headers of an unknown size");
-  if (elf.e_phnum > kMaxHeaders || elf.e_shnum > kMaxHeaders) return std::unexpected("too many ELF headers");
-  return elf;
-}
+// The sites of one library, each place once: functions that jump to the same other function share its returns.
+class Sites {
+ public:
+  explicit Sites(ElfFile& file) : file_(file), code_(file) {}
 
-std::expected<Elf, std::string> read_elf(int file) {
-  const auto header = read_header(file);
-  if (!header) return std::unexpected(header.error());
-  auto segments = read_table<Elf64_Phdr>(file, header->e_phoff, header->e_phnum);
-  if (!segments) return std::unexpected(segments.error());
-  auto sections = read_table<Elf64_Shdr>(file, header->e_shoff, header->e_shnum);
-  if (!sections) return std::unexpected(sections.error());
-  const auto dynamic = std::ranges::find(*sections, Elf64_Word{SHT_DYNSYM}, &Elf64_Shdr::sh_type);
-  if (dynamic == sections->end() || dynamic->sh_link >= sections->size())
-    return std::unexpected("no dynamic symbols");
-  const Elf64_Shdr& strings = (*sections)[dynamic->sh_link];
-  auto symbols = read_table<Elf64_Sym>(file, dynamic->sh_offset, dynamic->sh_size / sizeof(Elf64_Sym));
-  if (!symbols) return std::unexpected(symbols.error());
-  auto names = read_table<char>(file, strings.sh_offset, strings.sh_size);
-  if (!names) return std::unexpected(names.error());
-  return Elf{std::move(*segments), std::move(*symbols), std::move(*names)};
-}
-
-std::string_view name_at(const Elf& elf, std::size_t offset) {
-  if (offset >= elf.names.size()) return {};
-  const char* text = elf.names.data() + offset;
-  return {text, ::strnlen(text, elf.names.size() - offset)};
-}
-
-// Where in the file the code of a virtual address stands; 0 when it is not executable code of the file.
-std::uint64_t file_offset(const Elf& elf, std::uint64_t address) {
-  for (const auto& segment : elf.segments) {
-    if (segment.p_type != PT_LOAD || !(segment.p_flags & PF_X)) continue;
-    if (address < segment.p_vaddr || address - segment.p_vaddr >= segment.p_filesz) continue;
-    const std::uint64_t offset = address - segment.p_vaddr + segment.p_offset;
-    return offset >= segment.p_offset ? offset : 0;
+  std::expected<void, std::string> add_entry(const ElfFunction& function, std::uint32_t program,
+                                             std::uint64_t cookie) {
+    return put(program, function.address, cookie);
   }
-  return 0;
-}
 
-struct Function {
-  std::uint64_t offset = 0;  // in the file
-  std::uint64_t size = 0;
-};
-
-// Names stand in the string table without their version. Only a default or sole version is looked for: the
-// functions of the table have had one version each.
-std::map<std::string_view, Function> find_functions(const Elf& elf, std::span<const ProbePoint> points) {
-  std::map<std::string_view, Function> functions;
-  for (const auto& symbol : elf.symbols) {
-    if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || symbol.st_shndx == SHN_UNDEF) continue;
-    const std::string_view name = name_at(elf, symbol.st_name);
-    const auto point = std::ranges::find(points, name, &ProbePoint::symbol);
-    if (point == points.end()) continue;
-    if (const auto offset = file_offset(elf, symbol.st_value))
-      functions[point->symbol] = {offset, symbol.st_size};
-  }
-  return functions;
-}
-
-std::expected<void, std::string> add_sites(int file, const ProbePoint& point, const Function& function,
-                                           std::vector<ProbeSite>& sites) {
-  if (point.program != WIRE_TLS_RETURN) {
-    sites.push_back({point.program, function.offset, point.cookie});
+  // A probe at the entry and one at each return.
+  std::expected<void, std::string> add_call(const ElfFunction& function, std::uint32_t enter, std::uint32_t leave,
+                                            std::uint64_t cookie) {
+    const auto returns = returns_of(function);
+    if (!returns) return std::unexpected(returns.error());
+    if (auto entry = put(enter, function.address, cookie); !entry) return entry;
+    for (const std::uint64_t address : *returns)
+      if (auto site = put(leave, address, cookie); !site) return site;
     return {};
   }
-  if (function.size == 0 || function.size > kMaxFunctionBytes) return std::unexpected("a size that can't be");
-  const auto code = read_table<std::uint8_t>(file, function.offset, function.size);
-  if (!code) return std::unexpected(code.error());
-  const auto returns = find_returns(*code);
-  if (!returns) return std::unexpected(returns.error());
-  for (const std::uint64_t at : *returns)
-    sites.push_back({point.program, function.offset + at, point.cookie});
-  return {};
+
+  std::vector<ProbeSite> take() { return std::move(sites_); }
+
+ private:
+  std::expected<std::vector<std::uint64_t>, std::string> returns_of(ElfFunction function) {
+    if (function.size == 0) function = file_.function_at(function.address).value_or(function);
+    const auto code = code_.code_of(function);
+    if (!code) return std::unexpected("has a size that can't be");
+    return find_returns(*code, code_);
+  }
+
+  std::expected<void, std::string> put(std::uint32_t program, std::uint64_t address, std::uint64_t cookie) {
+    const auto offset = file_.code_offset(address);
+    if (!offset) return std::unexpected("is not in the file");
+    if (places_.emplace(program, *offset).second) sites_.push_back({program, *offset, cookie});
+    return {};
+  }
+
+  ElfFile& file_;
+  FileCode code_;
+  std::set<std::pair<std::uint32_t, std::uint64_t>> places_;
+  std::vector<ProbeSite> sites_;
+};
+
+// The part of each site's cookie that says where the client's random bytes are; 0 when it can't be told.
+std::uint64_t random_of(const LibraryTable& table, ElfFile& file, const ElfFile::Functions& functions) {
+  const auto function = functions.find(table.random);
+  if (function == functions.end()) return 0;
+  const auto code = FileCode(file).code_of(function->second);
+  const auto place = code ? table.find_random(*code) : std::unexpected(std::string());
+  return place ? WIRE_SITE_RANDOM(place->pointer_at, place->random_at) : 0;
+}
+
+std::expected<std::vector<ProbeSite>, std::string> sites_of(const LibraryTable& table, ElfFile& file,
+                                                            const ElfFile::Functions& functions) {
+  Sites sites(file);
+  const std::uint64_t random = random_of(table, file, functions);
+  for (const ProbePoint& point : table.points) {
+    const auto found = functions.find(point.symbol);
+    const std::string name(point.symbol);
+    if (found == functions.end()) {
+      if (point.need == Need::always) return std::unexpected("no function " + name);
+      continue;
+    }
+    const std::uint64_t cookie = WIRE_SITE(table.wire, point.call) | random;
+    const auto added = is_call(point.call) ? sites.add_call(found->second, WIRE_TLS_ENTER, WIRE_TLS_RETURN, cookie)
+                                           : sites.add_entry(found->second, WIRE_TLS_END, cookie);
+    if (!added && point.need != Need::helpful) return std::unexpected(name + " " + added.error());
+  }
+  return sites.take();
+}
+
+std::string name_of(const LibraryTable& table, ElfFile& file) {
+  const std::string soname = file.soname();
+  if (soname.starts_with(table.file_name_prefix)) return soname;
+  return "static " + std::string(table.title);
+}
+
+struct GoPoint {
+  std::string_view symbol;
+  wire_uprobe_program program;
+  wire_tls_call call;
+};
+
+// A program that lacks one of them never calls it: the linker leaves out what nothing refers to.
+constexpr GoPoint kGoPoints[] = {
+    {"crypto/tls.(*Conn).Read", WIRE_GO_ENTER, WIRE_CALL_GO_READ},
+    {"crypto/tls.(*Conn).Write", WIRE_GO_ENTER, WIRE_CALL_GO_WRITE},
+    {"crypto/tls.(*Conn).Close", WIRE_GO_END, WIRE_CALL_GO_CLOSE},
+};
+
+std::expected<std::vector<ProbeSite>, std::string> sites_of(const GoProgram& program, ElfFile& file) {
+  Sites sites(file);
+  for (const GoPoint& point : kGoPoints) {
+    const auto found = program.functions.find(point.symbol);
+    if (found == program.functions.end()) continue;
+    const std::uint64_t cookie = WIRE_SITE(WIRE_LIBRARY_GO, point.call);
+    const auto added = point.program == WIRE_GO_END
+                           ? sites.add_entry(found->second, WIRE_GO_END, cookie)
+                           : sites.add_call(found->second, WIRE_GO_ENTER, WIRE_GO_RETURN, cookie);
+    if (!added) return std::unexpected(std::string(point.symbol) + " " + added.error());
+  }
+  return sites.take();
+}
+
+std::optional<FoundLibrary> find_go(ElfFile& file) {
+  std::vector<std::string_view> names;
+  for (const GoPoint& point : kGoPoints) names.push_back(point.symbol);
+  const auto program = read_go_program(file, names);
+  FoundLibrary library{TlsLibrary::go, "Go", {}, {}};
+  if (!program) {
+    library.unreadable = "Go: " + program.error();
+    return library;
+  }
+  if (!*program || (*program)->functions.empty()) return std::nullopt;
+  if (!(*program)->version.empty()) library.name += " " + (*program)->version;
+  if (!(*program)->arguments_in_registers) {
+    library.unreadable = "Go before 1.17";
+  } else if (auto sites = sites_of(**program, file)) {
+    library.sites = *std::move(sites);
+  } else {
+    library.unreadable = sites.error();
+  }
+  return library;
 }
 
 }  // namespace
 
-std::span<const LibraryProbes> library_probes() {
-  return kLibraries;
-}
-
-const LibraryProbes* probes_for_file_name(std::string_view file_name) {
-  for (const auto& library : kLibraries)
-    if (file_name.starts_with(library.file_name_prefix)) return &library;
-  return nullptr;
-}
-
-std::expected<std::vector<ProbeSite>, std::string> resolve_sites(int file_descriptor,
-                                                                 const LibraryProbes& probes) {
-  const auto elf = read_elf(file_descriptor);
-  if (!elf) return std::unexpected(elf.error());
-  const auto functions = find_functions(*elf, probes.points);
-  std::vector<ProbeSite> sites;
-  for (const auto& point : probes.points) {
-    const auto found = functions.find(point.symbol);
-    const std::string name(point.symbol);
-    if (found == functions.end() && point.required) return std::unexpected("no function " + name);
-    if (found == functions.end()) continue;
-    if (auto added = add_sites(file_descriptor, point, found->second, sites); !added)
-      return std::unexpected(name + ": " + added.error());
+std::expected<std::vector<FoundLibrary>, std::string> find_tls_libraries(int file_descriptor) {
+  auto file = ElfFile::open(file_descriptor);
+  if (!file) return std::unexpected(file.error());
+  const auto functions = file->find_functions(names_of_tables());
+  if (!functions) return std::unexpected(functions.error());
+  std::vector<FoundLibrary> libraries;
+  for (const LibraryTable& table : kLibraries) {
+    if (!contains(table, *functions)) continue;
+    FoundLibrary library{table.library, name_of(table, *file), {}, {}};
+    if (auto sites = sites_of(table, *file, *functions)) {
+      library.sites = *std::move(sites);
+    } else {
+      library.unreadable = sites.error();
+    }
+    libraries.push_back(std::move(library));
   }
-  return sites;
+  if (auto go = find_go(*file)) libraries.push_back(*std::move(go));
+  return libraries;
 }
 
 }  // namespace weir::bpf

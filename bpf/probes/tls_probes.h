@@ -1,12 +1,10 @@
-// Which function of which TLS library is probed by which program: data that the worker resolves to offsets
-// and the broker attaches. The meaning of the cookies is shared with the programs through wire.h.
+// The door of this folder: which TLS libraries a file contains, and at which offsets of it which programs
+// read their plaintext, or why they can't be read. The libraries' functions are data (the tables in
+// tls_probes.cc); the meaning of a site's program and cookie is shared with the programs through wire.h.
 #pragma once
 
-#include <cstdint>
 #include <expected>
-#include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "attribution/events.h"
@@ -14,25 +12,16 @@
 
 namespace weir::bpf {
 
-struct ProbePoint {
-  std::string_view symbol;
-  std::uint32_t program;  // index into the uprobe programs
-  std::uint64_t cookie;   // enum wire_tls_call and flags
-  bool required;          // without it the library is not taken as a target
+struct FoundLibrary {
+  TlsLibrary library = TlsLibrary::unknown;
+  std::string name;              // "libssl.so.3", "static OpenSSL 3.0.13", "Go 1.21.3"
+  std::vector<ProbeSite> sites;  // none at one place twice; empty when it can't be read
+  std::string unreadable;        // why it can't be read: "static BoringSSL without symbols"; "" when it can
 };
 
-struct LibraryProbes {
-  TlsLibrary library;
-  std::string_view file_name_prefix;  // "libssl.so.3"
-  std::span<const ProbePoint> points;
-};
-
-std::span<const LibraryProbes> library_probes();
-const LibraryProbes* probes_for_file_name(std::string_view file_name);
-
-// Reads the ELF file's dynamic symbols and resolves the points to file offsets. Untrusted input: every offset
-// and count is checked. The error says what is missing or broken.
-std::expected<std::vector<ProbeSite>, std::string> resolve_sites(int file_descriptor,
-                                                                 const LibraryProbes& probes);
+// Any regular file: untrusted input, read within a budget of time and memory. Borrows the descriptor. Empty:
+// the file contains none that is known. A file that only uses a library of another file does not contain it.
+// The error says why the file could not be searched: it is no ELF file of this machine, or a broken one.
+std::expected<std::vector<FoundLibrary>, std::string> find_tls_libraries(int file_descriptor);
 
 }  // namespace weir::bpf
