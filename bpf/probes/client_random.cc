@@ -43,14 +43,16 @@ std::optional<ClientRandom> place_of(std::uint64_t address) {
   } else if ((address & kRegion) == kObject && place <= kMaxPlace) {
     found.random_at = static_cast<std::uint32_t>(place);
   }
-  if (found.random_at == 0 || found.random_at > kMaxPlace || found.pointer_at > kMaxPlace) return std::nullopt;
+  if (found.random_at == 0 || found.random_at > kMaxPlace || found.pointer_at > kMaxPlace)
+    return std::nullopt;
   return found;
 }
 
 // Where 8 bytes were loaded from that are in `value` now.
 Value source_of(std::uint64_t value) {
   const std::uint64_t place = value & ~kRegion;
-  if ((value & kRegion) == kMember && (place & ((1u << kPlaceShift) - 1)) == 0) return kObject | place >> kPlaceShift;
+  if ((value & kRegion) == kMember && (place & ((1u << kPlaceShift) - 1)) == 0)
+    return kObject | place >> kPlaceShift;
   if ((value & kRegion) == kData) return kMember | place;
   return std::nullopt;
 }
@@ -75,7 +77,8 @@ void copy_at_call(SketchMachine& machine) {
 }
 
 template <class AddressOf>
-std::expected<ClientRandom, std::string> agreed(const std::vector<SketchMachine>& ends, AddressOf&& address_of) {
+std::expected<ClientRandom, std::string> agreed(const std::vector<SketchMachine>& ends,
+                                                AddressOf&& address_of) {
   std::optional<ClientRandom> agreed_on;
   for (const SketchMachine& machine : ends) {
     const Value address = address_of(machine);
@@ -85,7 +88,8 @@ std::expected<ClientRandom, std::string> agreed(const std::vector<SketchMachine>
       return std::unexpected("the place of the client's random bytes is not clear");
     agreed_on = place;
   }
-  if (!agreed_on) return std::unexpected("the function that tells the client's random bytes is not understood");
+  if (!agreed_on)
+    return std::unexpected("the function that tells the client's random bytes is not understood");
   return *agreed_on;
 }
 

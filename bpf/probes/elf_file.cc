@@ -36,7 +36,8 @@ FileRange content_of(const Elf64_Shdr& section) {
 
 std::expected<ElfFile, std::string> ElfFile::open(int file_descriptor) {
   const auto header = FileReader(file_descriptor).read_one<Elf64_Ehdr>(0);
-  if (!header || std::memcmp(header->e_ident, ELFMAG, SELFMAG) != 0) return std::unexpected("not an ELF file");
+  if (!header || std::memcmp(header->e_ident, ELFMAG, SELFMAG) != 0)
+    return std::unexpected("not an ELF file");
   if (header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_ident[EI_DATA] != ELFDATA2LSB ||
       header->e_machine != EM_X86_64)
     return std::unexpected("not an ELF file of this machine");
@@ -57,11 +58,18 @@ std::expected<void, std::string> ElfFile::read_headers() {
   if (header_.e_shentsize != sizeof(Elf64_Shdr)) return std::unexpected("ELF headers of an unknown size");
   if (!read_table(reader_, header_.e_shoff, header_.e_shnum, sections_))
     return std::unexpected("the file ends early");
-  if (header_.e_shstrndx >= sections_.size() || sections_[header_.e_shstrndx].sh_size > kMaxSectionNames) return {};
+  if (header_.e_shstrndx >= sections_.size() || sections_[header_.e_shstrndx].sh_size > kMaxSectionNames)
+    return {};
   const Elf64_Shdr& names = sections_[header_.e_shstrndx];
   if (!read_table(reader_, names.sh_offset, names.sh_size, section_names_))
     return std::unexpected("the file ends early");
   return {};
+}
+
+std::string_view ElfFile::name_of(const Elf64_Shdr& section) const {
+  if (section.sh_name >= section_names_.size()) return {};
+  const char* text = section_names_.data() + section.sh_name;
+  return {text, ::strnlen(text, section_names_.size() - section.sh_name)};
 }
 
 const Elf64_Shdr* ElfFile::linked(const Elf64_Shdr& section) const {
@@ -125,7 +133,8 @@ std::string ElfFile::build_id() {
 
 // Names stand in the string table without their version: the functions that are sought have had one version
 // each. What is exported goes before what a file keeps to itself under the same name.
-std::expected<ElfFile::Functions, std::string> ElfFile::find_functions(std::span<const std::string_view> names) {
+std::expected<ElfFile::Functions, std::string> ElfFile::find_functions(
+    std::span<const std::string_view> names) {
   Functions functions;
   for (const Elf64_Word type : {SHT_DYNSYM, SHT_SYMTAB}) {
     const auto table = std::ranges::find(sections_, type, &Elf64_Shdr::sh_type);
@@ -195,7 +204,8 @@ std::optional<std::uint64_t> ElfFile::unwinder_entry(std::uint64_t address) {
     const std::uint64_t middle = first + (end - first) / 2;
     const auto entry = reader_.read_one<Entry>(segment->p_offset + sizeof(Header) + middle * sizeof(Entry));
     if (!entry) return std::nullopt;
-    const std::uint64_t function = segment->p_vaddr + static_cast<std::uint64_t>(std::int64_t{entry->function});
+    const std::uint64_t function =
+        segment->p_vaddr + static_cast<std::uint64_t>(std::int64_t{entry->function});
     if (function > address) {
       end = middle;
     } else {
@@ -211,24 +221,67 @@ std::optional<ElfFunction> ElfFile::function_at(std::uint64_t address) {
   if (!at) return std::nullopt;
   struct Description {
     std::uint32_t length, common;
-    std::int32_t begin;  // from this field's own address: what every compiler writes (DW_EH_PE_pcrel | sdata4)
+    std::int32_t
+        begin;  // from this field's own address: what every compiler writes (DW_EH_PE_pcrel | sdata4)
     std::uint32_t size;
   };
   std::array<std::uint8_t, sizeof(Description)> bytes;
   if (!read_at(*at, bytes)) return std::nullopt;
   Description description;
   std::memcpy(&description, bytes.data(), sizeof(description));
-  const ElfFunction function{*at + offsetof(Description, begin) + static_cast<std::uint64_t>(std::int64_t{description.begin}),
-                             description.size};
+  const ElfFunction function{
+      *at + offsetof(Description, begin) + static_cast<std::uint64_t>(std::int64_t{description.begin}),
+      description.size};
   if (function.address > address || address - function.address >= function.size) return std::nullopt;
   return function;
+}
+
+// What the loader is to do: calls visit(relocation, its section) until it returns false. False: not all could
+// be read.
+template <class Visit>
+bool ElfFile::each_relocation(Visit&& visit) {
+  bool wanted = true;
+  for (const Elf64_Shdr& section : sections_) {
+    if (!wanted || section.sh_type != SHT_RELA || !(section.sh_flags & SHF_ALLOC)) continue;
+    if (too_large(section)) return false;
+    const bool read = reader_.each<Elf64_Rela>(content_of(section), [&](const Elf64_Rela& relocation) {
+      wanted = visit(relocation, section);
+      return wanted;
+    });
+    if (!read) return false;
+  }
+  return true;
+}
+
+std::vector<std::uint64_t> ElfFile::slots_of(std::string_view imported) {
+  constexpr std::size_t kMaxSlots = 16;
+  std::vector<std::uint64_t> slots;
+  const auto symbols = std::ranges::find(sections_, Elf64_Word{SHT_DYNSYM}, &Elf64_Shdr::sh_type);
+  const Elf64_Shdr* strings = symbols == sections_.end() ? nullptr : linked(*symbols);
+  if (strings == nullptr || too_large(*symbols) || too_large(*strings)) return slots;
+  const auto places = find_names(reader_, content_of(*strings), {&imported, 1});
+  if (!places) return slots;
+  std::uint64_t index = 0, sought = 0;
+  (void)reader_.each<Elf64_Sym>(content_of(*symbols), [&](const Elf64_Sym& symbol) {
+    if (symbol.st_shndx == SHN_UNDEF && places->contains(symbol.st_name)) sought = index;
+    return ++index != 0 && sought == 0;
+  });
+  if (sought == 0) return slots;
+  (void)each_relocation([&](const Elf64_Rela& relocation, const Elf64_Shdr&) {
+    const auto type = ELF64_R_TYPE(relocation.r_info);
+    if (ELF64_R_SYM(relocation.r_info) == sought && (type == R_X86_64_GLOB_DAT || type == R_X86_64_64))
+      slots.push_back(relocation.r_offset);
+    return slots.size() < kMaxSlots;
+  });
+  return slots;
 }
 
 // Whether nothing writes there once the file is loaded.
 bool ElfFile::is_constant(std::uint64_t address) const {
   return std::ranges::any_of(segments_, [&](const Elf64_Phdr& segment) {
     const bool holds = address - segment.p_vaddr < segment.p_memsz;
-    return holds && (segment.p_type == PT_GNU_RELRO || (segment.p_type == PT_LOAD && !(segment.p_flags & PF_W)));
+    return holds &&
+           (segment.p_type == PT_GNU_RELRO || (segment.p_type == PT_LOAD && !(segment.p_flags & PF_W)));
   });
 }
 
@@ -247,44 +300,45 @@ std::uint64_t ElfFile::relocated(const Elf64_Rela& relocation, const Elf64_Shdr&
   return symbol->st_value + (of_linkage ? 0 : addend);
 }
 
-std::optional<std::vector<std::uint64_t>> ElfFile::constant_pointers(std::uint64_t address, std::size_t count) {
+std::optional<std::vector<std::uint64_t>> ElfFile::constant_pointers(std::uint64_t address,
+                                                                     std::size_t count) {
   if (count > kMaxPointers) return std::nullopt;
   constexpr std::size_t kBytes = sizeof(std::uint64_t);
   std::vector<std::uint64_t> pointers(count);
-  if (!read_at(address, {reinterpret_cast<std::uint8_t*>(pointers.data()), count * kBytes})) return std::nullopt;
+  if (!read_at(address, {reinterpret_cast<std::uint8_t*>(pointers.data()), count * kBytes}))
+    return std::nullopt;
   for (std::size_t i = 0; i < count; ++i)
     if (!is_constant(address + i * kBytes)) pointers[i] = 0;
-  for (const Elf64_Shdr& section : sections_) {
-    if (section.sh_type != SHT_RELA || !(section.sh_flags & SHF_ALLOC)) continue;
-    if (too_large(section)) return std::nullopt;
-    const bool read = reader_.each<Elf64_Rela>(content_of(section), [&](const Elf64_Rela& relocation) {
-      const std::uint64_t index = (relocation.r_offset - address) / kBytes;
-      if (index < count) pointers[index] = relocated(relocation, section);
-      return true;
-    });
-    if (!read) return std::nullopt;
-  }
+  const bool read = each_relocation([&](const Elf64_Rela& relocation, const Elf64_Shdr& section) {
+    const std::uint64_t index = (relocation.r_offset - address) / kBytes;
+    if (index < count) pointers[index] = relocated(relocation, section);
+    return true;
+  });
+  if (!read) return std::nullopt;
   return pointers;
 }
 
 std::vector<FileRange> ElfFile::constants() const {
+  // Tables without texts, which may be larger than all else.
+  constexpr std::string_view kTables[] = {".eh_frame", ".gcc_except_table", ".gopclntab"};
   std::vector<FileRange> ranges;
   for (const Elf64_Shdr& section : sections_) {
     const auto kind = section.sh_flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR);
-    if (section.sh_type == SHT_PROGBITS && kind == SHF_ALLOC) ranges.push_back(content_of(section));
+    const auto is_named = [&](std::string_view start) { return name_of(section).starts_with(start); };
+    if (section.sh_type == SHT_PROGBITS && kind == SHF_ALLOC && std::ranges::none_of(kTables, is_named))
+      ranges.push_back(content_of(section));
   }
   if (!ranges.empty()) return ranges;
   for (const Elf64_Phdr& segment : segments_)
-    if (segment.p_type == PT_LOAD && !(segment.p_flags & PF_W)) ranges.push_back({segment.p_offset, segment.p_filesz});
+    if (segment.p_type == PT_LOAD && !(segment.p_flags & PF_W))
+      ranges.push_back({segment.p_offset, segment.p_filesz});
   return ranges;
 }
 
 std::optional<ElfFile::Section> ElfFile::section_ending(std::string_view suffix) const {
   for (const Elf64_Shdr& section : sections_) {
-    if (section.sh_type == SHT_NOBITS || section.sh_name >= section_names_.size()) continue;
-    const char* text = section_names_.data() + section.sh_name;
-    const std::string_view name(text, ::strnlen(text, section_names_.size() - section.sh_name));
-    if (name.ends_with(suffix)) return Section{content_of(section), section.sh_addr};
+    if (section.sh_type != SHT_NOBITS && name_of(section).ends_with(suffix))
+      return Section{content_of(section), section.sh_addr};
   }
   return std::nullopt;
 }

@@ -2,8 +2,9 @@
 // file is somebody else's: every offset and count is checked, large tables are streamed, nothing is held that
 // grows with the file. What can't be read is missing, never guessed.
 //
-// Facts: the System V ABI and its x86-64 supplement (elf.h), and for the table of functions the Linux Standard
-// Base's description of .eh_frame_hdr. Addresses are those of the file, before it is loaded anywhere.
+// Facts: the System V ABI and its x86-64 supplement (elf.h), and for the table of functions the Linux
+// Standard Base's description of .eh_frame_hdr. Addresses are those of the file, before it is loaded
+// anywhere.
 #pragma once
 
 #include <elf.h>
@@ -51,9 +52,12 @@ class ElfFile {
   // The function that holds an address, by the table of the stack unwinder, which stripping leaves alone. A
   // part that the compiler moved elsewhere is a function of its own.
   std::optional<ElfFunction> function_at(std::uint64_t address);
-  // What the pointers from an address on are once the file is loaded. 0: one that leads out of the file, or that
-  // the program may change. The linkage table's are taken for what this file says of them.
+  // What the pointers from an address on are once the file is loaded. 0: one that leads out of the file, or
+  // that the program may change. The linkage table's are taken for what this file says of them.
   std::optional<std::vector<std::uint64_t>> constant_pointers(std::uint64_t address, std::size_t count);
+
+  // Where the loader is to put the address of a function that another file defines.
+  std::vector<std::uint64_t> slots_of(std::string_view imported);
 
   // Where the file keeps constants: its read-only data by the section headers, else all that is mapped to be
   // read only.
@@ -72,10 +76,14 @@ class ElfFile {
   ElfFile(int file_descriptor, const Elf64_Ehdr& header) : reader_(file_descriptor), header_(header) {}
 
   std::expected<void, std::string> read_headers();
-  std::optional<std::uint64_t> file_offset(std::uint64_t address, std::uint64_t size, std::uint32_t flags) const;
+  std::optional<std::uint64_t> file_offset(std::uint64_t address, std::uint64_t size,
+                                           std::uint32_t flags) const;
+  std::string_view name_of(const Elf64_Shdr& section) const;
   const Elf64_Shdr* linked(const Elf64_Shdr& section) const;
   std::string text_at(const Elf64_Shdr& strings, std::uint64_t offset);
   std::optional<std::uint64_t> unwinder_entry(std::uint64_t address);
+  template <class Visit>
+  bool each_relocation(Visit&& visit);
   bool is_constant(std::uint64_t address) const;
   std::uint64_t relocated(const Elf64_Rela& relocation, const Elf64_Shdr& section);
 

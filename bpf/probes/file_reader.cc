@@ -43,7 +43,8 @@ bool FileReader::scan(FileRange range, std::size_t overlap, const Visit& visit) 
 }
 
 bool FileWindow::hold(std::uint64_t offset, std::size_t size) {
-  if (offset >= start_ && offset - start_ <= page_.size() && size <= page_.size() - (offset - start_)) return true;
+  if (offset >= start_ && offset - start_ <= page_.size() && size <= page_.size() - (offset - start_))
+    return true;
   // The file's last page is shorter: its few records are read one by one.
   page_.resize(kPageBytes);
   start_ = offset;

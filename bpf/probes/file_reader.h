@@ -39,8 +39,8 @@ class FileReader {
     return value;
   }
 
-  // A range, piece by piece. Each piece but the first begins with the last `overlap` bytes of the one before, so
-  // that whatever is not longer than that is whole in one of them. `visit` gets the piece and where in the
+  // A range, piece by piece. Each piece but the first begins with the last `overlap` bytes of the one before,
+  // so that whatever is not longer than that is whole in one of them. `visit` gets the piece and where in the
   // file it begins, and returns false to end the scan. False: the range could not be read to its end.
   using Visit = std::function<bool(std::span<const std::uint8_t> piece, std::uint64_t offset)>;
   bool scan(FileRange range, std::size_t overlap, const Visit& visit);

@@ -49,9 +49,10 @@ std::optional<std::uint64_t> find_build_info(ElfFile& file) {
   }
   for (const Elf64_Phdr& segment : file.segments()) {
     if (segment.p_type != PT_LOAD || !(segment.p_flags & PF_W)) continue;
-    const FileRange start[] = {{segment.p_offset, std::min<std::uint64_t>(segment.p_filesz, kBuildInfoWithin)}};
-    const auto place = find_texts(file.reader(), start, std::array{kBuildMagic}).front();
-    if (place && (*place - segment.p_offset) % kBuildInfoAlignment == 0) return place;
+    const FileRange start[] = {
+        {segment.p_offset, std::min<std::uint64_t>(segment.p_filesz, kBuildInfoWithin)}};
+    const auto found = find_texts(file.reader(), start, std::array{SoughtText{kBuildMagic}}).front();
+    if (found && (found->offset - segment.p_offset) % kBuildInfoAlignment == 0) return found->offset;
   }
   return std::nullopt;
 }
@@ -70,16 +71,19 @@ std::string read_version(ElfFile& file, std::uint64_t build_info) {
   std::array<char, kMaxVersionBytes> text{};
   const auto bytes = std::as_writable_bytes(std::span(text));
   const auto read_text = [&](std::uint64_t size) {
-    return std::span(reinterpret_cast<std::uint8_t*>(bytes.data()), std::min<std::uint64_t>(size, text.size()));
+    return std::span(reinterpret_cast<std::uint8_t*>(bytes.data()),
+                     std::min<std::uint64_t>(size, text.size()));
   };
   if (info->flags & kInlineTexts) {
     const auto size = file.reader().read_one<std::uint8_t>(build_info + sizeof(BuildInfo));
-    if (!size || *size >= 0x80 || !file.reader().read(build_info + sizeof(BuildInfo) + 1, read_text(*size))) return {};
+    if (!size || *size >= 0x80 || !file.reader().read(build_info + sizeof(BuildInfo) + 1, read_text(*size)))
+      return {};
     return version_in({text.data(), *size});
   }
   if (info->pointer_bytes != 8 || (info->flags & kBigEndian)) return {};
   std::array<std::uint64_t, 2> string{};  // a string's header: pointer and length
-  if (!file.read_at(info->version_pointer, {reinterpret_cast<std::uint8_t*>(string.data()), sizeof(string)})) return {};
+  if (!file.read_at(info->version_pointer, {reinterpret_cast<std::uint8_t*>(string.data()), sizeof(string)}))
+    return {};
   if (!file.read_at(string[0], read_text(string[1]))) return {};
   return version_in({text.data(), std::min<std::uint64_t>(string[1], text.size())});
 }
@@ -109,7 +113,8 @@ struct TableStart {
 };
 
 bool is_table(const TableStart& start) {
-  const bool known = start.magic == kGo12 || start.magic == kGo116 || start.magic == kGo118 || start.magic == kGo120;
+  const bool known =
+      start.magic == kGo12 || start.magic == kGo116 || start.magic == kGo118 || start.magic == kGo120;
   return known && start.zero == 0 && start.instruction_bytes == 1 && start.pointer_bytes == 8;
 }
 
@@ -127,21 +132,23 @@ std::optional<Table> table_at(ElfFile& file, FileRange content, std::uint64_t ad
 }
 
 std::optional<Table> find_table(ElfFile& file) {
-  if (const auto section = file.section_ending(".gopclntab")) return table_at(file, section->content, section->address);
+  if (const auto section = file.section_ending(".gopclntab"))
+    return table_at(file, section->content, section->address);
   // Without sections: wherever data begins as the table does.
-  constexpr std::string_view kStarts[] = {
-      {"\xf1\xff\xff\xff\x00\x00\x01\x08", 8},
-      {"\xf0\xff\xff\xff\x00\x00\x01\x08", 8},
-      {"\xfa\xff\xff\xff\x00\x00\x01\x08", 8},
-      {"\xfb\xff\xff\xff\x00\x00\x01\x08", 8},
+  constexpr SoughtText kStarts[] = {
+      {{"\xf1\xff\xff\xff\x00\x00\x01\x08", 8}},
+      {{"\xf0\xff\xff\xff\x00\x00\x01\x08", 8}},
+      {{"\xfa\xff\xff\xff\x00\x00\x01\x08", 8}},
+      {{"\xfb\xff\xff\xff\x00\x00\x01\x08", 8}},
   };
   for (const Elf64_Phdr& segment : file.segments()) {
     if (segment.p_type != PT_LOAD || (segment.p_flags & PF_X)) continue;
     const FileRange range{segment.p_offset, segment.p_filesz};
-    for (const auto& place : find_texts(file.reader(), std::array{range}, kStarts)) {
-      if (!place) continue;
-      const std::uint64_t within = *place - range.offset;
-      if (const auto table = table_at(file, {*place, range.size - within}, segment.p_vaddr + within)) return table;
+    for (const auto& found : find_texts(file.reader(), std::array{range}, kStarts)) {
+      if (!found) continue;
+      const std::uint64_t within = found->offset - range.offset;
+      if (const auto table = table_at(file, {found->offset, range.size - within}, segment.p_vaddr + within))
+        return table;
     }
   }
   return std::nullopt;
@@ -154,8 +161,8 @@ struct Entry {
   std::uint64_t end = 0;
 };
 
-// The table since 1.16: a header of eight-byte numbers, the names, and pairs of a function's start and the place
-// of its description, in which the place of its name stands second.
+// The table since 1.16: a header of eight-byte numbers, the names, and pairs of a function's start and the
+// place of its description, in which the place of its name stands second.
 class FunctionTable {
  public:
   FunctionTable(ElfFile& file, const Table& table) : file_(file), table_(table) {}
@@ -166,7 +173,8 @@ class FunctionTable {
     if (!places) return std::unexpected("the names of its functions can't be read");
     std::vector<Entry> found;
     if (places->empty()) return found;
-    const bool read = is_relative() ? search<std::uint32_t>(*places, found) : search<std::uint64_t>(*places, found);
+    const bool read =
+        is_relative() ? search<std::uint32_t>(*places, found) : search<std::uint64_t>(*places, found);
     if (!read) return std::unexpected("its table of functions can't be read");
     return found;
   }
@@ -191,7 +199,8 @@ class FunctionTable {
     const std::uint64_t names = places[0], names_end = places[1];
     count_ = numbers[0];
     rows_ = places[4];
-    if (count_ > kMaxFunctions || names > names_end || names_end > table_.content.size || rows_ > table_.content.size)
+    if (count_ > kMaxFunctions || names > names_end || names_end > table_.content.size ||
+        rows_ > table_.content.size)
       return false;
     names_ = {table_.content.offset + names, names_end - names};
     return true;
@@ -223,23 +232,28 @@ class FunctionTable {
   FileRange names_;
 };
 
-// Whether a function begins as Go's do that use more than a little stack: with a comparison with the limit of the
-// goroutine's stack, which stands at 0x10 of what r14 points to.
-bool begins_as_go(ElfFile& file, std::uint64_t address) {
-  constexpr std::size_t kInstructions = 6;
+// Whether a function begins as Go's do that use more than a little stack: by comparing the stack pointer, or
+// what it will be (in r12), with the limit of the goroutine's stack, which stands at 0x10 of what r14 points
+// to.
+bool begins_as_go(ElfFile& file, const ElfFunction& function) {
+  constexpr std::size_t kInstructions = 4;  // mov r12,rsp; sub r12,N; jb; cmp
   constexpr std::int64_t kStackGuard = 0x10;
-  std::array<std::uint8_t, 64> code;
-  if (!file.code_offset(address) || !file.read_at(address, code)) return false;
+  std::vector<std::uint8_t> code(std::min<std::uint64_t>(function.size, 64));
+  if (!file.code_offset(function.address) || !file.read_at(function.address, code)) return false;
   const Decoder decoder;
   std::span<const std::uint8_t> left = code;
   for (std::size_t i = 0; i < kInstructions; ++i) {
     Instruction instruction;
     if (!decoder.decode(left, instruction)) return false;
-    for (const auto& operand : instruction.operands) {
-      if (instruction.is(ZYDIS_MNEMONIC_CMP) && operand.type == ZYDIS_OPERAND_TYPE_MEMORY &&
-          operand.mem.base == ZYDIS_REGISTER_R14 && operand.mem.disp.value == kStackGuard)
-        return true;
-    }
+    const auto& first = instruction.operands[0];
+    const auto& second = instruction.operands[1];
+    const auto compared = i == 0 ? ZYDIS_REGISTER_RSP : ZYDIS_REGISTER_R12;
+    if (instruction.is(ZYDIS_MNEMONIC_CMP))
+      return first.type == ZYDIS_OPERAND_TYPE_REGISTER && first.reg.value == compared &&
+             second.type == ZYDIS_OPERAND_TYPE_MEMORY && second.mem.base == ZYDIS_REGISTER_R14 &&
+             second.mem.disp.value == kStackGuard;
+    const bool prepares = first.type == ZYDIS_OPERAND_TYPE_REGISTER && first.reg.value == ZYDIS_REGISTER_R12;
+    if (!prepares && !(i > 0 && instruction.is_jump())) return false;
     left = left.subspan(instruction.what.length);
   }
   return false;
@@ -247,7 +261,8 @@ bool begins_as_go(ElfFile& file, std::uint64_t address) {
 
 // Where the program's first instruction may be. The table says it, but the loader may have to fill it in, and
 // newer toolchains leave it out.
-std::vector<std::uint64_t> text_starts(ElfFile& file, const FunctionTable& table, const std::vector<Entry>& entries) {
+std::vector<std::uint64_t> text_starts(ElfFile& file, const FunctionTable& table,
+                                       const std::vector<Entry>& entries) {
   if (!table.is_relative()) return {0};
   std::vector<std::uint64_t> starts;
   if (const auto told = file.constant_pointers(table.text_start_address(), 1); told && told->front() != 0)
@@ -258,13 +273,14 @@ std::vector<std::uint64_t> text_starts(ElfFile& file, const FunctionTable& table
   return starts;
 }
 
-std::optional<std::map<std::string_view, ElfFunction>> placed(ElfFile& file, const std::vector<Entry>& entries,
+std::optional<std::map<std::string_view, ElfFunction>> placed(ElfFile& file,
+                                                              const std::vector<Entry>& entries,
                                                               std::uint64_t text_start) {
   std::map<std::string_view, ElfFunction> functions;
   for (const Entry& entry : entries) {
     if (entry.name == kEntryName) continue;
     const ElfFunction function{text_start + entry.start, entry.end - entry.start};
-    if (function.size > kMaxFunctionBytes || !begins_as_go(file, function.address)) return std::nullopt;
+    if (function.size > kMaxFunctionBytes || !begins_as_go(file, function)) return std::nullopt;
     if (!functions.emplace(entry.name, function).second) return std::nullopt;
   }
   return functions;
@@ -277,7 +293,8 @@ std::expected<GoProgram, std::string> read_functions(ElfFile& file, const Table&
   FunctionTable functions(file, table);
   const auto entries = functions.find(sought);
   if (!entries) return std::unexpected(entries.error());
-  if (std::ranges::all_of(*entries, [](const Entry& entry) { return entry.name == kEntryName; })) return program;
+  if (std::ranges::all_of(*entries, [](const Entry& entry) { return entry.name == kEntryName; }))
+    return program;
   for (const std::uint64_t start : text_starts(file, functions, *entries)) {
     if (auto found = placed(file, *entries, start)) {
       program.functions = *std::move(found);
@@ -288,7 +305,8 @@ std::expected<GoProgram, std::string> read_functions(ElfFile& file, const Table&
 }
 
 // Which of the functions an older program has: its names stand anywhere in the table.
-GoProgram older_program(ElfFile& file, const Table& table, GoProgram program, std::span<const std::string_view> names) {
+GoProgram older_program(ElfFile& file, const Table& table, GoProgram program,
+                        std::span<const std::string_view> names) {
   program.arguments_in_registers = false;
   if (const auto places = find_names(file.reader(), table.content, names)) {
     for (const auto& [place, name] : *places) program.functions.emplace(name, ElfFunction{});
@@ -298,8 +316,8 @@ GoProgram older_program(ElfFile& file, const Table& table, GoProgram program, st
 
 }  // namespace
 
-std::expected<std::optional<GoProgram>, std::string> read_go_program(ElfFile& file,
-                                                                     std::span<const std::string_view> names) {
+std::expected<std::optional<GoProgram>, std::string> read_go_program(
+    ElfFile& file, std::span<const std::string_view> names) {
   const auto build_info = find_build_info(file);
   if (!build_info) return std::nullopt;
   GoProgram program;
@@ -307,7 +325,8 @@ std::expected<std::optional<GoProgram>, std::string> read_go_program(ElfFile& fi
   const auto table = find_table(file);
   if (!table) return std::unexpected("no table of functions");
   const auto minor = minor_version(program.version);
-  if (table->magic == kGo12 || (minor && *minor < 17)) return older_program(file, *table, std::move(program), names);
+  if (table->magic == kGo12 || (minor && *minor < 17))
+    return older_program(file, *table, std::move(program), names);
   auto read = read_functions(file, *table, std::move(program), names);
   if (!read) return std::unexpected(read.error());
   return *std::move(read);

@@ -1,5 +1,5 @@
-// Programs of the Go toolchain: their version, and where their functions are. Go keeps both for itself in every
-// program, so stripping takes neither away.
+// Programs of the Go toolchain: their version, and where their functions are. Go keeps both for itself in
+// every program, so stripping takes neither away.
 //
 // Facts, of Go 1.16 to 1.24: debug/buildinfo/buildinfo.go (the build information), debug/gosym/pclntab.go and
 // runtime/symtab.go (pcHeader and _func), internal/abi/symtab.go (the magic numbers), and for what stands at

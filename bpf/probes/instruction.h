@@ -24,8 +24,8 @@ class Decoder {
   Decoder() { ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64); }
 
   bool decode(std::span<const std::uint8_t> code, Instruction& instruction) const {
-    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_, code.data(), code.size(), &instruction.what,
-                                               instruction.operands));
+    return ZYAN_SUCCESS(
+        ZydisDecoderDecodeFull(&decoder_, code.data(), code.size(), &instruction.what, instruction.operands));
   }
 
  private:
@@ -36,7 +36,8 @@ class Decoder {
 inline std::optional<std::uint64_t> absolute_address(const Instruction& instruction, std::size_t operand,
                                                      std::uint64_t at) {
   ZyanU64 address = 0;
-  if (!ZYAN_SUCCESS(ZydisCalcAbsoluteAddress(&instruction.what, &instruction.operands[operand], at, &address)))
+  if (!ZYAN_SUCCESS(
+          ZydisCalcAbsoluteAddress(&instruction.what, &instruction.operands[operand], at, &address)))
     return std::nullopt;
   return address;
 }

@@ -30,7 +30,8 @@ class SwitchTables {
       const auto table = table_of(operand, 8);
       return table && points_inside(*table);
     }
-    const auto number = operand.type == ZYDIS_OPERAND_TYPE_REGISTER ? register_number(operand.reg.value) : std::nullopt;
+    const auto number =
+        operand.type == ZYDIS_OPERAND_TYPE_REGISTER ? register_number(operand.reg.value) : std::nullopt;
     if (!number) return false;
     const Value& value = values_[*number];
     return (value.kind == Kind::offset_target && offset_leads_inside(value.table)) ||
@@ -41,8 +42,10 @@ class SwitchTables {
     const Value result = value_of_result(instruction, at);
     for (std::size_t i = 0; i < instruction.what.operand_count; ++i) {
       const auto& operand = instruction.operands[i];
-      if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER || !(operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) continue;
-      if (const auto number = register_number(operand.reg.value)) values_[*number] = i == 0 ? result : Value{};
+      if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER || !(operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+        continue;
+      if (const auto number = register_number(operand.reg.value))
+        values_[*number] = i == 0 ? result : Value{};
     }
   }
 
@@ -139,14 +142,16 @@ class Walk {
 
   std::expected<void, std::string> through(const FunctionCode& function) {
     bytes_ += function.bytes.size();
-    if (walked_.size() >= kMaxFunctions || bytes_ > kMaxBytes) return std::unexpected("leads to too much code");
+    if (walked_.size() >= kMaxFunctions || bytes_ > kMaxBytes)
+      return std::unexpected("leads to too much code");
     walked_.push_back({function.address, function.bytes.size()});
     SwitchTables tables(function, source_);
     Instruction instruction;
     const std::span<const std::uint8_t> code = function.bytes;
     for (std::size_t done = 0; done < code.size(); done += instruction.what.length) {
       const std::uint64_t at = function.address + done;
-      if (!decoder_.decode(code.subspan(done), instruction)) return std::unexpected("has code that can't be decoded");
+      if (!decoder_.decode(code.subspan(done), instruction))
+        return std::unexpected("has code that can't be decoded");
       if (instruction.is(ZYDIS_MNEMONIC_RET)) returns_.insert(at);
       if (instruction.is_jump()) {
         if (auto noted = note_jump(instruction, at, tables); !noted) return noted;
@@ -156,7 +161,8 @@ class Walk {
     return {};
   }
 
-  std::expected<void, std::string> note_jump(const Instruction& jump, std::uint64_t at, const SwitchTables& tables) {
+  std::expected<void, std::string> note_jump(const Instruction& jump, std::uint64_t at,
+                                             const SwitchTables& tables) {
     const auto target = absolute_address(jump, 0, at);
     if (jump.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
       if (!target) return std::unexpected("has a jump that can't be followed");

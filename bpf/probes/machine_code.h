@@ -30,8 +30,8 @@ class CodeSource {
 // The addresses of the `ret` instructions by which a call of the function ends, sorted. A jump to another
 // function (as a call's last act, or to a part that the compiler moved elsewhere) is followed, through the
 // linkage table, too: there the stack pointer is the entry's again. An error when the function can leave in a
-// way that none of them sees: through a pointer, to another file, or to code that can't be read. Any bytes may be
-// given; what is looked at is bounded.
+// way that none of them sees: through a pointer, to another file, or to code that can't be read. Any bytes
+// may be given; what is looked at is bounded.
 std::expected<std::vector<std::uint64_t>, std::string> find_returns(const FunctionCode& function,
                                                                     CodeSource& source);
 

@@ -1,4 +1,5 @@
-// The instructions that compilers copy, compare and address with; every other one makes what it writes unknown.
+// The instructions that compilers copy, compare and address with; every other one makes what it writes
+// unknown.
 #include "bpf/probes/sketch_machine.h"
 
 #include <algorithm>
@@ -55,6 +56,13 @@ void SketchMachine::store(std::uint64_t address, std::size_t bytes, Value value)
   while (old != memory_.end() && old->first < address + bytes)
     old = old->first + old->second.bytes > address ? memory_.erase(old) : std::next(old);
   memory_[address] = {bytes, value};
+}
+
+std::vector<std::uint64_t> SketchMachine::places_of(std::uint64_t value) const {
+  std::vector<std::uint64_t> places;
+  for (const auto& [address, stored] : memory_)
+    if (stored.bytes == 8 && stored.value == Value(value)) places.push_back(address);
+  return places;
 }
 
 void SketchMachine::copy(std::uint64_t to, std::uint64_t from, std::uint64_t bytes) {
@@ -180,7 +188,8 @@ Value SketchMachine::address_of(const Instruction& instruction, std::size_t oper
   if (memory.segment == ZYDIS_REGISTER_FS || memory.segment == ZYDIS_REGISTER_GS) return std::nullopt;
   if (const auto fixed = absolute_address(instruction, operand, at)) return fixed;
   auto address = static_cast<std::uint64_t>(memory.disp.value);
-  for (const auto& [name, scale] : {std::pair{memory.base, std::uint8_t{1}}, std::pair{memory.index, memory.scale}}) {
+  for (const auto& [name, scale] :
+       {std::pair{memory.base, std::uint8_t{1}}, std::pair{memory.index, memory.scale}}) {
     if (name == ZYDIS_REGISTER_NONE) continue;
     const auto number = register_number(name);
     if (!number || !registers_[*number]) return std::nullopt;
@@ -203,7 +212,8 @@ Value SketchMachine::read(const Instruction& instruction, std::size_t operand, s
   return address ? load(*address, what.size / 8) : std::nullopt;
 }
 
-void SketchMachine::write(const Instruction& instruction, std::size_t operand, std::uint64_t at, Value value) {
+void SketchMachine::write(const Instruction& instruction, std::size_t operand, std::uint64_t at,
+                          Value value) {
   const auto& what = instruction.operands[operand];
   if (value) *value &= mask_of(what.size);
   if (what.type == ZYDIS_OPERAND_TYPE_REGISTER) {
@@ -310,7 +320,8 @@ bool SketchMachine::execute(const Instruction& instruction, std::uint64_t at) {
     case ZYDIS_MNEMONIC_MOVSX:
     case ZYDIS_MNEMONIC_MOVSXD: {
       const Value value = read(instruction, 1, at);
-      write(instruction, 0, at, value ? Value(sign_extended(*value, instruction.operands[1].size)) : std::nullopt);
+      write(instruction, 0, at,
+            value ? Value(sign_extended(*value, instruction.operands[1].size)) : std::nullopt);
       return true;
     }
     case ZYDIS_MNEMONIC_LEA:

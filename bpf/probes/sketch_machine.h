@@ -1,7 +1,7 @@
-// A sketch of the processor, on which small functions are run to see what they do with their arguments: 64-bit
-// values that are known or not known, the common instructions, and a memory that remembers what was stored.
-// What an instruction makes of what is not known is not known; where that decides a jump, both ways are run.
-// It never runs anything for real, and its steps are bounded.
+// A sketch of the processor, on which small functions are run to see what they do with their arguments:
+// 64-bit values that are known or not known, the common instructions, and a memory that remembers what was
+// stored. What an instruction makes of what is not known is not known; where that decides a jump, both ways
+// are run. It never runs anything for real, and its steps are bounded.
 #pragma once
 
 #include <array>
@@ -35,10 +35,12 @@ class SketchMachine {
   void set(Register which, Value value) { registers_[which] = value; }
   Value load(std::uint64_t address, std::size_t bytes) const;
   void store(std::uint64_t address, std::size_t bytes, Value value);
+  // Where this value was stored, as 8 bytes.
+  std::vector<std::uint64_t> places_of(std::uint64_t value) const;
   void copy(std::uint64_t to, std::uint64_t from, std::uint64_t bytes);
 
-  // Runs the function on every path that what is known leaves open. The machines as the paths left them, at most
-  // a few dozen; a path that met what can't be decoded is not among them.
+  // Runs the function on every path that what is known leaves open. The machines as the paths left them, at
+  // most a few dozen; a path that met what can't be decoded is not among them.
   static std::vector<SketchMachine> run(const SketchMachine& start, const FunctionCode& function);
 
  private:

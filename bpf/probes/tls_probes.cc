@@ -2,6 +2,7 @@
 #include "bpf/probes/tls_probes.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -9,7 +10,9 @@
 #include "bpf/probes/client_random.h"
 #include "bpf/probes/elf_file.h"
 #include "bpf/probes/go_functions.h"
+#include "bpf/probes/library_texts.h"
 #include "bpf/probes/machine_code.h"
+#include "bpf/probes/nss_methods.h"
 #include "bpf/wire.h"
 
 namespace weir::bpf {
@@ -70,10 +73,8 @@ constexpr ProbePoint kOpenSslPoints[] = {
 
 // SSL_read calls SSL_peek, which is not probed.
 constexpr ProbePoint kBoringSslPoints[] = {
-    {"SSL_read", WIRE_CALL_READ, Need::always},
-    {"SSL_write", WIRE_CALL_WRITE, Need::always},
-    {"SSL_free", WIRE_CALL_FREE, Need::always},
-    {"SSL_clear", WIRE_CALL_CLEAR, Need::helpful},
+    {"SSL_read", WIRE_CALL_READ, Need::always},          {"SSL_write", WIRE_CALL_WRITE, Need::always},
+    {"SSL_free", WIRE_CALL_FREE, Need::always},          {"SSL_clear", WIRE_CALL_CLEAR, Need::helpful},
     {"SSL_shutdown", WIRE_CALL_SHUTDOWN, Need::helpful},
 };
 
@@ -93,13 +94,35 @@ constexpr ProbePoint kGnuTlsPoints[] = {
 constexpr std::string_view kSslRandom = "SSL_get_client_random";
 
 constexpr LibraryTable kLibraries[] = {
-    {TlsLibrary::openssl, WIRE_LIBRARY_OPENSSL, "OpenSSL", "libssl", kSslCore, kBoringSslMarks, false, kOpenSslPoints,
-     kSslRandom, find_client_random},
+    {TlsLibrary::openssl, WIRE_LIBRARY_OPENSSL, "OpenSSL", "libssl", kSslCore, kBoringSslMarks, false,
+     kOpenSslPoints, kSslRandom, find_client_random},
     {TlsLibrary::boringssl, WIRE_LIBRARY_BORINGSSL, "BoringSSL", "libssl", kSslCore, kBoringSslMarks, true,
      kBoringSslPoints, kSslRandom, find_client_random},
-    {TlsLibrary::gnutls, WIRE_LIBRARY_GNUTLS, "GnuTLS", "libgnutls", kGnuTlsCore, {}, false, kGnuTlsPoints,
-     "gnutls_session_get_random", find_session_random},
+    {TlsLibrary::gnutls,
+     WIRE_LIBRARY_GNUTLS,
+     "GnuTLS",
+     "libgnutls",
+     kGnuTlsCore,
+     {},
+     false,
+     kGnuTlsPoints,
+     "gnutls_session_get_random",
+     find_session_random},
 };
+
+// Libraries that can't be read wherever they are, by functions of theirs.
+struct OtherLibrary {
+  std::string_view title;
+  std::string_view function;
+};
+
+constexpr OtherLibrary kOtherLibraries[] = {
+    {"Mbed TLS", "mbedtls_ssl_read"},
+    {"wolfSSL", "wolfSSL_read"},
+    {"s2n-tls", "s2n_recv"},
+};
+
+constexpr std::string_view kNssCore = "SSL_ImportFD";
 
 bool is_call(wire_tls_call call) {
   return call <= WIRE_CALL_SEND_FILE;
@@ -113,6 +136,8 @@ std::vector<std::string_view> names_of_tables() {
     names.insert(names.end(), table.marks.begin(), table.marks.end());
     names.push_back(table.random);
   }
+  for (const OtherLibrary& other : kOtherLibraries) names.push_back(other.function);
+  names.push_back(kNssCore);
   std::ranges::sort(names);
   names.erase(std::ranges::unique(names).begin(), names.end());
   return names;
@@ -120,7 +145,8 @@ std::vector<std::string_view> names_of_tables() {
 
 bool contains(const LibraryTable& table, const ElfFile::Functions& functions) {
   const auto defined = [&](std::string_view name) { return functions.contains(name); };
-  return std::ranges::all_of(table.core, defined) && std::ranges::any_of(table.marks, defined) == table.marked;
+  return std::ranges::all_of(table.core, defined) &&
+         std::ranges::any_of(table.marks, defined) == table.marked;
 }
 
 class FileCode : public CodeSource {
@@ -131,7 +157,9 @@ class FileCode : public CodeSource {
     const auto function = file_.function_at(address);
     return function ? code_of(*function) : std::nullopt;
   }
-  bool read_at(std::uint64_t address, std::span<std::uint8_t> into) override { return file_.read_at(address, into); }
+  bool read_at(std::uint64_t address, std::span<std::uint8_t> into) override {
+    return file_.read_at(address, into);
+  }
   std::optional<std::uint64_t> pointer_at(std::uint64_t address) override {
     const auto pointers = file_.constant_pointers(address, 1);
     return pointers && pointers->front() != 0 ? std::optional(pointers->front()) : std::nullopt;
@@ -149,7 +177,8 @@ class FileCode : public CodeSource {
   ElfFile& file_;
 };
 
-// The sites of one library, each place once: functions that jump to the same other function share its returns.
+// The sites of one library, each place once: functions that jump to the same other function share its
+// returns.
 class Sites {
  public:
   explicit Sites(ElfFile& file) : file_(file), code_(file) {}
@@ -160,8 +189,8 @@ class Sites {
   }
 
   // A probe at the entry and one at each return.
-  std::expected<void, std::string> add_call(const ElfFunction& function, std::uint32_t enter, std::uint32_t leave,
-                                            std::uint64_t cookie) {
+  std::expected<void, std::string> add_call(const ElfFunction& function, std::uint32_t enter,
+                                            std::uint32_t leave, std::uint64_t cookie) {
     const auto returns = returns_of(function);
     if (!returns) return std::unexpected(returns.error());
     if (auto entry = put(enter, function.address, cookie); !entry) return entry;
@@ -214,17 +243,91 @@ std::expected<std::vector<ProbeSite>, std::string> sites_of(const LibraryTable& 
       continue;
     }
     const std::uint64_t cookie = WIRE_SITE(table.wire, point.call) | random;
-    const auto added = is_call(point.call) ? sites.add_call(found->second, WIRE_TLS_ENTER, WIRE_TLS_RETURN, cookie)
-                                           : sites.add_entry(found->second, WIRE_TLS_END, cookie);
+    const auto added = is_call(point.call)
+                           ? sites.add_call(found->second, WIRE_TLS_ENTER, WIRE_TLS_RETURN, cookie)
+                           : sites.add_entry(found->second, WIRE_TLS_END, cookie);
     if (!added && point.need != Need::helpful) return std::unexpected(name + " " + added.error());
   }
   return sites.take();
 }
 
-std::string name_of(const LibraryTable& table, ElfFile& file) {
+std::expected<std::vector<ProbeSite>, std::string> sites_of(const NssMethods& methods, ElfFile& file) {
+  const auto cookie = [](wire_tls_call call) { return WIRE_SITE(WIRE_LIBRARY_NSS, call); };
+  const std::pair<std::uint64_t, wire_tls_call> calls[] = {
+      {methods.read, WIRE_CALL_READ},
+      {methods.recv, WIRE_CALL_READ},
+      {methods.write, WIRE_CALL_WRITE},
+      {methods.send, WIRE_CALL_WRITE},
+  };
+  Sites sites(file);
+  for (const auto& [address, call] : calls) {
+    const auto added = sites.add_call({address, 0}, WIRE_TLS_ENTER, WIRE_TLS_RETURN, cookie(call));
+    if (!added) return std::unexpected("a method of its table " + added.error());
+  }
+  const bool placed = sites.add_entry({methods.close, 0}, WIRE_TLS_END, cookie(WIRE_CALL_FREE)) &&
+                      sites.add_entry({methods.shutdown, 0}, WIRE_TLS_END, cookie(WIRE_CALL_SHUTDOWN));
+  if (!placed) return std::unexpected("a method of its table is not in the file");
+  return sites.take();
+}
+
+std::optional<FoundLibrary> find_nss(ElfFile& file, const ElfFile::Functions& functions) {
+  if (!functions.contains(kNssCore)) return std::nullopt;
+  FoundLibrary library{TlsLibrary::nss, file.soname(), {}, {}};
+  if (!library.name.starts_with("lib")) library.name = "static NSS";
+  const auto methods = find_nss_methods(file);
+  auto sites = methods ? sites_of(*methods, file) : std::unexpected(methods.error());
+  if (sites) {
+    library.sites = *std::move(sites);
+  } else {
+    library.unreadable = "NSS: " + sites.error();
+  }
+  return library;
+}
+
+std::string with_version(std::string_view title, const std::vector<LibraryText>& texts) {
+  const auto text = std::ranges::find(texts, title, &LibraryText::title);
+  const bool known = text != texts.end() && !text->version.empty();
+  return std::string(title) + (known ? " " + text->version : "");
+}
+
+// A library that is a file of its own has its file's name.
+std::string name_of(const LibraryTable& table, ElfFile& file, const std::vector<LibraryText>& texts) {
   const std::string soname = file.soname();
   if (soname.starts_with(table.file_name_prefix)) return soname;
-  return "static " + std::string(table.title);
+  return "static " + with_version(table.title, texts);
+}
+
+bool is_read_with_symbols(std::string_view title) {
+  return std::ranges::find(kLibraries, title, &LibraryTable::title) != std::end(kLibraries);
+}
+
+TlsLibrary library_titled(std::string_view title) {
+  const auto table = std::ranges::find(kLibraries, title, &LibraryTable::title);
+  return table == std::end(kLibraries) ? TlsLibrary::unknown : table->library;
+}
+
+// What can't be read, unless it was found with its symbols.
+void add_unreadable(const ElfFile::Functions& functions, const std::vector<LibraryText>& texts,
+                    std::vector<FoundLibrary>& libraries) {
+  std::vector<std::string_view> titles;
+  for (const OtherLibrary& other : kOtherLibraries)
+    if (functions.contains(other.function)) titles.push_back(other.title);
+  for (const LibraryText& text : texts) {
+    const bool found = std::ranges::any_of(kLibraries, [&](const LibraryTable& table) {
+      return table.title == text.title && contains(table, functions);
+    });
+    if (text.present && !found && std::ranges::find(titles, text.title) == titles.end())
+      titles.push_back(text.title);
+  }
+  for (const std::string_view title : titles) {
+    const std::string name = with_version(title, texts);
+    if (is_read_with_symbols(title)) {
+      libraries.push_back(
+          {library_titled(title), "static " + name, {}, "static " + std::string(title) + " without symbols"});
+    } else {
+      libraries.push_back({TlsLibrary::unknown, name, {}, std::string(title)});
+    }
+  }
 }
 
 struct GoPoint {
@@ -282,10 +385,11 @@ std::expected<std::vector<FoundLibrary>, std::string> find_tls_libraries(int fil
   if (!file) return std::unexpected(file.error());
   const auto functions = file->find_functions(names_of_tables());
   if (!functions) return std::unexpected(functions.error());
+  const auto texts = find_library_texts(*file);
   std::vector<FoundLibrary> libraries;
   for (const LibraryTable& table : kLibraries) {
     if (!contains(table, *functions)) continue;
-    FoundLibrary library{table.library, name_of(table, *file), {}, {}};
+    FoundLibrary library{table.library, name_of(table, *file, texts), {}, {}};
     if (auto sites = sites_of(table, *file, *functions)) {
       library.sites = *std::move(sites);
     } else {
@@ -293,6 +397,8 @@ std::expected<std::vector<FoundLibrary>, std::string> find_tls_libraries(int fil
     }
     libraries.push_back(std::move(library));
   }
+  if (auto nss = find_nss(*file, *functions)) libraries.push_back(*std::move(nss));
+  add_unreadable(*functions, texts, libraries);
   if (auto go = find_go(*file)) libraries.push_back(*std::move(go));
   return libraries;
 }

@@ -1,10 +1,12 @@
-// Any bytes as a TLS library's file: what is found in it are few sites, in the order of the table, and each
-// return site is a `ret` within the file.
+// Any bytes as the file of a program or a library: what is found in it either can't be read, and says why, or
+// has sites; none twice, all within the file, and each that is to be a return is one.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
+#include <utility>
 
 #include "bpf/probes/tls_probes.h"
 #include "bpf/wire.h"
@@ -34,14 +36,16 @@ int file_with(std::span<const std::uint8_t> contents) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::span contents(data, size);
-  const auto& library = library_probes().front();
-  const auto sites = resolve_sites(file_with(contents), library);
-  if (!sites) return 0;
-  require(sites->size() <= size + library.points.size());
-  for (const auto& site : *sites) {
-    require(site.program < WIRE_UPROBE_PROGRAMS && site.offset != 0);
-    if (site.program == WIRE_TLS_RETURN)
-      require(site.offset < size && is_return(contents.subspan(site.offset)));
+  const auto libraries = find_tls_libraries(file_with(contents));
+  if (!libraries) return 0;
+  for (const FoundLibrary& library : *libraries) {
+    require(!library.name.empty() && library.unreadable.empty() != library.sites.empty());
+    std::set<std::pair<std::uint32_t, std::uint64_t>> seen;
+    for (const auto& [program, offset, cookie] : library.sites) {
+      require(program < WIRE_UPROBE_PROGRAMS && offset < size && seen.emplace(program, offset).second);
+      if (program == WIRE_TLS_RETURN || program == WIRE_GO_RETURN)
+        require(is_return(contents.subspan(offset)));
+    }
   }
   return 0;
 }

@@ -104,7 +104,7 @@ TEST(Decode, Connections) {
   closed.error = 111;
   EXPECT_EQ(decoded<ConnectionClosed>(closed).bytes_sent, 10u);
   EXPECT_FALSE(decoded<ConnectionClosed>(closed).plaintext_sent.has_value());
-  closed.flags = WIRE_HAS_TLS;
+  closed.flags = WIRE_HAS_PLAINTEXT;
   EXPECT_EQ(decoded<ConnectionClosed>(closed).plaintext_sent, 4u);
   EXPECT_EQ(decoded<ConnectionClosed>(closed).error, 111);
 }
@@ -113,12 +113,9 @@ TEST(Decode, Tls) {
   auto handshake = make<wire_handshake>(WIRE_TLS_HANDSHAKE);
   handshake.object = {{42, 0, 4200}, 0xabc, 3, WIRE_LIBRARY_OPENSSL};
   handshake.version = 0x0304;
-  std::strcpy(handshake.sni, "example.test");
-  handshake.sni_bytes = 12;
   const auto event = decoded<Handshake>(handshake);
   EXPECT_EQ(event.object, (TlsObjectId{{42, 4200}, 0xabc, 3}));
   EXPECT_EQ(event.version, "1.3");
-  EXPECT_EQ(event.sni, "example.test");
   EXPECT_EQ(event.library, TlsLibrary::openssl);
   EXPECT_TRUE(event.completed);
 
@@ -131,6 +128,47 @@ TEST(Decode, Tls) {
   ended.offset = 77;
   EXPECT_EQ(decoded<StreamEnded>(ended).direction, Direction::received);
   EXPECT_EQ(decoded<StreamEnded>(ended).offset, 77u);
+}
+
+TEST(Decode, CleartextBelongsToTheConnectionAndNamesItsCaller) {
+  auto bytes = make<wire_bytes>(WIRE_TLS_BYTES);
+  bytes.header.size = sizeof bytes + 5;
+  bytes.length = 5;
+  bytes.object = {{42, 0, 4200}, 0, 0, WIRE_LIBRARY_NONE};
+  const auto event = decoded<Bytes>(bytes, "GET /");
+  EXPECT_FALSE(event.object);
+  EXPECT_EQ(event.process, (ProcessKey{42, 4200}));
+}
+
+// What OpenSSL's client would send for "a.test", with no other extension.
+std::string client_hello() {
+  const auto vector = [](std::size_t width, std::string content) {
+    std::string length;
+    for (std::size_t i = width; i-- > 0;) length += static_cast<char>(content.size() >> (8 * i));
+    return length + content;
+  };
+  const std::string name = vector(2, std::string(1, '\0') + vector(2, "a.test"));
+  const std::string extensions = std::string(2, '\0') + vector(2, name);
+  const std::string hello = "\x03\x03" + std::string(32, 'r') + vector(1, "") + vector(2, "\x13\x01") +
+                            vector(1, std::string(1, '\0')) + vector(2, extensions);
+  return "\x16\x03\x01" + vector(2, "\x01" + vector(3, hello));
+}
+
+TEST(Decode, ClientHelloGivesTheServerName) {
+  const std::string hello = client_hello();
+  auto bytes = make<wire_bytes>(WIRE_CLIENT_HELLO);
+  bytes.header.size = static_cast<__u32>(sizeof bytes + hello.size());
+  bytes.length = static_cast<__u32>(hello.size());
+  bytes.cookie = 7;
+  const auto event = decoded<Handshake>(bytes, hello);
+  EXPECT_EQ(event.cookie.value, 7u);
+  EXPECT_EQ(event.sni, "a.test");
+  EXPECT_EQ(event.library, TlsLibrary::unknown);
+  EXPECT_FALSE(event.completed);
+  // Cut short, it says less.
+  bytes.header.size = sizeof bytes + 10;
+  bytes.length = 10;
+  EXPECT_EQ(decoded<Handshake>(bytes, hello.substr(0, 10)).sni, "");
 }
 
 TEST(Decode, BytesLeaveOutTheRestOfTheReservation) {
@@ -151,7 +189,6 @@ TEST(Decode, SurvivesCutAndDamagedRecords) {
   bytes.header.size = sizeof bytes + 5;
   bytes.length = 5;
   auto handshake = make<wire_handshake>(WIRE_TLS_HANDSHAKE);
-  handshake.sni_bytes = 12;
   auto exec = to_bytes(make_exec());
   exec.resize(make_exec().process.header.size);
   for (const auto& whole : {exec, to_bytes(bytes, "hello"), to_bytes(handshake),
