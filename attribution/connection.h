@@ -21,8 +21,9 @@ using DecisionPtr = std::shared_ptr<const DecisionMade>;
 struct HeldExchange {
   http::Exchange exchange;
   Tap tap = Tap::native;
-  DecisionPtr decision;  // proxy tap: the one that applied to it
-  ProcessKey caller;     // native tap: who made the call
+  DecisionPtr decision;    // proxy tap: the one that applied to it
+  ProcessKey caller;       // native tap: who made the call
+  bool cleartext = false;  // native tap: read at the socket, not at a TLS library
   Time since{};
 };
 
@@ -67,7 +68,6 @@ struct Connection {
   bool cut_short = false;  // ended by us: evicted, or the engine finishes
   std::uint64_t exchanges = 0;
   bool spoke_http = false;
-  bool spoke_http2 = false;
   std::optional<Time> deadline;     // its entry among the table's deadlines
   std::uint32_t waits_for_pid = 0;  // its entry among those that wait for a process to become known
 };
@@ -100,7 +100,7 @@ class ConnectionTable {
   std::size_t limit_;
   std::list<Connection> connections_;  // most recently used first
   std::unordered_map<SocketCookie, std::list<Connection>::iterator> index_;
-  std::unordered_map<SocketCookie, Time> ended_;  // until when its events are late ones
+  std::unordered_map<SocketCookie, Time> ended_;           // until when its events are late ones
   std::deque<std::pair<Time, SocketCookie>> ended_order_;  // since when
   std::multimap<Time, SocketCookie> deadlines_;
 };

@@ -81,7 +81,7 @@ void Engine::State::on(ConnectionClosed& event) {
   if (known.error == 0) known.error = event.error;
   // Only who counts the socket's bytes has passed on all of them: the proxy's close may overtake native
   // bytes.
-  if (event.bytes_sent || event.plaintext_sent) end_native(*connection);
+  if ((event.bytes_sent || event.plaintext_sent) && !calls_may_follow(*connection)) end_native(*connection);
   settle(*connection);
 }
 
@@ -144,7 +144,6 @@ void Engine::State::on(Bytes& event) {
   count(*connection, event.tap, plaintext.bytes(event.direction, event.offset, event.data, event.time));
   counters.unparsed_bytes += plaintext.unparsed_bytes() - unparsed;
   connection->spoke_http = connection->spoke_http || plaintext.spoke_http();
-  connection->spoke_http2 = connection->spoke_http2 || plaintext.spoke_http2();
   settle(*connection);
 }
 
@@ -181,6 +180,10 @@ void Engine::State::on(Dns& event) {
   emit(dns_record(config, event, processes.find(event.process)));
 }
 
+void Engine::State::on(TlsLibraryNoted& event) {
+  processes.note(event);
+}
+
 // Null when the connection has ended: what comes late is of no record.
 Connection* Engine::State::connection_for(SocketCookie cookie, Time when) {
   if (Connection* known = connections.find(cookie)) return known;
@@ -215,7 +218,9 @@ PlaintextStream& Engine::State::stream(Connection& connection, Tap tap, const Tl
     const Direction requests = connection.role == Role::server ? Direction::received : Direction::sent;
     slot = std::make_unique<PlaintextStream>(
         requests, exchange_limits,
-        [this, &connection, tap](http::Exchange exchange) { hold(connection, tap, std::move(exchange)); });
+        [this, &connection, tap, cleartext = tap == Tap::native && !object](http::Exchange exchange) {
+          hold(connection, tap, cleartext, std::move(exchange));
+        });
   }
   return *slot;
 }

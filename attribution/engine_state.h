@@ -35,6 +35,7 @@ struct Engine::State {
   void on(Gap& event);
   void on(StreamEnded& event);
   void on(Dns& event);
+  void on(TlsLibraryNoted& event);
 
   Connection* connection_for(SocketCookie cookie, Time when);
   bool own(const ProcessKey& process) const { return std::ranges::count(config.own_pids, process.pid) != 0; }
@@ -49,8 +50,10 @@ struct Engine::State {
   void count(Connection& connection, Tap tap, const PlaintextStream::Account& account);
   void finish(PlaintextStream& plaintext, Time when);
   void supersede_native(Connection& connection);
-  void hold(Connection& connection, Tap tap, http::Exchange exchange);
+  void hold(Connection& connection, Tap tap, bool cleartext, http::Exchange exchange);
 
+  void write_interim(Connection& connection, const HeldExchange& held);
+  bool calls_may_follow(const Connection& connection) const;
   bool facts_known(const Connection& connection);
   // When the first held exchange may go: the past: now; empty: not before another event comes.
   std::optional<Time> release_time(const Connection& connection, const HeldExchange& held);

@@ -292,9 +292,16 @@ void describe(auto& visit, Is<Dns> auto& event) {
   visit("answers", event.answers);
 }
 
+void describe(auto& visit, Is<TlsLibraryNoted> auto& event) {
+  visit("process", event.process);
+  visit("library", event.library);
+  visit("unreadable", event.unreadable);
+}
+
 // In the order of the variant's alternatives.
-constexpr std::string_view kEventNames[] = {"process",  "opened", "closed", "ownership",    "handshake",
-                                            "decision", "bytes",  "gap",    "stream_ended", "dns"};
+constexpr std::string_view kEventNames[] = {"process",      "opened",   "closed",     "ownership",
+                                            "handshake",    "decision", "bytes",      "gap",
+                                            "stream_ended", "dns",      "tls_library"};
 static_assert(std::size(kEventNames) == std::variant_size_v<Event>);
 
 template <std::size_t Index = 0>

@@ -159,8 +159,16 @@ struct Dns {
   std::vector<std::string> answers{};
 };
 
+// A file that a process has mapped holds a TLS library's code.
+struct TlsLibraryNoted {
+  Time time{};
+  ProcessKey process{};  // start time 0: the latest of that pid
+  TlsLibrary library = TlsLibrary::unknown;
+  std::string unreadable{};  // why its plaintext can't be read; "": it is probed, since `time`
+};
+
 using Event = std::variant<ProcessEvent, ConnectionOpened, ConnectionClosed, OwnershipChanged, Handshake,
-                           DecisionMade, Bytes, Gap, StreamEnded, Dns>;
+                           DecisionMade, Bytes, Gap, StreamEnded, Dns, TlsLibraryNoted>;
 
 Time time_of(const Event& event);
 // The connection that an event is about; 0 when none, or not known yet.

@@ -33,8 +33,9 @@ class PlaintextStream {
   bool ended() const { return sides_[0].ended && sides_[1].ended; }
   bool idle() const { return builder_.idle(); }
   Direction request_direction() const { return request_direction_; }
-  bool spoke_http() const { return builder_.protocol() == http::Protocol::http1; }
-  bool spoke_http2() const { return builder_.protocol() == http::Protocol::http2; }
+  bool spoke_http() const {
+    return builder_.protocol() == http::Protocol::http1 || builder_.protocol() == http::Protocol::http2;
+  }
   std::uint64_t unparsed_bytes() const;
 
  private:

@@ -2,12 +2,16 @@
 #include "attribution/process_table.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace weir {
 namespace {
 
 constexpr std::chrono::seconds kKeptAfterExit{60};
 constexpr std::size_t kImagesKept = 8;
+constexpr std::size_t kNotesKept = 8;
+// A program's files are mapped, and may be told of, before its exec is over.
+constexpr std::chrono::milliseconds kExecTakes{20};
 
 // A process that has moved (into its container, after the fork) must not keep its parent's place.
 void set_cgroup(ProcessImage& image, const ProcessEvent& event) {
@@ -51,6 +55,18 @@ const ProcessImage& Process::image_at(Time when) const {
   return later == images.begin() ? images.front() : *std::prev(later);
 }
 
+std::vector<TlsNote> Process::tls_notes_at(Time when) const {
+  const auto next = std::ranges::upper_bound(images, when, {}, &ProcessImage::since);
+  const Time until = next == images.end() ? Time::max() : next->since;
+  const Time since = image_at(when).since;
+  std::vector<TlsNote> notes;
+  std::ranges::copy_if(tls_notes, std::back_inserter(notes), [&](const TlsNote& note) {
+    const bool before = until != Time::max() && note.since + kExecTakes >= until;
+    return note.since + kExecTakes >= since && !before;
+  });
+  return notes;
+}
+
 bool ProcessTable::apply(const ProcessEvent& event) {
   if (!event.process) return false;
   const auto known = lookup(event.process);
@@ -70,6 +86,14 @@ bool ProcessTable::apply(const ProcessEvent& event) {
     exited_.emplace_back(event.time, process.key);
   }
   return !known;
+}
+
+void ProcessTable::note(const TlsLibraryNoted& event) {
+  Process* process = find(event.process);
+  if (process == nullptr) return;
+  auto& notes = process->tls_notes;
+  notes.push_back({event.time, event.library, event.unreadable});
+  if (notes.size() > kNotesKept) notes.erase(notes.begin());
 }
 
 Process* ProcessTable::find(const ProcessKey& key) {
@@ -96,11 +120,17 @@ Process& ProcessTable::insert(const ProcessEvent& event) {
       image.generation = 0;
     }
   }
+  std::vector<TlsNote> notes;
+  if (const auto parent = image.inherited ? lookup(event.parent) : std::nullopt) {
+    notes = (*parent)->tls_notes_at(event.time);
+    for (TlsNote& note : notes) note.since = event.time;
+  }
   while (processes_.size() >= std::max<std::size_t>(limit_, 1)) {
     erase(std::prev(processes_.end()));
     ++evicted_;
   }
-  processes_.push_front(Process{.key = event.process, .images = {std::move(image)}});
+  processes_.push_front(
+      Process{.key = event.process, .images = {std::move(image)}, .tls_notes = std::move(notes)});
   by_pid_.emplace(event.process.pid, processes_.begin());
   return processes_.front();
 }

@@ -23,15 +23,26 @@ struct ProcessImage {
   std::uint64_t cgroup_id = 0;
 };
 
+// What is known of a TLS library that the process has mapped.
+struct TlsNote {
+  Time since{};
+  TlsLibrary library = TlsLibrary::unknown;
+  std::string unreadable;  // why; "": probed since then
+  bool operator==(const TlsNote&) const = default;
+};
+
 struct Process {
   ProcessKey key;
   ProcessKey parent{};
   std::uint32_t inner_pid = 0;
   std::vector<ProcessImage> images;  // never empty; oldest first
+  std::vector<TlsNote> tls_notes;    // oldest first
   std::uint64_t connections = 0;
   std::uint64_t readable_connections = 0;
 
   const ProcessImage& image_at(Time when) const;
+  // The notes of the image at that time.
+  std::vector<TlsNote> tls_notes_at(Time when) const;
 };
 
 class ProcessTable {
@@ -40,6 +51,8 @@ class ProcessTable {
 
   // True when the process was not known before.
   bool apply(const ProcessEvent& event);
+  // Without effect on a process that is not known.
+  void note(const TlsLibraryNoted& event);
   // A key without a start time finds the latest process of that pid. Null when unknown; valid until the next
   // apply() or forget_exited().
   Process* find(const ProcessKey& key);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <ranges>
 
 #include "attribution/container.h"
 #include "attribution/redaction.h"
@@ -100,7 +101,8 @@ bool is_scheme(std::string_view text) {
   });
 }
 
-Target target_of(const Connection& connection, const DecisionMade* decision, const Exchange& exchange) {
+Target target_of(const Connection& connection, const DecisionMade* decision, const HeldExchange& held) {
+  const Exchange& exchange = held.exchange;
   const std::string& target = exchange.request.target;
   if (const std::size_t scheme = target.find("://");
       scheme != std::string::npos && is_scheme(target.substr(0, scheme))) {
@@ -110,9 +112,11 @@ Target target_of(const Connection& connection, const DecisionMade* decision, con
             .url = target,
             .cleartext = to_lower(target.substr(0, scheme)) == "http"};
   }
-  if (exchange.request.method == "CONNECT") return {.authority = target, .cleartext = true};
+  // RFC 8441's has a path, as other requests have.
+  if (exchange.request.method == "CONNECT" && exchange.request.protocol.empty())
+    return {.authority = target, .cleartext = true};
 
-  Target result{.cleartext = connection.tls.library == TlsLibrary::none};
+  Target result{.cleartext = held.cleartext || connection.tls.library == TlsLibrary::none};
   const http::Field* host = http::find_field(exchange.request.fields, "host");
   result.authority =
       host != nullptr && !host->value.empty() ? host->value : fallback_authority(connection, decision);
@@ -263,6 +267,56 @@ void add_exchange(FieldWriter& out, const EngineConfig& config, const Exchange& 
     out.always("weir.body.truncated", true);
 }
 
+// As OpenTelemetry writes it: "1.1", "2".
+std::string version_text(const http::Version& version) {
+  const std::string major = std::to_string(version.major);
+  return version.major >= 2 ? major : major + "." + std::to_string(version.minor);
+}
+
+// The status codes' names (grpc/doc/statuscodes.md), which OpenTelemetry asks for; the number where there is
+// none.
+std::string grpc_status_name(const std::string& number) {
+  constexpr std::string_view kNames[] = {
+      "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+      "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+      "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+      "DATA_LOSS", "UNAUTHENTICATED"};
+  std::size_t code = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), code);
+  const bool known = error == std::errc() && end == number.data() + number.size() && code < std::size(kNames);
+  return known ? std::string(kNames[code]) : number;
+}
+
+bool is_grpc(const Fields& fields) {
+  const http::Field* type = http::find_field(fields, "content-type");
+  return type != nullptr && to_lower(type->value).starts_with("application/grpc");
+}
+
+// gRPC's own names: the path is "/package.Service/Method", the status stands in the trailers, or with the
+// head where there is nothing else.
+void add_grpc(FieldWriter& out, const Exchange& exchange) {
+  if (!is_grpc(exchange.request.fields)) return;
+  out.always("rpc.system.name", std::string("grpc"));
+  const std::string& path = exchange.request.target;
+  out.known("rpc.method", path.starts_with('/') ? path.substr(1) : path);
+  const http::Field* status = http::find_field(exchange.response_trailers, "grpc-status");
+  if (status == nullptr && exchange.response)
+    status = http::find_field(exchange.response->fields, "grpc-status");
+  if (status != nullptr) out.always("rpc.response.status_code", grpc_status_name(status->value));
+  if (!exchange.grpc) return;
+  out.always("weir.grpc.messages.sent", exchange.grpc->messages_sent);
+  out.always("weir.grpc.messages.received", exchange.grpc->messages_received);
+}
+
+void add_conversation(FieldWriter& out, const Exchange& exchange) {
+  out.known("weir.sse.events", exchange.sse_events);
+  if (!exchange.websocket) return;
+  out.always("weir.websocket.messages.sent", exchange.websocket->messages_sent);
+  out.always("weir.websocket.messages.received", exchange.websocket->messages_received);
+  out.always("weir.websocket.bytes.sent", exchange.websocket->bytes_sent);
+  out.always("weir.websocket.bytes.received", exchange.websocket->bytes_received);
+}
+
 void add_decision(FieldWriter& out, const DecisionMade* decision) {
   if (decision == nullptr) return;
   out.always("weir.decision", std::string(name_of(decision->decision)));
@@ -285,23 +339,39 @@ bool certificate_rejected(const Connection& connection) {
   return tls.alert && ((*tls.alert >= 42 && *tls.alert <= 46) || *tls.alert == 48);
 }
 
+// A TLS session was begun, on the socket or after a CONNECT to somebody's proxy, and nothing of it was read.
+bool tls_unread(const Connection& connection) {
+  return connection.tls.seen && !connection.proxy &&
+         std::ranges::all_of(connection.native, [](const auto& one) { return !one.first; });
+}
+
+// Of a TLS session of which nothing was read: what is known of the process's libraries.
+std::string tls_reason(const RecordContext& context, Time began) {
+  const auto notes =
+      context.process == nullptr ? std::vector<TlsNote>() : context.process->tls_notes_at(began);
+  for (const TlsNote& note : notes | std::views::reverse)
+    if (!note.unreadable.empty()) return note.unreadable;
+  const bool late = std::ranges::any_of(notes, [&](const TlsNote& note) { return note.since > began; });
+  return late ? "opened before attach" : "no probe for this TLS library";
+}
+
 // Why no exchange of a connection could be read.
-std::string_view opaque_reason(const Connection& connection) {
+std::string opaque_reason(const RecordContext& context, Time began) {
+  const Connection& connection = context.connection;
   const auto& closed = connection.closed;
   const bool read = connection.native_account.fresh_bytes + connection.proxy_account.fresh_bytes > 0;
   const bool no_payload = closed && closed->bytes_sent == 0u && closed->bytes_received == 0u;
   const struct {
     bool holds;
-    std::string_view reason;
+    std::string reason;
   } reasons[] = {
       {certificate_rejected(connection), "certificate rejected by client"},
       {closed && closed->error != 0 && no_payload, "connect failed"},
       {no_payload, "no payload"},
-      {read && (connection.spoke_http2 || connection.tls.alpn == "h2"), "http2"},
       {connection.native_account.gap_bytes + connection.proxy_account.gap_bytes > 0, "events lost"},
       {connection.opened && connection.opened->before_start, "opened before start"},
-      {read, "not HTTP/1"},
-      {connection.tls.seen, "no probe for this TLS library"},
+      {tls_unread(connection), tls_reason(context, began)},
+      {read, "not HTTP"},
       {true, "no probe saw its bytes"},
   };
   return std::ranges::find_if(reasons, [](const auto& one) { return one.holds; })->reason;
@@ -324,16 +394,17 @@ std::string_view connection_incomplete(const Connection& connection, std::uint64
 }  // namespace
 
 bool readable(const Connection& connection) {
-  return connection.spoke_http || connection.exchanges > 0;
+  return (connection.spoke_http || connection.exchanges > 0) && !tls_unread(connection);
 }
 
-RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held, std::uint64_t number) {
+RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held) {
   const Exchange& exchange = held.exchange;
   const DecisionMade* decision = held.decision ? held.decision.get() : context.connection.decision.get();
-  const Target target = target_of(context.connection, decision, exchange);
+  const Target target = target_of(context.connection, decision, held);
   auto record = std::make_shared<Record>();
   record->kind = RecordKind::exchange;
-  record->id = record_id(context, exchange.began, std::to_string(number));
+  record->id = record_id(context, exchange.began, std::to_string(exchange.number));
+  record->final = exchange.final;
   record->timestamp = exchange.began;
   record->status_code = exchange.response ? exchange.response->status : 0;
 
@@ -342,11 +413,13 @@ RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held
   add_process(out, *record, context.config, context.process_key, context.process, uid_at_connect(context));
   add_network(out, context, decision);
   out.always("network.protocol.name", std::string("http"));
-  out.always("network.protocol.version", std::to_string(exchange.request.version.major) + "." +
-                                             std::to_string(exchange.request.version.minor));
+  out.always("network.protocol.version", version_text(exchange.request.version));
+  out.known("weir.stream.id", exchange.stream_id.value_or(0));
   add_server(out, *record, context, decision, parse_authority(target.authority));
   add_tls(out, context.connection.tls);
   add_exchange(out, context.config, exchange, target.url, decision);
+  add_grpc(out, exchange);
+  add_conversation(out, exchange);
   out.known("weir.incomplete", exchange.incomplete);
   out.known("weir.gap.bytes", exchange.gap_bytes);
   add_decision(out, decision);
@@ -366,7 +439,7 @@ RecordPtr connection_record(const RecordContext& context) {
 
   FieldWriter out(*record);
   add_identity(out, context, read ? std::optional(native ? Tap::native : Tap::proxy) : std::nullopt,
-               connection.tls.library);
+               read && !connection.tls.seen && native ? TlsLibrary::none : connection.tls.library);
   add_process(out, *record, context.config, context.process_key, context.process, uid_at_connect(context));
   add_network(out, context, decision);
   if (connection.spoke_http) out.always("network.protocol.name", std::string("http"));
@@ -381,7 +454,7 @@ RecordPtr connection_record(const RecordContext& context) {
   if (connection.closed && connection.closed->bytes_received) {
     out.always("weir.bytes.received", *connection.closed->bytes_received);
   }
-  if (!read) out.always("weir.opaque.reason", std::string(opaque_reason(connection)));
+  if (!read) out.always("weir.opaque.reason", opaque_reason(context, record->timestamp));
   return record;
 }
 

@@ -155,7 +155,7 @@ class Source final : public EventPublisher {
 
  private:
   void route(Event event) {
-    if (std::holds_alternative<ProcessEvent>(event)) {
+    if (std::holds_alternative<ProcessEvent>(event) || std::holds_alternative<TlsLibraryNoted>(event)) {
       for (std::size_t i = 0; i + 1 < shards_.size(); ++i) push(i, event);
       return push(shards_.size() - 1, std::move(event));
     }

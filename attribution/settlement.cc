@@ -9,13 +9,18 @@ namespace {
 
 using std::chrono::seconds;
 
-constexpr seconds kFactsWait{2};        // another source's opened or process event
-constexpr seconds kProxyEndWait{2};     // the proxy's last bytes after the kernel's close
-constexpr seconds kDecisionWait{10};    // the proxy's decision after the kernel's close
-constexpr std::size_t kHeldBodies = 4;  // largest bodies that one connection may hold back
+constexpr seconds kFactsWait{2};                      // another source's opened or process event
+constexpr seconds kProxyEndWait{2};                   // the proxy's last bytes after the kernel's close
+constexpr seconds kDecisionWait{10};                  // the proxy's decision after the kernel's close
+constexpr std::chrono::milliseconds kCallsWait{250};  // a call's return after the kernel's close
+constexpr std::size_t kHeldBodies = 4;                // largest bodies that one connection may hold back
 
 bool settles_native(Decision decision) {
   return decision == Decision::tunnelled || decision == Decision::passed_through;
+}
+
+std::size_t body_bytes(const HeldExchange& held) {
+  return held.exchange.request_body.data.size() + held.exchange.response_body.data.size();
 }
 
 }  // namespace
@@ -32,22 +37,31 @@ void Engine::State::supersede_native(Connection& connection) {
   counters.duplicate_bytes_dropped += connection.native_account.fresh_bytes;
   connection.native_account = {};
   connection.spoke_http = connection.proxy && connection.proxy->spoke_http();
-  connection.spoke_http2 = false;
   connection.native.clear();
   std::erase_if(connection.held, [](const HeldExchange& held) { return held.tap == Tap::native; });
 }
 
-void Engine::State::hold(Connection& connection, Tap tap, http::Exchange exchange) {
+void Engine::State::hold(Connection& connection, Tap tap, bool cleartext, http::Exchange exchange) {
   if (tap == Tap::native && connection.superseded) return;
-  if (!exchange.final) return;
+  // What the client asks of our own proxy is the way, not what it said to anybody outside.
+  if (cleartext && exchange.request.method == "CONNECT" && proxied(connection)) return;
   if (tap == Tap::proxy && !connection.tls.seen && to_lower(exchange.request.target).starts_with("http://"))
     connection.tls.library = TlsLibrary::none;
-  connection.held_body_bytes += exchange.request_body.data.size() + exchange.response_body.data.size();
-  connection.held.push_back({.exchange = std::move(exchange),
-                             .tap = tap,
-                             .decision = tap == Tap::proxy ? connection.active_decision : nullptr,
-                             .caller = tap == Tap::native ? connection.native_caller : ProcessKey{},
-                             .since = latest});
+  HeldExchange held{.exchange = std::move(exchange),
+                    .tap = tap,
+                    .decision = tap == Tap::proxy ? connection.active_decision : nullptr,
+                    .caller = tap == Tap::native ? connection.native_caller : ProcessKey{},
+                    .cleartext = cleartext,
+                    .since = latest};
+  if (!held.exchange.final) return write_interim(connection, held);
+  connection.held_body_bytes += body_bytes(held);
+  connection.held.push_back(std::move(held));
+}
+
+// What waits for facts has no interim records: the next one, or the final one, will have them.
+void Engine::State::write_interim(Connection& connection, const HeldExchange& held) {
+  const std::optional<Time> ready = release_time(connection, held);
+  if (ready && *ready <= now) write(connection, held);
 }
 
 bool Engine::State::facts_known(const Connection& connection) {
@@ -64,6 +78,12 @@ std::optional<Time> Engine::State::release_time(const Connection& connection, co
   return facts_known(connection) ? Time::min() : held.since + kFactsWait;
 }
 
+// A goroutine closes the socket while another is still on its way back from writing to it.
+bool Engine::State::calls_may_follow(const Connection& connection) const {
+  if (connection.tls.library != TlsLibrary::go || connection.superseded) return false;
+  return std::ranges::any_of(connection.native, [](const auto& one) { return !one.second->ended(); });
+}
+
 // When a closed connection is over: at once, or when its other source has had the time to say what it knows.
 std::optional<Time> Engine::State::end_time(const Connection& connection) {
   if (!connection.closed) {  // without the kernel's word (no native tap), the proxy's end is the connection's
@@ -71,6 +91,7 @@ std::optional<Time> Engine::State::end_time(const Connection& connection) {
     return proxy_ended ? std::optional(connection.proxy_ended_since + kProxyEndWait) : std::nullopt;
   }
   if (proxied(connection) && !connection.decision) return connection.closed_since + kDecisionWait;
+  if (calls_may_follow(connection)) return connection.closed_since + kCallsWait;
   const bool proxy_done = !connection.superseded || (connection.proxy && connection.proxy->ended());
   const bool totals_known = connection.closed->bytes_sent && connection.closed->bytes_received;
   if (!proxy_done || (proxied(connection) && !totals_known)) return connection.closed_since + kProxyEndWait;
@@ -86,8 +107,7 @@ void Engine::State::settle(Connection& connection) {
     if (!too_many && (!wait || *wait > now)) break;
     const HeldExchange held = std::move(connection.held.front());
     connection.held.pop_front();
-    connection.held_body_bytes -=
-        held.exchange.request_body.data.size() + held.exchange.response_body.data.size();
+    connection.held_body_bytes -= body_bytes(held);
     wait.reset();
     write(connection, held);
   }
@@ -115,9 +135,12 @@ void Engine::State::write(Connection& connection, const HeldExchange& held) {
   const ProcessKey key = held.caller ? held.caller : connection.owner;
   if (own(key)) return;
   ++counters.records;
-  ++counters.exchanges;
+  if (held.exchange.final) {
+    ++counters.exchanges;
+    ++connection.exchanges;
+  }
   const RecordContext context{config, connection, processes.find(key), key, proxied(connection)};
-  emit(exchange_record(context, held, connection.exchanges++));
+  emit(exchange_record(context, held));
 }
 
 // The kernel says how much plaintext there was; what is missing at the very end shows only here.

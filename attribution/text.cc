@@ -108,4 +108,14 @@ bool is_digit(char c) {
   return c >= '0' && c <= '9';
 }
 
+bool is_host_name(std::string_view name) {
+  constexpr std::size_t kMaxName = 253;
+  const auto name_char = [](char c) {
+    return is_letter(c) || is_digit(c) || c == '-' || c == '_' || c == '.';
+  };
+  return !name.empty() && name.size() <= kMaxName && name.front() != '.' && name.front() != '-' &&
+         name.back() != '.' && name.find("..") == std::string_view::npos &&
+         std::ranges::all_of(name, name_char);
+}
+
 }  // namespace weir

@@ -21,6 +21,8 @@ std::optional<std::vector<std::byte>> from_base64(std::string_view text);
 std::string to_lower(std::string_view text);
 bool is_letter(char c);
 bool is_digit(char c);
+// A DNS name as certificates and the leaf signer take it.
+bool is_host_name(std::string_view name);
 
 inline std::string_view as_text(std::span<const std::byte> data) {
   return {reinterpret_cast<const char*>(data.data()), data.size()};

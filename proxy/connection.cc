@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <boost/asio/experimental/awaitable_operators.hpp>
-#include <string_view>
 #include <memory>
+#include <string_view>
 #include <utility>
 
-#include "proxy/client_hello.h"
+#include "attribution/client_hello.h"
 #include "proxy/connection_events.h"
 #include "proxy/destination.h"
 #include "proxy/http_session.h"

@@ -10,18 +10,10 @@
 #include <charconv>
 #include <cstring>
 
+#include "attribution/text.h"
+
 namespace weir::proxy {
 namespace {
-
-constexpr std::size_t kMaxName = 253;
-
-char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-bool is_name_char(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
-}
 
 std::optional<std::uint16_t> parse_port(std::string_view text) {
   std::uint16_t port = 0;
@@ -67,18 +59,6 @@ bool reaches(const Endpoint& destination, const Endpoint& listener) {
 }
 
 }  // namespace
-
-std::string to_lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), lower);
-  return out;
-}
-
-bool is_host_name(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxName && name.front() != '.' && name.front() != '-' &&
-         name.back() != '.' && name.find("..") == std::string_view::npos &&
-         std::all_of(name.begin(), name.end(), [](char c) { return is_name_char(lower(c)); });
-}
 
 std::optional<Destination> parse_authority(std::string_view text, std::optional<std::uint16_t> default_port) {
   const bool bracketed = text.starts_with('[');

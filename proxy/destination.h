@@ -28,10 +28,6 @@ struct AbsoluteTarget {
 std::expected<AbsoluteTarget, std::string> parse_absolute_target(std::string_view target,
                                                                  std::string_view method);
 
-// A DNS name as certificates and the leaf signer take it.
-bool is_host_name(std::string_view name);
-std::string to_lower(std::string_view text);
-
 // The entry that covers the name: "example.org" exactly, ".example.org" it and all below it. Null when none.
 const std::string* find_passthrough(const std::vector<std::string>& entries, std::string_view name);
 

@@ -33,7 +33,17 @@ class Kernel final : public bpf::KernelSide {
   int untold_descriptor() const override { return -1; }
   void set_own_processes(std::span<const std::uint32_t>) override {}
   std::expected<int, bpf::Error> open_task_iterator() override { return ::open("/dev/null", O_RDONLY); }
-  std::expected<int, bpf::Error> open_mapping_iterator() override { return ::open("/dev/null", O_RDONLY); }
+  std::expected<int, bpf::Error> open_mapping_iterator(std::uint32_t) override {
+    return ::open("/dev/null", O_RDONLY);
+  }
+  std::expected<int, bpf::Error> open_mapping_events(std::uint32_t) override {
+    return ::open("/dev/null", O_RDONLY);
+  }
+  std::expected<bpf::FileIdentity, bpf::Error> identify(int file) override {
+    struct stat status{};
+    require(::fstat(file, &status) == 0);
+    return bpf::FileIdentity{status.st_dev, status.st_ino, 0};
+  }
   std::expected<bpf::TargetHandle, bpf::Error> attach(int file,
                                                       std::span<const bpf::ProbeSite> sites) override {
     struct stat status{};
@@ -102,7 +112,7 @@ constexpr ca::PublicPoint kPoint = {
 // An operation, a number, a length and so many bytes laid over the request's fields.
 Request take_request(std::span<const std::uint8_t>& input) {
   Request request;
-  request.operation = static_cast<Operation>(input[0] % 14);
+  request.operation = static_cast<Operation>(input[0] % 17);
   request.id = input[1];
   const std::size_t length = std::min<std::size_t>({input[2], input.size() - 3, sizeof(AttachRequest)});
   std::memset(static_cast<void*>(&request.attach), input[1], sizeof request.attach);

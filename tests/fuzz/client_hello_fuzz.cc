@@ -2,13 +2,13 @@
 // with the records that carry the same hello, and a name is a host name.
 #include <string>
 
-#include "proxy/client_hello.h"
-#include "proxy/destination.h"
+#include "attribution/client_hello.h"
+#include "attribution/text.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {
 
-using namespace weir::proxy;
+using namespace weir;
 using weir::fuzz::require;
 
 std::string verdict_on(std::span<const std::byte> data) {

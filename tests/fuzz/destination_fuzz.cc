@@ -2,12 +2,15 @@
 // out again, and a target leads where its authority says.
 #include <string>
 
+#include "attribution/text.h"
 #include "proxy/destination.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {
 
 using namespace weir::proxy;
+using weir::is_host_name;
+using weir::to_lower;
 using weir::fuzz::require;
 
 std::string written(const weir::Destination& destination) {

@@ -53,7 +53,8 @@ TEST(BrokerService, RefusesWhatNeedsTheNativeTapWhenThereIsNone) {
   EchoSigner signer;
   BrokerService service(signer, nullptr);
   for (const auto operation : {Operation::open_known_library, Operation::open_mapping, Operation::attach,
-                               Operation::detach, Operation::task_iterator, Operation::mapping_iterator}) {
+                               Operation::detach, Operation::task_iterator, Operation::mapping_iterator,
+                               Operation::mapping_events, Operation::next_exec, Operation::exec_done}) {
     Request request;
     request.operation = operation;
     EXPECT_EQ(service.handle(request).reply.status, Status::refused) << static_cast<int>(operation);
@@ -95,7 +96,7 @@ TEST(BrokerService, AnswersRandomMessagesWithoutOpeningAnything) {
       std::memcpy(bytes + at, &word, 8);
     }
     // All operations, and some that are none.
-    request.operation = static_cast<Operation>(random() % 15);
+    request.operation = static_cast<Operation>(random() % 18);
     // A walk over /proc for each would take minutes.
     if (request.operation == Operation::find_socket_owner && i % 1000 != 0) continue;
     const auto result = service.handle(request);

@@ -297,6 +297,7 @@ std::vector<std::string> Events::order() {
     std::string operator()(const OwnershipChanged&) const { return "owner"; }
     std::string operator()(const Gap&) const { return "gap"; }
     std::string operator()(const Dns&) const { return "dns"; }
+    std::string operator()(const TlsLibraryNoted&) const { return "library"; }
   };
   const std::lock_guard lock(mutex_);
   std::vector<std::string> names;

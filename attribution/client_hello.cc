@@ -1,6 +1,6 @@
 // The ClientHello reader: joins the handshake fragments of the first records, then walks the hello's length-
 // prefixed fields. Every length is checked against what is there before it is used.
-#include "proxy/client_hello.h"
+#include "attribution/client_hello.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -8,9 +8,9 @@
 #include <string_view>
 #include <vector>
 
-#include "proxy/destination.h"
+#include "attribution/text.h"
 
-namespace weir::proxy {
+namespace weir {
 namespace {
 
 constexpr std::uint8_t kHandshakeRecord = 0x16;
@@ -123,4 +123,4 @@ std::expected<ClientHello, HelloError> parse_client_hello(std::span<const std::b
   return ClientHello{extension ? read_server_name(*extension) : ""};
 }
 
-}  // namespace weir::proxy
+}  // namespace weir

@@ -8,7 +8,7 @@
 #include <span>
 #include <string>
 
-namespace weir::proxy {
+namespace weir {
 
 // Bytes of the connection's beginning that are looked at, at most.
 inline constexpr std::size_t kMaxClientHello = 64 * 1024;
@@ -22,4 +22,4 @@ struct ClientHello {
 // `data` is all that the client has sent so far. RFC 8446, 4.1.2 and 5.1; RFC 6066, 3.
 std::expected<ClientHello, HelloError> parse_client_hello(std::span<const std::byte> data);
 
-}  // namespace weir::proxy
+}  // namespace weir
