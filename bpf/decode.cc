@@ -4,6 +4,7 @@
 #include <cstring>
 #include <ranges>
 
+#include "attribution/client_hello.h"
 #include "bpf/event_source.h"
 #include "bpf/wire.h"
 
@@ -20,12 +21,29 @@ ProcessKey to_key(const wire_process_key& key) {
   return {key.tgid, key.start_boottime_ns};
 }
 
+// Cleartext has none: its streams are the connection's.
 TlsObjectId to_object(const wire_tls_object& object) {
+  if (object.library == WIRE_LIBRARY_NONE) return {};
   return {to_key(object.process), object.pointer, object.generation};
 }
 
 TlsLibrary to_library(std::uint32_t library) {
-  return library == WIRE_LIBRARY_OPENSSL ? TlsLibrary::openssl : TlsLibrary::unknown;
+  switch (library) {
+    case WIRE_LIBRARY_OPENSSL:
+      return TlsLibrary::openssl;
+    case WIRE_LIBRARY_BORINGSSL:
+      return TlsLibrary::boringssl;
+    case WIRE_LIBRARY_GNUTLS:
+      return TlsLibrary::gnutls;
+    case WIRE_LIBRARY_NSS:
+      return TlsLibrary::nss;
+    case WIRE_LIBRARY_GO:
+      return TlsLibrary::go;
+    case WIRE_LIBRARY_NONE:
+      return TlsLibrary::none;
+    default:
+      return TlsLibrary::unknown;
+  }
 }
 
 Direction to_direction(std::uint32_t direction) {
@@ -125,7 +143,7 @@ std::optional<Event> to_closed(Record record, ClockOffset clock) {
   event.cookie = {wire->cookie};
   event.bytes_sent = wire->sent;
   event.bytes_received = wire->received;
-  if (wire->flags & WIRE_HAS_TLS) {
+  if (wire->flags & WIRE_HAS_PLAINTEXT) {
     event.plaintext_sent = wire->plaintext_sent;
     event.plaintext_received = wire->plaintext_received;
   }
@@ -133,21 +151,20 @@ std::optional<Event> to_closed(Record record, ClockOffset clock) {
   return event;
 }
 
-std::string to_version(std::uint16_t version) {
+std::string to_version(std::uint32_t version) {
   if (version < 0x0301 || version > 0x0304) return "";
   return "1." + std::to_string(version - 0x0301);
 }
 
 std::optional<Event> to_handshake(Record record, ClockOffset clock) {
   const auto wire = read<wire_handshake>(record);
-  if (!wire || wire->sni_bytes > WIRE_SNI_BYTES) return std::nullopt;
+  if (!wire) return std::nullopt;
   Handshake event;
   event.time = to_time(wire->header.boot_ns, clock);
   event.cookie = {wire->cookie};
   event.object = to_object(wire->object);
   event.library = to_library(wire->object.library);
   event.version = to_version(wire->version);
-  event.sni.assign(wire->sni, wire->sni_bytes);
   event.completed = true;
   return event;
 }
@@ -160,11 +177,23 @@ std::optional<Event> to_bytes(Record record, ClockOffset clock) {
   event.time = to_time(wire->header.boot_ns, clock);
   event.cookie = {wire->cookie};
   event.object = to_object(wire->object);
-  event.process = event.object.process;
+  event.process = to_key(wire->object.process);
   event.direction = to_direction(wire->direction);
   event.offset = wire->offset;
   const auto payload = record.subspan(sizeof(wire_bytes), wire->length);
   event.data.assign(payload.begin(), payload.end());
+  return event;
+}
+
+std::optional<Event> to_hello(Record record, ClockOffset clock) {
+  const auto wire = read<wire_bytes>(record);
+  if (!wire || wire->length > WIRE_HELLO_BYTES || wire->header.size != sizeof(wire_bytes) + wire->length)
+    return std::nullopt;
+  Handshake event;
+  event.time = to_time(wire->header.boot_ns, clock);
+  event.cookie = {wire->cookie};
+  if (auto hello = parse_client_hello(record.subspan(sizeof(wire_bytes), wire->length)))
+    event.sni = std::move(hello->server_name);
   return event;
 }
 
@@ -222,6 +251,8 @@ std::optional<Event> decode(std::span<const std::byte> record, ClockOffset clock
       return to_gap(record, clock);
     case WIRE_TLS_ENDED:
       return to_ended(record, clock);
+    case WIRE_CLIENT_HELLO:
+      return to_hello(record, clock);
     default:
       return std::nullopt;
   }

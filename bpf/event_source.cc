@@ -6,7 +6,6 @@
 #include <linux/bpf.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <array>
@@ -18,6 +17,7 @@
 #include <mutex>
 #include <utility>
 
+#include "bpf/kernel_list.h"
 #include "bpf/kernel_table.h"
 #include "bpf/wire.h"
 
@@ -138,28 +138,6 @@ std::vector<std::string> read_arguments(std::uint32_t pid, bool& truncated) {
     at += static_cast<ssize_t>(arguments.back().size()) + 1;
   }
   return arguments;
-}
-
-// Reads structures of one size until end of file; an iterator may split them over reads.
-template <class T>
-std::expected<std::size_t, SourceError> read_all(int descriptor, const std::function<void(const T&)>& each) {
-  std::vector<std::byte> buffer(64 * 1024);
-  std::size_t held = 0, count = 0;
-  for (;;) {
-    const ssize_t got = ::read(descriptor, buffer.data() + held, buffer.size() - held);
-    if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (got < 0) return std::unexpected(system_error("cannot read the kernel's list"));
-    if (got == 0) return count;
-    held += static_cast<std::size_t>(got);
-    std::size_t used = 0;
-    for (; held - used >= sizeof(T); used += sizeof(T), ++count) {
-      T value;
-      std::memcpy(&value, buffer.data() + used, sizeof value);
-      each(value);
-    }
-    std::memmove(buffer.data(), buffer.data() + used, held - used);
-    held -= used;
-  }
 }
 
 class RingEventSource final : public EventSource {
@@ -325,23 +303,6 @@ std::expected<std::unique_ptr<EventSource>, SourceError> EventSource::create(
     return std::unexpected(SourceError{"the ring's size is not a power of two", "choose another size"});
   if (auto started = source->start(); !started) return std::unexpected(started.error());
   return source;
-}
-
-std::expected<void, SourceError> read_mappings(int mapping_iterator,
-                                               const std::function<void(const Mapping&)>& each) {
-  const auto read = read_all<wire_mapping>(mapping_iterator, [&](const wire_mapping& wire) {
-    Mapping mapping;
-    mapping.pid = wire.tgid;
-    mapping.start = wire.start;
-    mapping.end = wire.end;
-    mapping.file_offset = wire.file_offset;
-    mapping.device = makedev(wire.device_major, wire.device_minor);
-    mapping.inode = wire.inode;
-    mapping.name.assign(wire.name, ::strnlen(wire.name, sizeof wire.name));
-    each(mapping);
-  });
-  if (!read) return std::unexpected(read.error());
-  return {};
 }
 
 }  // namespace weir::bpf

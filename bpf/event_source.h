@@ -70,19 +70,6 @@ struct ClockOffset {
 };
 std::optional<Event> decode(std::span<const std::byte> record, ClockOffset clock);
 
-// One file mapping of a process, as the mapping iterator tells it.
-struct Mapping {
-  std::uint32_t pid = 0;
-  std::uint64_t start = 0;
-  std::uint64_t end = 0;
-  std::uint64_t file_offset = 0;
-  std::uint64_t device = 0;  // of the real inode, also under overlayfs
-  std::uint64_t inode = 0;
-  std::string name;  // the file's last path component
-};
-std::expected<void, SourceError> read_mappings(int mapping_iterator,
-                                               const std::function<void(const Mapping&)>& each);
-
 // Answers resolve() from the kernel side's table of tuples. Thread-safe; a look-up is a system call of ~2 us.
 std::unique_ptr<ClientResolver> make_kernel_resolver(int tuples_descriptor,
                                                      std::uint64_t network_namespace_cookie);

@@ -6,6 +6,8 @@
 #include <bpf/libbpf.h>
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <linux/perf_event.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,11 +17,13 @@
 #include <cstring>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <string_view>
 #include <utility>
 
 #include "bpf/features.h"
 #include "bpf/libbpf_log.h"
+#include "bpf/mappings.h"
 #include "bpf/self_test.h"
 #include "bpf/wire.h"
 #include "weir_bpf.skel.h"
@@ -51,18 +55,20 @@ constexpr ProgramEntry kPrograms[] = {
     {"tls_enter", "TLS call (uprobe)", How::uprobe, true, ""},
     {"tls_return", "TLS return (sleepable uprobe)", How::uprobe, true, ""},
     {"tls_end", "TLS object's end (uprobe)", How::uprobe, true, ""},
-    {"tls_name", "TLS server name (uprobe)", How::uprobe, false, "the destination's address"},
+    {"go_enter", "Go TLS call (uprobe)", How::uprobe, true, ""},
+    {"go_return", "Go TLS return (sleepable uprobe)", How::uprobe, true, ""},
+    {"go_end", "Go TLS connection's end (uprobe)", How::uprobe, true, ""},
     {"self_test", "self-test (uprobe)", How::uprobe, true, ""},
     {"each_task", "task (iterator)", How::iterator, false, ""},
     {"each_mapping", "task_vma (iterator)", How::iterator, false, ""},
 };
 
 // By enum wire_uprobe_program.
-constexpr const char* kUprobePrograms[WIRE_UPROBE_PROGRAMS] = {"tls_enter", "tls_return", "tls_end",
-                                                               "tls_name", "self_test"};
+constexpr const char* kUprobePrograms[WIRE_UPROBE_PROGRAMS] = {
+    "tls_enter", "tls_return", "tls_end", "go_enter", "go_return", "go_end", "self_test"};
 // Returns first: a call that is seen to begin must be seen to end.
-constexpr std::uint32_t kAttachOrder[] = {WIRE_TLS_RETURN, WIRE_TLS_END, WIRE_TLS_NAME, WIRE_TLS_ENTER,
-                                          WIRE_SELF_TEST};
+constexpr std::uint32_t kAttachOrder[] = {WIRE_TLS_RETURN, WIRE_GO_RETURN, WIRE_TLS_END,  WIRE_GO_END,
+                                          WIRE_TLS_ENTER,  WIRE_GO_ENTER,  WIRE_SELF_TEST};
 
 // One of these ways from a TLS object to its socket is loaded.
 constexpr std::string_view kBySocketEvents[] = {"socket_sent", "socket_received"};
@@ -141,7 +147,9 @@ class LibbpfKernelSide final : public KernelSide {
   int untold_descriptor() const override { return bpf_map__fd(skeleton_->maps.untold); }
   void set_own_processes(std::span<const std::uint32_t> tgids) override;
   std::expected<int, Error> open_task_iterator() override { return open_iterator("each_task"); }
-  std::expected<int, Error> open_mapping_iterator() override { return open_iterator("each_mapping"); }
+  std::expected<int, Error> open_mapping_iterator(std::uint32_t pid) override;
+  std::expected<int, Error> open_mapping_events(std::uint32_t processor) override;
+  std::expected<FileIdentity, Error> identify(int file_descriptor) override;
   std::expected<TargetHandle, Error> attach(int file_descriptor, std::span<const ProbeSite> sites) override;
   void detach(TargetHandle target) override;
 
@@ -286,6 +294,54 @@ std::expected<int, Error> LibbpfKernelSide::open_iterator(const char* name) {
   if (descriptor < 0)
     return std::unexpected(system_error(std::string("cannot open the iterator ") + name, errno));
   return descriptor;
+}
+
+std::expected<int, Error> LibbpfKernelSide::open_mapping_iterator(std::uint32_t pid) {
+  if (pid == 0) return open_iterator("each_mapping");
+  bpf_iter_link_info which{};
+  which.task.pid = pid;
+  LIBBPF_OPTS(bpf_iter_attach_opts, options);
+  options.link_info = &which;
+  options.link_info_len = sizeof which;
+  const Link link(bpf_program__attach_iter(find("each_mapping"), &options));
+  const int descriptor = link ? bpf_iter_create(bpf_link__fd(link.get())) : -1;
+  if (descriptor < 0) return std::unexpected(system_error("cannot look at a process's mappings", errno));
+  return descriptor;
+}
+
+std::expected<int, Error> LibbpfKernelSide::open_mapping_events(std::uint32_t processor) {
+  perf_event_attr attributes{};
+  attributes.size = sizeof attributes;
+  attributes.type = PERF_TYPE_SOFTWARE;
+  attributes.config = PERF_COUNT_SW_DUMMY;
+  attributes.mmap = 1;  // of code only; data would be mmap_data
+  attributes.mmap2 = 1;
+  attributes.watermark = 1;
+  attributes.wakeup_watermark = 1;
+  const long descriptor =
+      ::syscall(SYS_perf_event_open, &attributes, -1, static_cast<int>(processor), -1, PERF_FLAG_FD_CLOEXEC);
+  if (descriptor < 0) return std::unexpected(system_error("cannot watch for mapped files", errno));
+  return static_cast<int>(descriptor);
+}
+
+// A mapping of our own has the file's true inode.
+std::expected<FileIdentity, Error> LibbpfKernelSide::identify(int file_descriptor) {
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  void* const start = ::mmap(nullptr, page, PROT_READ | PROT_EXEC, MAP_PRIVATE, file_descriptor, 0);
+  if (start == MAP_FAILED) return std::unexpected(system_error("cannot map the file", errno));
+  const auto iterator = open_mapping_iterator(static_cast<std::uint32_t>(::getpid()));
+  std::optional<FileIdentity> found;
+  if (iterator) {
+    const auto at = reinterpret_cast<std::uint64_t>(start);
+    (void)read_mappings(*iterator, [&](const Mapping& mapping) {
+      if (mapping.start <= at && at < mapping.end) found = mapping.file;
+    });
+    ::close(*iterator);
+  }
+  ::munmap(start, page);
+  if (!iterator) return std::unexpected(iterator.error());
+  if (!found) return std::unexpected(Error{"the file's mapping was not found", ""});
+  return *found;
 }
 
 std::expected<std::vector<Link>, Error> LibbpfKernelSide::attach_multi(bpf_program* program,

@@ -46,6 +46,15 @@ struct ProgramState {
 
 using TargetHandle = std::uint32_t;
 
+// A file as probes bind to it. Under overlayfs it is the lower (or upper) file, which stat() does not tell.
+// The generation tells a file from an earlier one that had its inode number.
+struct FileIdentity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::uint32_t generation = 0;
+  auto operator<=>(const FileIdentity&) const = default;
+};
+
 class KernelSide {
  public:
   // Loads and attaches everything but the uprobes. A required program that fails is an Error that names it.
@@ -63,10 +72,14 @@ class KernelSide {
   // Processes of ours, which the programs leave alone (thread group ids of the initial pid namespace).
   virtual void set_own_processes(std::span<const std::uint32_t> tgids) = 0;
 
-  // One pass over all tasks / all file mappings that are executable: a readable descriptor that gives
-  // struct wire_task / struct wire_mapping until end of file.
+  // One pass over all tasks / all file mappings that are executable (pid 0: of all processes): a readable
+  // descriptor that gives struct wire_task / struct wire_mapping until end of file.
   virtual std::expected<int, Error> open_task_iterator() = 0;
-  virtual std::expected<int, Error> open_mapping_iterator() = 0;
+  virtual std::expected<int, Error> open_mapping_iterator(std::uint32_t pid) = 0;
+  // Tells each executable mapping that a process on this processor makes: a perf event for MappingWatch.
+  virtual std::expected<int, Error> open_mapping_events(std::uint32_t processor) = 0;
+  // Of a file that is open for reading.
+  virtual std::expected<FileIdentity, Error> identify(int file_descriptor) = 0;
 
   // Attaches all sites of one file at once; all or nothing. The descriptor may be closed afterwards.
   virtual std::expected<TargetHandle, Error> attach(int file_descriptor,

@@ -26,6 +26,7 @@ enum wire_kind {
   WIRE_TLS_BYTES,
   WIRE_TLS_GAP,
   WIRE_TLS_ENDED,
+  WIRE_CLIENT_HELLO,  // struct wire_bytes with the beginning of a ClientHello, as it was sent
 };
 
 // `size` counts the bytes that mean something, this header included; the ring's own length may be larger.
@@ -112,7 +113,7 @@ struct wire_opened {
 };
 WIRE_SIZE(wire_opened, 120);
 
-#define WIRE_HAS_TLS 1u
+#define WIRE_HAS_PLAINTEXT 1u
 
 struct wire_closed {
   struct wire_header header;
@@ -157,33 +158,31 @@ struct wire_tls_object {
 };
 WIRE_SIZE(wire_tls_object, 32);
 
-#define WIRE_SNI_BYTES 256
-
 struct wire_handshake {
   struct wire_header header;
   struct wire_tls_object object;
   __u64 cookie;
-  __u16 version;  // 0x0303 is TLS 1.2; 0 when not known
-  __u16 sni_bytes;
+  __u32 version;  // 0x0303 is TLS 1.2; 0 when not known
   __u32 padding;
-  char sni[WIRE_SNI_BYTES];
 };
-WIRE_SIZE(wire_handshake, 64 + WIRE_SNI_BYTES);
+WIRE_SIZE(wire_handshake, 64);
 
 enum wire_direction { WIRE_SENT = 0, WIRE_RECEIVED = 1 };
 
-// Followed by `length` bytes of plaintext.
+// Followed by `length` bytes of plaintext. Cleartext has no object: `pointer` and `generation` are 0, and
+// `process` is who called.
 struct wire_bytes {
   struct wire_header header;
   struct wire_tls_object object;
   __u64 cookie;
-  __u64 offset;  // of the object's generation, per direction
+  __u64 offset;  // of the object's generation (cleartext: of the connection), per direction
   __u32 length;
   __u32 direction;
 };
 WIRE_SIZE(wire_bytes, 72);
 
 #define WIRE_CHUNK_BYTES 16384
+#define WIRE_HELLO_BYTES 4096
 
 struct wire_gap {
   struct wire_header header;
@@ -217,9 +216,11 @@ struct wire_mapping {
   __u64 end;
   __u64 file_offset;
   __u64 inode;
+  __u32 inode_generation;
+  __u32 padding;
   char name[WIRE_MAPPING_NAME_BYTES];
 };
-WIRE_SIZE(wire_mapping, 48 + WIRE_MAPPING_NAME_BYTES);
+WIRE_SIZE(wire_mapping, 56 + WIRE_MAPPING_NAME_BYTES);
 
 // One page shared by both sides. User space writes `heartbeat_boot_ns` and `ingress`; the programs count.
 struct wire_control {
@@ -241,7 +242,6 @@ enum wire_uprobe_program {
   WIRE_TLS_ENTER,   // at a call's entry
   WIRE_TLS_RETURN,  // at each `ret` of the same function
   WIRE_TLS_END,     // entry of a function that ends the object or its sending side
-  WIRE_TLS_IMPORT,  // entry of a function that makes an object of its second argument (NSS)
   WIRE_GO_ENTER,    // the same for Go's calling convention
   WIRE_GO_RETURN,
   WIRE_GO_END,
@@ -261,7 +261,6 @@ enum wire_tls_call {
   WIRE_CALL_FREE,        // (object)
   WIRE_CALL_CLEAR,
   WIRE_CALL_SHUTDOWN,
-  WIRE_CALL_IMPORT,    // (model, object)
   WIRE_CALL_GO_READ,   // (*Conn, []byte) -> (int, error), in Go's registers
   WIRE_CALL_GO_WRITE,  //
   WIRE_CALL_GO_CLOSE,  // (*Conn)

@@ -46,7 +46,8 @@ static __always_inline void bind_tuple(struct bpf_sock_ops* ctx, struct sock* sk
   if (known) tell_opened(known);
 }
 
-// The tuple of who connected to this accepted socket. To be taken then: at its end the port is no longer in it.
+// The tuple of who connected to this accepted socket. To be taken then: at its end the port is no longer in
+// it.
 static __always_inline void fill_client_tuple(struct wire_tuple* tuple, const struct sock* sk) {
   struct wire_tuple own = {};
   fill_tuple(&own, sk);
@@ -108,7 +109,7 @@ static __always_inline void tell_closed(struct connection* connection, const str
   closed->cookie = connection->owner.cookie;
   closed->plaintext_sent = connection->plaintext_sent;
   closed->plaintext_received = connection->plaintext_received;
-  closed->flags = connection->flags & CONNECTION_TLS ? WIRE_HAS_TLS : 0;
+  closed->flags = connection->flags & CONNECTION_PLAINTEXT ? WIRE_HAS_PLAINTEXT : 0;
   closed->error = BPF_CORE_READ(sk, sk_err);
   fill_totals(closed, (const struct tcp_sock*)sk, old_state);
   bool opened_told = !(connection->flags & CONNECTION_UNTOLD) || tell_opened(connection);
@@ -122,13 +123,14 @@ static __always_inline void tell_closed(struct connection* connection, const str
     COUNT(untold_connections, 1);
 }
 
-// True while it stands in the queue of its listener: that process will still be given it, also when it was reset.
+// True while it stands in the queue of its listener: that process will still be given it, also when it was
+// reset.
 static __always_inline bool is_queued(const struct sock* sk) {
   return !BPF_CORE_READ(sk, sk_socket) && !(BPF_CORE_READ(sk, __sk_common.skc_flags) & (1ul << SOCK_DEAD));
 }
 
-// Who accepted a connection may ask for its client until then, also when that is gone; where nobody of this host did,
-// nobody will. The same tuple may belong to a later connection by now: that one stays.
+// Who accepted a connection may ask for its client until then, also when that is gone; where nobody of this
+// host did, nobody will. The same tuple may belong to a later connection by now: that one stays.
 static __always_inline void forget_tuple(const struct connection* connection) {
   bool accepted = connection->flags & CONNECTION_ACCEPTED;
   struct wire_owner* owner = bpf_map_lookup_elem(&tuples, &connection->tuple);

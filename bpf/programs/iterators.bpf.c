@@ -48,6 +48,8 @@ int each_mapping(struct bpf_iter__task_vma* ctx) {
   record->end = vma->vm_end;
   record->file_offset = vma->vm_pgoff << 12;
   record->inode = BPF_CORE_READ(file, f_inode, i_ino);
+  record->inode_generation = BPF_CORE_READ(file, f_inode, i_generation);
+  record->padding = 0;
   long written = bpf_probe_read_kernel_str(record->name, sizeof(record->name),
                                            BPF_CORE_READ(file, f_path.dentry, d_name.name));
   record->name_bytes = written > 0 ? written - 1 : 0;

@@ -11,11 +11,14 @@ struct untold_map untold SEC(".maps");
 struct exec_scratch_map exec_scratch SEC(".maps");
 struct tls_objects_map tls_objects SEC(".maps");
 struct tls_threads_map tls_threads SEC(".maps");
-struct server_names_map server_names SEC(".maps");
+struct goroutines_map goroutines SEC(".maps");
+struct hellos_map hellos SEC(".maps");
 
 // Thread group ids that the programs leave alone; 0 is a free place.
 __u32 own_processes[OWN_PROCESSES] = {};
 __u32 last_generation = 0;
+// A call of Go's crypto/tls was seen: until then nobody looks for goroutines.
+__u32 go_seen = 0;
 // Payload is dropped once the ring holds this many bytes: the rest is for what tells the structure.
 const volatile __u64 payload_limit = 0;
 

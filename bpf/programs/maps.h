@@ -17,14 +17,16 @@ struct connection {
   __u64 plaintext_sent;
   __u64 plaintext_received;
   __u32 flags;
-  __u32 padding;
+  __u32 beginnings;  // sends that were looked at for what the connection is
 };
 #define CONNECTION_OURS 1u      // weir's own socket: never told
 #define CONNECTION_ACCEPTED 2u  // a server's side
 #define CONNECTION_OPEN 4u      // "opened" was told
-#define CONNECTION_TLS 8u
-#define CONNECTION_OLD 16u     // there before the programs
-#define CONNECTION_UNTOLD 32u  // "opened" met a full ring
+#define CONNECTION_PLAINTEXT 8u
+#define CONNECTION_OLD 16u        // there before the programs
+#define CONNECTION_UNTOLD 32u     // "opened" met a full ring
+#define CONNECTION_CLEARTEXT 64u  // it began like HTTP
+#define CONNECTION_HELLO 128u     // its ClientHello was seen
 
 struct tls_key {
   __u64 pointer;
@@ -39,11 +41,14 @@ struct tls_object {
   __u64 received;
   __u32 generation;
   __u32 flags;
+  __u32 open_calls;  // Go: other goroutines' may outlast the end
+  __u32 padding;
 };
 #define OBJECT_ACCEPTED 1u
 #define OBJECT_HANDSHAKE_TOLD 2u
 #define OBJECT_SENT_ENDED 4u
 #define OBJECT_RECEIVED_ENDED 8u
+#define OBJECT_CLOSING 16u  // ended, but for the calls that are open
 
 // An open call of a TLS function. `stack` is the stack pointer at its entry and 0 for a free entry: a
 // thread's calls can nest and, with fibers, interleave.
@@ -54,8 +59,8 @@ struct tls_call {
   __u64 count;          // address of the size_t result, 0 when the return value is the count
   __u64 linked_cookie;  // the object's socket when the call began
   __u64 other_cookie;   // the first other socket that the call used
-  __u32 site;
-  __u32 used_linked;
+  __u64 site;
+  __u64 used_linked;
   __u64 length;  // of the buffer
 };
 #define NESTED_CALLS 8
@@ -64,8 +69,18 @@ struct tls_thread {
   struct tls_call calls[NESTED_CALLS];
 };
 
-struct server_name {
-  char text[WIRE_SNI_BYTES];
+struct goroutine {
+  __u64 pointer;
+  __u64 tgid;
+};
+
+// The random bytes of a ClientHello, and the sockets that it passed.
+struct hello_random {
+  __u64 words[4];
+};
+struct hello_sockets {
+  __u64 sender;
+  __u64 receiver;  // with ingress
 };
 
 struct ring_map {
@@ -120,11 +135,18 @@ struct tls_threads_map {
   __type(key, __u64);
   __type(value, struct tls_thread);
 };
-struct server_names_map {
+// No event tells that a goroutine has ended.
+struct goroutines_map {
   __uint(type, BPF_MAP_TYPE_LRU_HASH);
-  __uint(max_entries, 8192);
-  __type(key, struct tls_key);
-  __type(value, struct server_name);
+  __uint(max_entries, 16384);
+  __type(key, struct goroutine);
+  __type(value, struct tls_thread);
+};
+struct hellos_map {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 16384);
+  __type(key, struct hello_random);
+  __type(value, struct hello_sockets);
 };
 
 #ifndef WEIR_DEFINE_MAPS
@@ -136,11 +158,13 @@ extern struct untold_map untold SEC(".maps");
 extern struct exec_scratch_map exec_scratch SEC(".maps");
 extern struct tls_objects_map tls_objects SEC(".maps");
 extern struct tls_threads_map tls_threads SEC(".maps");
-extern struct server_names_map server_names SEC(".maps");
+extern struct goroutines_map goroutines SEC(".maps");
+extern struct hellos_map hellos SEC(".maps");
 
 #define OWN_PROCESSES 8
 extern __u32 own_processes[OWN_PROCESSES];
 extern __u32 last_generation;
+extern __u32 go_seen;
 extern const volatile __u64 payload_limit;
 #else
 #define OWN_PROCESSES 8

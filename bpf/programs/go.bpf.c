@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Calls of Go's crypto/tls, since Go 1.17 with arguments in registers: AX, BX, CX..., and the goroutine in
+// R14 (Go's internal ABI specification, "amd64 architecture").
+#include "tls_objects.h"
+
+SEC("uprobe.multi")
+int go_enter(struct pt_regs* ctx) {
+  struct caller caller;
+  fill_caller(&caller);
+  if (is_own_process(caller.process.tgid)) return 0;
+  struct tls_key key = {.pointer = ctx->ax, .tgid = caller.process.tgid};
+  struct tls_object* object = find_object(&key, &caller);
+  if (!object) object = make_object(&key, &caller);
+  if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted())) return 0;
+
+  go_seen = 1;
+  __u64 site = bpf_get_attach_cookie(ctx);
+  struct goroutine goroutine = {.pointer = ctx->r14, .tgid = caller.process.tgid};
+  __u64 depth = goroutine_depth(goroutine.pointer, PT_REGS_SP(ctx));
+  if (!depth) {
+    COUNT(calls_lost, 1);
+    return 0;
+  }
+  struct tls_thread* open = OPEN_CALLS(goroutines, &goroutine);
+  // place_call() looks for an outer call above: its place is the lesser depth.
+  struct tls_call* call = open ? place_call(open, key.pointer, site, ~depth) : 0;
+  if (!call) return 0;
+  call->object = key.pointer;
+  call->buffer = ctx->bx;
+  call->length = ctx->cx;
+  call->count = 0;
+  call->linked_cookie = object->cookie;
+  call->other_cookie = 0;
+  call->used_linked = 0;
+  call->site = site;
+  call->stack = ~depth;
+  __sync_fetch_and_add(&object->open_calls, 1);
+  return 0;
+}
+
+// The last of an ended object's calls is over.
+static __always_inline void leave_object(const struct tls_key* key, const struct caller* caller, __u64 site) {
+  struct tls_object* object = find_object(key, caller);
+  if (!object || !object->open_calls) return;
+  __u32 before = __sync_fetch_and_add(&object->open_calls, -1);
+  if (before == 1 && (object->flags & OBJECT_CLOSING)) end_object(key, caller, site, true);
+}
+
+// At each `ret`: Go moves its stacks, which a uretprobe's changed return address would not survive.
+SEC("uprobe.multi.s")
+int go_return(struct pt_regs* ctx) {
+  __u32 tgid = bpf_get_current_pid_tgid() >> 32;
+  struct goroutine goroutine = {.pointer = ctx->r14, .tgid = tgid};
+  struct tls_thread* open = bpf_map_lookup_elem(&goroutines, &goroutine);
+  if (!open) return 0;
+  struct tls_call call = {};
+  bool others;
+  bool found = take_call(open, ~goroutine_depth(goroutine.pointer, PT_REGS_SP(ctx)), &call, &others);
+  if (!others) bpf_map_delete_elem(&goroutines, &goroutine);
+  if (!found) return 0;
+
+  struct caller caller;
+  fill_caller(&caller);
+  struct tls_key key = {.pointer = call.object, .tgid = tgid};
+  long result = ctx->ax;
+  finish_call(&key, &caller, &call, result > 0 ? result : 0);
+  leave_object(&key, &caller, call.site);
+  return 0;
+}
+
+SEC("uprobe.multi")
+int go_end(struct pt_regs* ctx) {
+  struct caller caller;
+  fill_caller(&caller);
+  struct tls_key key = {.pointer = ctx->ax, .tgid = caller.process.tgid};
+  struct tls_object* object = find_object(&key, &caller);
+  if (object && object->open_calls)
+    object->flags |= OBJECT_CLOSING;
+  else
+    end_object(&key, &caller, bpf_get_attach_cookie(ctx), true);
+  return 0;
+}

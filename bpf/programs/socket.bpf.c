@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// What passes through sockets, in the process that sends and receives: it names the socket of a TLS object,
+// it shows a ClientHello, and cleartext HTTP is read here.
+#include "plaintext.h"
+#include "tls_calls.h"
+
+// ---- the call that uses the socket
+
+// The innermost call on the stack that made this system call: frames of other stacks, and those that a
+// longjmp left, are not above it or farther away.
+static __always_inline struct tls_call* innermost_call(struct tls_thread* open, __u64 stack) {
+  int innermost = -1;
+  __u64 nearest = ~0ull;
+  for (int i = 0; i < NESTED_CALLS; i++) {
+    __u64 at = open->calls[i].stack;
+    if (at >= stack && at < nearest) {
+      nearest = at;
+      innermost = i;
+    }
+  }
+  return innermost < 0 ? 0 : &open->calls[innermost & (NESTED_CALLS - 1)];
+}
+
+static __always_inline struct tls_call* call_of_goroutine(struct pt_regs* regs, __u32 tgid) {
+  if (!go_seen) return 0;
+  struct goroutine goroutine = {.pointer = BPF_CORE_READ(regs, r14), .tgid = tgid};
+  struct tls_thread* open = bpf_map_lookup_elem(&goroutines, &goroutine);
+  if (!open) return 0;
+  __u64 depth = goroutine_depth(goroutine.pointer, PT_REGS_SP_CORE(regs));
+  return depth ? innermost_call(open, ~depth) : 0;
+}
+
+static __always_inline struct tls_call* open_call(struct pt_regs* regs) {
+  __u64 thread = bpf_get_current_pid_tgid();
+  struct tls_thread* open = bpf_map_lookup_elem(&tls_threads, &thread);
+  return open ? innermost_call(open, PT_REGS_SP_CORE(regs)) : call_of_goroutine(regs, thread >> 32);
+}
+
+#define BOUND_TO_PORT 8  // SOCK_BINDPORT_LOCK, include/net/sock.h
+
+// connect() never shares the bucket of a port with bind() (__inet_hash_connect() in
+// net/ipv4/inet_hashtables.c marks its own with -1), and an accepted socket has its listener's bucket without
+// having been bound itself.
+static __always_inline bool was_accepted(struct sock* sk) {
+  struct inet_bind_bucket* bucket = BPF_CORE_READ((struct inet_connection_sock*)sk, icsk_bind_hash);
+  return bucket && BPF_CORE_READ(bucket, fastreuse) >= 0 &&
+         !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & BOUND_TO_PORT);
+}
+
+// A socket without an entry is older than the programs (or was evicted).
+static __noinline struct connection* meet_old_socket(struct sock* sk, __u64 cookie) {
+  struct connection connection = {};
+  connection.owner.cookie = cookie;
+  fill_tuple(&connection.tuple, sk);
+  connection.owner.netns_cookie = connection.tuple.netns_cookie;
+  struct task_struct* task = (struct task_struct*)bpf_get_current_task();
+  fill_process_key(&connection.owner.process, task);
+  connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+  connection.opened_boot_ns = bpf_ktime_get_boot_ns();
+  bool accepted = was_accepted(sk);
+  connection.flags = accepted ? CONNECTION_ACCEPTED : CONNECTION_OPEN | CONNECTION_OLD;
+  if (is_own_process(connection.owner.process.tgid)) connection.flags = CONNECTION_OURS;
+  long error = bpf_map_update_elem(&connections, &cookie, &connection, BPF_NOEXIST);
+  struct connection* known = bpf_map_lookup_elem(&connections, &cookie);
+  if (error || !known || !(known->flags & CONNECTION_OPEN)) return known;
+  bpf_map_update_elem(&tuples, &connection.tuple, &connection.owner, BPF_ANY);
+  tell_opened(known);
+  return known;
+}
+
+static __always_inline void call_uses(struct tls_call* call, __u64 cookie) {
+  if (cookie == call->linked_cookie)
+    call->used_linked = 1;
+  else if (!call->other_cookie)
+    call->other_cookie = cookie;
+}
+
+// ---- what the system call carries
+
+// The memory that a system call sends from or receives into: one piece, or an array of struct iovec.
+struct memory {
+  __u64 address;
+  __u64 length;  // that the caller asked for
+  __u64 vectors;
+  __u64 count;
+};
+
+// Numbers: arch/x86/entry/syscalls/syscall_64.tbl. Others (sendfile, splice, io_uring) carry no address of
+// the process's memory.
+static __always_inline bool find_memory(struct pt_regs* regs, struct memory* memory) {
+  __u64 second = PT_REGS_PARM2_CORE_SYSCALL(regs);
+  struct user_msghdr message = {};
+  switch (BPF_CORE_READ(regs, orig_ax)) {
+    case 0:   // read
+    case 1:   // write
+    case 44:  // sendto
+    case 45:  // recvfrom
+      memory->address = second;
+      memory->length = PT_REGS_PARM3_CORE_SYSCALL(regs);
+      return true;
+    case 19:  // readv
+    case 20:  // writev
+      memory->vectors = second;
+      memory->count = PT_REGS_PARM3_CORE_SYSCALL(regs);
+      return true;
+    case 46:  // sendmsg
+    case 47:  // recvmsg
+      if (bpf_probe_read_user(&message, sizeof(message), (void*)second)) return false;
+      memory->vectors = (__u64)message.msg_iov;
+      memory->count = message.msg_iovlen;
+      return true;
+  }
+  return false;
+}
+
+#define MOST_VECTORS 1024  // UIO_MAXIOV
+
+// Where the first byte is, and how many stand together there.
+static __always_inline __u64 first_piece(const struct memory* memory, __u64* together) {
+  *together = memory->length;
+  if (!memory->vectors) return memory->address;
+  for (__u64 i = 0; i < 4; i++) {
+    struct iovec vector = {};
+    if (i >= memory->count ||
+        bpf_probe_read_user(&vector, sizeof(vector), (void*)(memory->vectors + i * sizeof(vector))))
+      return 0;
+    if (!vector.iov_len) continue;
+    *together = vector.iov_len;
+    return (__u64)vector.iov_base;
+  }
+  return 0;
+}
+
+// ---- cleartext
+
+struct pieces {
+  struct payload payload;  // of the piece at hand
+  __u64 vectors;
+  __u64 count;
+  __u64 next;
+  __u64 left;  // of all pieces
+};
+
+// One chunk of the piece at hand, or else the next piece.
+static long tell_step(__u64 index, void* context) {
+  struct pieces* pieces = context;
+  if (pieces->payload.left) {
+    __u64 before = pieces->payload.left;
+    tell_next(&pieces->payload, false);
+    pieces->left -= before - pieces->payload.left;
+    return pieces->left == 0;
+  }
+  struct iovec vector = {};
+  if (pieces->next >= pieces->count ||
+      bpf_probe_read_user(&vector, sizeof(vector), (void*)(pieces->vectors + pieces->next * sizeof(vector))))
+    return 1;
+  pieces->next++;
+  pieces->payload.address = (__u64)vector.iov_base;
+  pieces->payload.left = vector.iov_len < pieces->left ? vector.iov_len : pieces->left;
+  return 0;
+}
+
+static __always_inline void fill_cleartext(struct payload* payload, const struct connection* connection) {
+  fill_process_key(&payload->object.process, (struct task_struct*)bpf_get_current_task());
+  payload->object.library = WIRE_LIBRARY_NONE;
+  payload->cookie = connection->owner.cookie;
+}
+
+// These two are functions of their own for the verifier: it looks at each once.
+__noinline int tell_cleartext(struct connection* connection, const struct memory* memory, __u64 length,
+                              __u32 direction) {
+  if (!connection || !memory) return 0;
+  bool sent = direction == WIRE_SENT;
+  struct pieces pieces = {.vectors = memory->vectors, .count = memory->count, .left = length};
+  struct payload* payload = &pieces.payload;
+  fill_cleartext(payload, connection);
+  payload->offset = sent ? connection->plaintext_sent : connection->plaintext_received;
+  payload->direction = direction;
+  payload->kind = WIRE_TLS_BYTES;
+  if (!memory->vectors && memory->address) {
+    payload->address = memory->address;
+    payload->left = length;
+  }
+  count_plaintext(connection->owner.cookie, sent, length);
+  bpf_loop(PAYLOAD_CHUNKS + MOST_VECTORS, tell_step, &pieces, 0);
+  if (pieces.left) tell_gap(payload, pieces.left);
+  return 0;
+}
+
+// ---- how a connection begins
+
+#define HELLO_PREFIX 43  // record and handshake headers, version, random (RFC 8446, 4.1.2 and 5.1)
+#define RANDOM_AT 11     // of it
+#define BEGINNINGS 16    // sends that are looked at: a TLS session may follow some lines of cleartext
+
+// A request's method and the space after it; HTTP/2's preface begins alike (RFC 9110, 9.1; RFC 9113, 3.4).
+static __always_inline bool begins_request(const __u8* text) {
+  for (int i = 0; i < 12; i++) {
+    if (text[i] == ' ') return i >= 3;
+    if (text[i] < 'A' || text[i] > 'Z') return false;
+  }
+  return false;
+}
+
+static __always_inline bool begins_client_hello(const __u8* text) {
+  return text[0] == 22 && text[1] == 3 && text[5] == 1 && text[9] == 3;
+}
+
+static __always_inline void note_hello(struct connection* connection, const __u8* text, bool sent) {
+  struct hello_random random;
+  __builtin_memcpy(&random, text + RANDOM_AT, sizeof(random));
+  struct hello_sockets sockets = {};
+  struct hello_sockets* known = bpf_map_lookup_elem(&hellos, &random);
+  if (known) sockets = *known;
+  if (sent)
+    sockets.sender = connection->owner.cookie;
+  else
+    sockets.receiver = connection->owner.cookie;
+  bpf_map_update_elem(&hellos, &random, &sockets, BPF_ANY);
+  connection->flags |= CONNECTION_HELLO;
+  connection->flags &= ~CONNECTION_CLEARTEXT;
+  connection->beginnings = BEGINNINGS;
+}
+
+static __always_inline void tell_hello(struct connection* connection, __u64 address, __u64 length) {
+  struct payload payload = {
+      .address = address,
+      .left = length < WIRE_HELLO_BYTES ? length : WIRE_HELLO_BYTES,
+      .kind = WIRE_CLIENT_HELLO,
+  };
+  fill_cleartext(&payload, connection);
+  copy_chunk(&payload, payload.left);
+}
+
+// The side that speaks first, the client, decides what the connection is.
+__noinline int look_at_beginning(struct connection* connection, const struct memory* memory,
+                                 __u32 direction) {
+  if (!connection || !memory) return 0;
+  __u8 text[48] = {};
+  __u64 together = 0;
+  __u64 address = first_piece(memory, &together);
+  __u64 wanted = together < HELLO_PREFIX ? together : HELLO_PREFIX;
+  connection->beginnings++;
+  if (!address || !wanted || bpf_probe_read_user(text, wanted & 63, (void*)address)) return 0;
+  if (wanted == HELLO_PREFIX && begins_client_hello(text)) {
+    note_hello(connection, text, direction == WIRE_SENT);
+    if (connection->flags & CONNECTION_OPEN) tell_hello(connection, address, together);
+  } else if (connection->beginnings == 1 && begins_request(text)) {
+    connection->flags |= CONNECTION_CLEARTEXT;
+  }
+  return 0;
+}
+
+// ---- the events
+
+static __always_inline int socket_used(struct sock* sk, int length, __u32 direction) {
+  if (sk->sk_protocol != IPPROTO_TCP) return 0;
+  struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(bpf_get_current_task_btf());
+  __u64 cookie = bpf_get_socket_cookie(sk);
+  struct tls_call* call = open_call(regs);
+  struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
+  if (call) {
+    if (!connection) connection = meet_old_socket(sk, cookie);
+    call_uses(call, cookie);
+  }
+  if (!connection || length <= 0) return 0;
+  __u32 flags = connection->flags;
+  if (flags & CONNECTION_OURS) return 0;
+  bool by_client = (direction == WIRE_SENT) == !(flags & CONNECTION_ACCEPTED);
+  bool undecided = by_client && connection->beginnings < BEGINNINGS;
+  if (!undecided && !(flags & CONNECTION_CLEARTEXT)) return 0;
+  if ((flags & CONNECTION_ACCEPTED) && !ingress_wanted()) return 0;
+
+  struct memory memory = {};
+  bool found = find_memory(regs, &memory);
+  if (undecided && found) look_at_beginning(connection, &memory, direction);
+  if (connection->flags & CONNECTION_CLEARTEXT) tell_cleartext(connection, &memory, length, direction);
+  return 0;
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(socket_sent, struct sock* sk, int length) {
+  return socket_used(sk, length, WIRE_SENT);
+}
+
+#define PEEK 2  // MSG_PEEK, include/linux/socket.h
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(socket_received, struct sock* sk, int length, int flags) {
+  return socket_used(sk, flags & PEEK ? 0 : length, WIRE_RECEIVED);
+}
+
+// Before Linux 6.3 no tracepoint tells of a socket's sends and receives: the system calls that a TLS
+// library's socket BIO makes name its descriptor. How much they move is not known yet, so cleartext isn't
+// read.
+static __always_inline bool moves_bytes(long number) {
+  switch (number) {
+    case 0:   // read
+    case 1:   // write
+    case 19:  // readv
+    case 20:  // writev
+    case 44:  // sendto
+    case 45:  // recvfrom
+    case 46:  // sendmsg
+    case 47:  // recvmsg
+      return true;
+  }
+  return false;
+}
+
+#define FILE_TYPE 0170000  // S_IFMT and S_IFSOCK, include/uapi/linux/stat.h
+#define SOCKET_FILE 0140000
+
+static __always_inline struct sock* socket_at(__u32 descriptor) {
+  struct fdtable* table = BPF_CORE_READ(bpf_get_current_task_btf(), files, fdt);
+  if (descriptor >= BPF_CORE_READ(table, max_fds)) return 0;
+  struct file** files = BPF_CORE_READ(table, fd);
+  struct file* file = 0;
+  if (bpf_probe_read_kernel(&file, sizeof(file), files + descriptor) || !file) return 0;
+  if ((BPF_CORE_READ(file, f_inode, i_mode) & FILE_TYPE) != SOCKET_FILE) return 0;
+  struct socket* socket = BPF_CORE_READ(file, private_data);
+  return BPF_CORE_READ(socket, sk);
+}
+
+static __always_inline bool is_send(long number) {
+  return number == 1 || number == 20 || number == 44 || number == 46;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(system_call, struct pt_regs* regs, long number) {
+  if (!moves_bytes(number)) return 0;
+  struct tls_call* call = open_call(regs);
+  if (!call && !is_send(number)) return 0;
+  struct sock* sk = socket_at(PT_REGS_PARM1_CORE_SYSCALL(regs));
+  if (!sk || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP) return 0;
+  __u32 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+  // The connect hook has made the cookie; a socket that is older than it may have none yet.
+  __u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+  if (!cookie || (family != AF_INET && family != AF_INET6)) return 0;
+  struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
+  if (call) {
+    if (!connection) connection = meet_old_socket(sk, cookie);
+    call_uses(call, cookie);
+  }
+  struct memory memory = {};
+  if (connection && (connection->flags & CONNECTION_OPEN) && connection->beginnings < BEGINNINGS &&
+      is_send(number) && find_memory(regs, &memory))
+    look_at_beginning(connection, &memory, WIRE_SENT);
+  return 0;
+}

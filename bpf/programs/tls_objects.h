@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// TLS objects, the sockets that they speak on, and what their calls said.
+//
+// A socket is an object's when the ClientHello that it carried has the object's own random bytes, whenever
+// and by whom it was sent. Where a library doesn't show them, or the ClientHello was sent before the programs
+// were there, it is the socket that the same thread uses inside a call on the object.
+#ifndef WEIR_BPF_PROGRAMS_TLS_OBJECTS_H
+#define WEIR_BPF_PROGRAMS_TLS_OBJECTS_H
+
+#include "plaintext.h"
+#include "tls_calls.h"
+
+struct caller {
+  struct wire_process_key process;
+  __u64 exec_id;
+};
+
+static __always_inline void fill_caller(struct caller* caller) {
+  struct task_struct* task = (struct task_struct*)bpf_get_current_task();
+  fill_process_key(&caller->process, task);
+  caller->exec_id = BPF_CORE_READ(task, group_leader, self_exec_id);
+}
+
+static __always_inline struct tls_object* find_object(const struct tls_key* key,
+                                                      const struct caller* caller) {
+  struct tls_object* object = bpf_map_lookup_elem(&tls_objects, key);
+  if (!object || object->start_boottime_ns != caller->process.start_boottime_ns ||
+      object->exec_id != caller->exec_id)
+    return 0;
+  return object;
+}
+
+static __always_inline struct tls_object* make_object(const struct tls_key* key,
+                                                      const struct caller* caller) {
+  struct tls_object fresh = {
+      .start_boottime_ns = caller->process.start_boottime_ns,
+      .exec_id = caller->exec_id,
+      .generation = __sync_fetch_and_add(&last_generation, 1) + 1,
+  };
+  if (bpf_map_update_elem(&tls_objects, key, &fresh, BPF_ANY)) COUNT(table_full, 1);
+  return bpf_map_lookup_elem(&tls_objects, key);
+}
+
+static __always_inline void fill_object(struct wire_tls_object* wire, const struct tls_key* key,
+                                        const struct caller* caller, __u32 generation, __u64 site) {
+  wire->process = caller->process;
+  wire->pointer = key->pointer;
+  wire->generation = generation;
+  wire->library = library_of(site);
+}
+
+// ---- the object's socket
+
+// False when the library doesn't show them, or there are none yet.
+static __always_inline bool read_random(struct hello_random* random, __u64 object, __u64 site) {
+  __u64 pointer_at = (site >> 16) & 0xffff;
+  __u64 random_at = (site >> 32) & 0xffff;
+  if (!random_at) return false;
+  if (pointer_at && bpf_probe_read_user(&object, sizeof(object), (void*)(object + pointer_at))) return false;
+  if (bpf_probe_read_user(random, sizeof(*random), (void*)(object + random_at))) return false;
+  return random->words[0] | random->words[1] | random->words[2] | random->words[3];
+}
+
+enum role { ROLE_UNKNOWN, ROLE_CLIENT, ROLE_SERVER };
+
+static __always_inline enum role read_role(__u64 object, __u64 site) {
+  __u64 server_at = site >> 48;
+  __u32 server = 0;
+  if (!server_at || bpf_probe_read_user(&server, sizeof(server), (void*)(object + server_at)))
+    return ROLE_UNKNOWN;
+  return server ? ROLE_SERVER : ROLE_CLIENT;
+}
+
+static __always_inline bool connected_by(const struct connection* connection, const struct caller* caller) {
+  return connection->owner.process.tgid == caller->process.tgid;
+}
+
+// The socket that carried these random bytes. A server's object has the same as its client's: the one is
+// found where they were received, the other where they were sent.
+static __always_inline __u64 socket_of_hello(const struct hello_random* random, const struct caller* caller,
+                                             const struct tls_call* call, enum role role) {
+  struct hello_sockets* hello = bpf_map_lookup_elem(&hellos, random);
+  if (!hello) return 0;
+  if (role == ROLE_SERVER) return hello->receiver;
+  if (hello->sender == call->other_cookie) return hello->sender;  // whoever connected it
+  struct connection* connection = bpf_map_lookup_elem(&connections, &hello->sender);
+  return connection && (role == ROLE_CLIENT || connected_by(connection, caller)) ? hello->sender : 0;
+}
+
+static __always_inline bool said_hello(__u64 cookie) {
+  struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
+  return connection && (connection->flags & CONNECTION_HELLO);
+}
+
+static __always_inline struct tls_object* link_socket(struct tls_object* object, const struct tls_key* key,
+                                                      const struct caller* caller,
+                                                      const struct tls_call* call) {
+  if (object && object->cookie && (!call->other_cookie || call->used_linked)) return object;
+  struct hello_random random = {};
+  bool has_random = read_random(&random, call->object, call->site);
+  enum role role = has_random ? read_role(call->object, call->site) : ROLE_UNKNOWN;
+  __u64 cookie = has_random ? socket_of_hello(&random, caller, call, role) : 0;
+  // A socket whose ClientHello was seen, and is not this object's, is another's.
+  if (!cookie && (!has_random || role == ROLE_SERVER || !said_hello(call->other_cookie)))
+    cookie = call->other_cookie;
+  if (!cookie && role != ROLE_SERVER) return object;
+  if (object && object->cookie == cookie) return object;
+  if (!object || object->cookie) object = make_object(key, caller);
+  if (!object) return 0;
+  object->cookie = cookie;
+  struct connection* connection = cookie ? bpf_map_lookup_elem(&connections, &cookie) : 0;
+  if (connection ? connection->flags & CONNECTION_ACCEPTED : role == ROLE_SERVER)
+    object->flags |= OBJECT_ACCEPTED;
+  return object;
+}
+
+// ---- what calls said
+
+static __always_inline void tell_handshake(const struct tls_key* key, const struct caller* caller,
+                                           struct tls_object* object, __u64 site) {
+  struct wire_handshake* record = RESERVE(wire_handshake, WIRE_TLS_HANDSHAKE, ring_full_records);
+  if (!record) return;
+  object->flags |= OBJECT_HANDSHAKE_TOLD;
+  fill_object(&record->object, key, caller, object->generation, site);
+  record->cookie = object->cookie;
+  record->version = 0;
+  record->padding = 0;
+  // OpenSSL before 3.2 keeps the protocol's version first in the object (struct ssl_st, ssl/ssl_local.h);
+  // later ones keep a small type number there, which is no version.
+  __u32 first = 0;
+  if (library_of(site) == WIRE_LIBRARY_OPENSSL &&
+      !bpf_probe_read_user(&first, sizeof(first), (void*)key->pointer) && first >= 0x0301 && first <= 0x0304)
+    record->version = first;
+  bpf_ringbuf_submit(record, 0);
+}
+
+static __always_inline void tell_ended(const struct tls_key* key, const struct caller* caller,
+                                       struct tls_object* object, __u64 site, __u32 direction) {
+  __u32 flag = direction == WIRE_SENT ? OBJECT_SENT_ENDED : OBJECT_RECEIVED_ENDED;
+  if (object->flags & (flag | OBJECT_ACCEPTED)) return;
+  object->flags |= flag;
+  struct wire_ended* record = RESERVE(wire_ended, WIRE_TLS_ENDED, ring_full_records);
+  if (!record) return;
+  fill_object(&record->object, key, caller, object->generation, site);
+  record->cookie = object->cookie;
+  record->offset = direction == WIRE_SENT ? object->sent : object->received;
+  record->direction = direction;
+  record->padding = 0;
+  bpf_ringbuf_submit(record, 0);
+}
+
+static long tell_chunk(__u64 index, void* payload) {
+  return tell_next(payload, true);
+}
+
+static __always_inline void tell_said(const struct tls_key* key, const struct caller* caller,
+                                      struct tls_object* object, const struct tls_call* call, __u64 bytes) {
+  bool sent = is_sending(call->site);
+  __u64* total = sent ? &object->sent : &object->received;
+  struct payload payload = {
+      .cookie = object->cookie,
+      .offset = *total,
+      .address = call->buffer,
+      .left = bytes,
+      .direction = sent ? WIRE_SENT : WIRE_RECEIVED,
+      .kind = WIRE_TLS_BYTES,
+  };
+  fill_object(&payload.object, key, caller, object->generation, call->site);
+  *total += bytes;
+  if (call_of(call->site) == WIRE_CALL_SEND_FILE)
+    tell_gap(&payload, bytes);
+  else
+    bpf_loop(PAYLOAD_CHUNKS, tell_chunk, &payload, 0);
+}
+
+// A call is over that moved `bytes`. Returns its object, or null when nothing is to be told of it.
+static __always_inline struct tls_object* finish_call(const struct tls_key* key, const struct caller* caller,
+                                                      const struct tls_call* call, __u64 bytes) {
+  struct tls_object* object = link_socket(find_object(key, caller), key, caller, call);
+  if (!object && bytes) object = make_object(key, caller);
+  if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted())) return 0;
+  if (!bytes) return object;
+  count_plaintext(object->cookie, is_sending(call->site), bytes);
+  if (!(object->flags & OBJECT_HANDSHAKE_TOLD)) tell_handshake(key, caller, object, call->site);
+  tell_said(key, caller, object, call, bytes);
+  return object;
+}
+
+// The object's sending side has ended, or all of it.
+static __always_inline void end_object(const struct tls_key* key, const struct caller* caller, __u64 site,
+                                       bool gone) {
+  struct tls_object* object = find_object(key, caller);
+  if (!object) return;
+  tell_ended(key, caller, object, site, WIRE_SENT);
+  if (!gone) return;
+  tell_ended(key, caller, object, site, WIRE_RECEIVED);
+  bpf_map_delete_elem(&tls_objects, key);
+}
+
+#endif
