@@ -21,6 +21,7 @@
 
 #include "agent/broker_service.h"
 #include "agent/channel.h"
+#include "agent/exec_gate.h"
 #include "agent/files.h"
 #include "agent/log.h"
 #include "agent/state.h"
@@ -156,6 +157,7 @@ class Broker {
       const auto started_at = Clock::now();
       serve();
       if (stopping_) return stop_worker();
+      if (gate_) gate_->set_watched(false);
       reap_worker();
       if (service_) service_->worker_gone();
       if (start_failed_) return 1;
@@ -197,7 +199,7 @@ class Broker {
     executable_ = Descriptor(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
     if (!executable_) return std::unexpected(errno_error("/proc/self/exe"));
     load_native();
-    service_.emplace(*authority_, kernel_.get());
+    service_.emplace(*authority_, kernel_.get(), gate_.get());
     return {};
   }
 
@@ -256,6 +258,12 @@ class Broker {
       return;
     }
     kernel_ = std::move(*kernel);
+    if (!config_.hold_execs) return;
+    auto gate = ExecGate::open();
+    if (gate)
+      gate_ = std::move(*gate);
+    else
+      log_warning("programs that start for the first time may be read late: " + to_string(gate.error()));
   }
 
   std::expected<void, Error> start_worker() {
@@ -347,6 +355,7 @@ class Broker {
     welcome.network_namespace_cookie = network_namespace_cookie();
     welcome.native_wanted = config_.native && ::geteuid() == 0;
     welcome.has_native = kernel_ != nullptr;
+    welcome.has_exec_gate = gate_ != nullptr;
     welcome.for_a_command = config_.first_user >= 0;
     welcome.has_jsonl = static_cast<bool>(jsonl_);
     welcome.has_recording = static_cast<bool>(recording_);
@@ -359,6 +368,7 @@ class Broker {
       descriptors.insert(descriptors.end(), {kernel_->ring_descriptor(), kernel_->tuples_descriptor(),
                                              kernel_->control_descriptor(), kernel_->untold_descriptor()});
     }
+    if (gate_) descriptors.push_back(gate_->event_descriptor());
     if (jsonl_) descriptors.push_back(jsonl_.get());
     if (recording_) descriptors.push_back(recording_.get());
     Reply reply;
@@ -369,6 +379,7 @@ class Broker {
   }
 
   void worker_ready(const ReadyRequest& ready) {
+    if (gate_) gate_->set_watched(true);
     proxy_address_ = text_of(ready.proxy_address);
     api_address_ = text_of(ready.api_address);
     log_info("native tap: " + text_of(ready.native));
@@ -435,6 +446,7 @@ class Broker {
   Users users_;
   std::unique_ptr<ca::Authority> authority_;
   std::unique_ptr<bpf::KernelSide> kernel_;
+  std::unique_ptr<ExecGate> gate_;
   std::optional<BrokerService> service_;
   std::string native_reason_;
   Descriptor signals_;

@@ -19,7 +19,7 @@ namespace weir::agent {
 namespace {
 
 constexpr std::size_t max_files = 4096;
-constexpr std::size_t max_targets = 1024;
+constexpr std::size_t max_targets = 4096;
 
 void say(Reply& reply, Status status, const std::string& text) {
   reply.status = status;
@@ -75,7 +75,17 @@ BrokerService::Result BrokerService::handle(const Request& request) {
       return result;
     case Operation::task_iterator:
     case Operation::mapping_iterator:
-      open_iterator(request.operation, result);
+      open_iterator(request, result);
+      return result;
+    case Operation::mapping_events:
+      open_mapping_events(request.number, result);
+      return result;
+    case Operation::next_exec:
+      next_exec(result);
+      return result;
+    case Operation::exec_done:
+      if (gate_ == nullptr) say(result.reply, Status::refused, "execs don't wait");
+      if (gate_ != nullptr) gate_->release(request.number);
       return result;
     case Operation::hello:
     case Operation::ready:
@@ -136,6 +146,16 @@ void BrokerService::open_mapping(const OpenMappingRequest& request, Result& resu
   keep_file(std::move(file), result);
 }
 
+void BrokerService::next_exec(Result& result) {
+  if (kernel_ == nullptr || gate_ == nullptr) return say(result.reply, Status::refused, "execs don't wait");
+  auto held = gate_->take();
+  if (!held) return say(result.reply, Status::not_there, "");
+  result.reply.number = held->number;
+  keep_file(std::move(held->file), result);
+  // A script, a file of another machine: nothing to be looked at.
+  if (result.reply.status != Status::ok) gate_->release(held->number);
+}
+
 void BrokerService::keep_file(Descriptor file, Result& result) {
   struct stat status{};
   if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -143,11 +163,14 @@ void BrokerService::keep_file(Descriptor file, Result& result) {
   }
   if (!is_elf(file.get())) return say(result.reply, Status::refused, "not an ELF file");
   if (files_.size() >= max_files) return say(result.reply, Status::refused, "too many open files");
+  const auto identity = kernel_->identify(file.get());
+  if (!identity) return say(result.reply, Status::failed, identity.error().what);
   result.opened = Descriptor(::fcntl(file.get(), F_DUPFD_CLOEXEC, 0));
   if (!result.opened) return say(result.reply, Status::failed, std::strerror(errno));
   result.reply.handle = next_file_++;
-  result.reply.device = status.st_dev;
-  result.reply.inode = status.st_ino;
+  result.reply.device = identity->device;
+  result.reply.inode = identity->inode;
+  result.reply.inode_generation = identity->generation;
   files_.emplace(result.reply.handle, File{std::move(file), static_cast<std::uint64_t>(status.st_size)});
 }
 
@@ -177,13 +200,27 @@ void BrokerService::detach(std::uint32_t target, Reply& reply) {
   if (found == targets_.end()) return say(reply, Status::refused, "no such target");
   kernel_->detach(target);
   targets_.erase(found);
+  if (gate_ != nullptr) gate_->forget_files();  // its file is to be looked at when it is started again
 }
 
-void BrokerService::open_iterator(Operation operation, Result& result) {
+void BrokerService::open_iterator(const Request& request, Result& result) {
   if (kernel_ == nullptr) return say(result.reply, Status::refused, "no native tap");
-  auto opened = operation == Operation::task_iterator ? kernel_->open_task_iterator()
-                                                      : kernel_->open_mapping_iterator();
+  if (request.operation == Operation::mapping_iterator && request.number > INT32_MAX)
+    return say(result.reply, Status::refused, "bad pid");
+  auto opened = request.operation == Operation::task_iterator
+                    ? kernel_->open_task_iterator()
+                    : kernel_->open_mapping_iterator(request.number);
   if (!opened) return say(result.reply, Status::failed, opened.error().what);
+  result.opened = Descriptor(*opened);
+}
+
+void BrokerService::open_mapping_events(std::uint32_t processor, Result& result) {
+  if (kernel_ == nullptr) return say(result.reply, Status::refused, "no native tap");
+  const long processors = ::sysconf(_SC_NPROCESSORS_CONF);
+  if (processors < 0 || processor >= static_cast<std::uint32_t>(processors))
+    return say(result.reply, Status::no_more, "");
+  auto opened = kernel_->open_mapping_events(processor);
+  if (!opened) return say(result.reply, Status::not_there, opened.error().what);  // one that is off
   result.opened = Descriptor(*opened);
 }
 

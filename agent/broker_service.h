@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "agent/descriptor.h"
+#include "agent/exec_gate.h"
 #include "agent/protocol.h"
 #include "agent/socket_owners.h"
 #include "bpf/kernel_side.h"
@@ -16,8 +17,9 @@ namespace weir::agent {
 
 class BrokerService {
  public:
-  // `kernel` may be null: there is no native tap then, and what needs it is refused.
-  BrokerService(ca::LeafSigner& signer, bpf::KernelSide* kernel) : signer_(signer), kernel_(kernel) {}
+  // `kernel` may be null: there is no native tap then, and what needs it is refused. `gate` may be null.
+  BrokerService(ca::LeafSigner& signer, bpf::KernelSide* kernel, ExecGate* gate = nullptr)
+      : signer_(signer), kernel_(kernel), gate_(gate) {}
 
   struct Result {
     Reply reply;
@@ -37,7 +39,9 @@ class BrokerService {
   void keep_file(Descriptor file, Result& result);
   void attach(const AttachRequest& request, Reply& reply);
   void detach(std::uint32_t target, Reply& reply);
-  void open_iterator(Operation operation, Result& result);
+  void open_iterator(const Request& request, Result& result);
+  void next_exec(Result& result);
+  void open_mapping_events(std::uint32_t processor, Result& result);
 
   struct File {
     Descriptor descriptor;
@@ -46,6 +50,7 @@ class BrokerService {
 
   ca::LeafSigner& signer_;
   bpf::KernelSide* kernel_;
+  ExecGate* gate_;
   std::map<std::uint32_t, File> files_;
   std::vector<bpf::TargetHandle> targets_;
   std::uint32_t next_file_ = 1;

@@ -51,6 +51,7 @@ const Key keys[] = {
     {"native", "ring_bytes", Size{&Config::ring_bytes, mib, 1024 * mib}},
     {"native", "socket_events", &Config::socket_events},
     {"native", "uprobe_multi", &Config::uprobe_multi},
+    {"native", "hold_execs", &Config::hold_execs},
     {"proxy", "enabled", &Config::proxy},
     {"proxy", "listen", &Config::proxy_listen},
     {"proxy", "threads", Count{&Config::proxy_threads, 1024}},
@@ -95,8 +96,8 @@ std::string known_names(std::string_view section) {
   return names;
 }
 
-// No path and no name has a control character. The emitter replaces some others (Unicode's noncharacters), and
-// the worker, which reads what the broker emits, would then have another configuration.
+// No path and no name has a control character. The emitter replaces some others (Unicode's noncharacters),
+// and the worker, which reads what the broker emits, would then have another configuration.
 bool is_text(const std::string& text) {
   if (std::ranges::any_of(text, [](unsigned char c) { return c < 0x20 || c == 0x7f; })) return false;
   YAML::Emitter out;

@@ -36,6 +36,7 @@ struct Config {
   std::uint64_t ring_bytes = 32u << 20;
   bool socket_events = true;  // this and the next: false forces what older kernels get
   bool uprobe_multi = true;
+  bool hold_execs = true;
   std::uint64_t body_bytes = 8u << 20;
   std::uint64_t queue_bytes = 64u << 20;
   std::uint64_t queue_events = 65'536;

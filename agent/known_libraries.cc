@@ -19,7 +19,7 @@ constexpr const char* directories[] = {
     "/opt/openssl/lib64",
 };
 
-constexpr const char* names[] = {"libssl.so.3", "libssl.so.1.1"};
+constexpr const char* names[] = {"libssl.so.3", "libssl.so.1.1", "libgnutls.so.30", "libssl3.so"};
 
 }  // namespace
 

@@ -2,10 +2,12 @@
 // other.
 #include "agent/native_tap.h"
 
-#include <condition_variable>
-#include <mutex>
+#include <poll.h>
+#include <sys/eventfd.h>
+
 #include <stop_token>
 #include <thread>
+#include <vector>
 
 #include "agent/log.h"
 #include "agent/process_info.h"
@@ -15,7 +17,7 @@ namespace {
 
 constexpr std::chrono::milliseconds longest_wait{100};
 constexpr std::chrono::milliseconds heartbeat_interval{250};
-// How soon a library that appears while the agent runs is found (an upgrade, a container).
+// What is no longer mapped is released so soon; what appears is told by the mapping events.
 constexpr std::chrono::seconds scan_interval{10};
 constexpr std::chrono::seconds least_between_looks{5};
 
@@ -38,11 +40,37 @@ std::expected<void, Error> seed_processes(BrokerClient& broker, bpf::EventSource
   return {};
 }
 
+// Without the events, what appears is found by the next scan.
+std::expected<std::unique_ptr<bpf::MappingWatch>, Error> watch_mappings(BrokerClient& broker) {
+  std::vector<int> descriptors;
+  for (std::uint32_t processor = 0;; ++processor) {
+    Request request;
+    request.operation = Operation::mapping_events;
+    request.number = processor;
+    auto answer = broker.call(request);
+    if (!answer) return std::unexpected(answer.error());
+    if (answer->reply.status == Status::ok && !answer->descriptors.empty()) {
+      descriptors.push_back(answer->descriptors.front().release());
+    } else if (answer->reply.status != Status::not_there) {
+      break;
+    }
+  }
+  auto watch = bpf::MappingWatch::create(std::move(descriptors));
+  if (watch) return std::move(*watch);
+  log_warning("new TLS libraries will be noticed late: " + to_string(to_error(watch.error())));
+  return std::move(*bpf::MappingWatch::create({}));
+}
+
 }  // namespace
 
 struct NativeTap::State {
-  State(BrokerClient& connection, std::unique_ptr<bpf::EventSource> event_source)
-      : broker(connection), source(std::move(event_source)), targets(connection) {}
+  State(BrokerClient& connection, std::unique_ptr<bpf::EventSource> event_source, EventPublisher& notes,
+        std::unique_ptr<bpf::MappingWatch> mapping_watch, Descriptor waiting_execs)
+      : broker(connection),
+        exec_event(std::move(waiting_execs)),
+        source(std::move(event_source)),
+        watch(std::move(mapping_watch)),
+        targets(connection, notes) {}
 
   void read_ring(const std::stop_token& stop) {
     while (!stop.stop_requested()) source->poll(longest_wait);
@@ -51,17 +79,19 @@ struct NativeTap::State {
 
   void look_for_libraries(const std::stop_token& stop) {
     auto next_scan = std::chrono::steady_clock::now() + scan_interval;
-    std::mutex mutex;
-    std::condition_variable_any wake;
-    std::unique_lock lock(mutex);
+    std::vector<pollfd> waits{{stopping.get(), POLLIN, 0}, {exec_event.get(), POLLIN, 0}};
+    for (const int descriptor : watch->descriptors()) waits.push_back({descriptor, POLLIN, 0});
     while (!stop.stop_requested()) {
       source->beat();
       look_at_tasks_again();
-      if (std::chrono::steady_clock::now() >= next_scan) {
+      bool all_told = true;
+      const int ready = ::poll(waits.data(), waits.size(), heartbeat_interval.count());
+      if (ready > 0 && waits[1].revents != 0) targets.look_at_execs();
+      if (ready > 0) all_told = watch->read([this](const bpf::Mapped& mapped) { targets.look(mapped); });
+      if (!all_told || std::chrono::steady_clock::now() >= next_scan) {
         targets.scan();
         next_scan = std::chrono::steady_clock::now() + scan_interval;
       }
-      wake.wait_for(lock, stop, heartbeat_interval, [] { return false; });
     }
   }
 
@@ -80,8 +110,11 @@ struct NativeTap::State {
   }
 
   BrokerClient& broker;
+  Descriptor exec_event;
   std::unique_ptr<bpf::EventSource> source;
+  std::unique_ptr<bpf::MappingWatch> watch;
   Targets targets;
+  Descriptor stopping{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   std::uint64_t known_untold = 0;  // the finder's
   std::chrono::steady_clock::time_point next_look;
   std::jthread reader;
@@ -95,12 +128,16 @@ NativeTap::~NativeTap() {
 
 std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& broker,
                                                                   Descriptors descriptors,
-                                                                  EventPublisher& publisher) {
+                                                                  EventPublisher& publisher,
+                                                                  EventPublisher& notes) {
   bpf::EventSource::Descriptors handed{descriptors.ring.release(), descriptors.ring_bytes,
                                        descriptors.control.release(), descriptors.untold.release()};
   auto source = bpf::EventSource::create(handed, publisher, read_cgroup);
   if (!source) return std::unexpected(to_error(source.error()));
-  auto state = std::make_unique<State>(broker, std::move(*source));
+  auto watch = watch_mappings(broker);
+  if (!watch) return std::unexpected(watch.error());
+  auto state = std::make_unique<State>(broker, std::move(*source), notes, std::move(*watch),
+                                       std::move(descriptors.exec_event));
   if (auto seeded = seed_processes(broker, *state->source); !seeded) return std::unexpected(seeded.error());
   state->targets.scan();
   State* running = state.get();
@@ -110,6 +147,8 @@ std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& 
 }
 
 void NativeTap::stop() {
+  state_->finder.request_stop();
+  ::eventfd_write(state_->stopping.get(), 1);
   state_->finder = {};
   state_->reader = {};
 }

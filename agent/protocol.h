@@ -29,7 +29,10 @@ enum class Operation : std::uint32_t {
   forget_file,         // file handle
   find_socket_owner,   // socket's inode number -> pid in `handle`, its executable in `text`
   task_iterator,       // -> descriptor
-  mapping_iterator,    // -> descriptor
+  mapping_iterator,    // pid, or 0 for all -> descriptor
+  mapping_events,      // processor -> descriptor; done when there are no more processors
+  next_exec,  // -> number in `number`, descriptor of a file whose exec waits; not_there when none does
+  exec_done,  // number: it may go on
 };
 
 struct SignLeafRequest {
@@ -50,7 +53,7 @@ struct WireProbeSite {
   std::uint64_t cookie;
 };
 
-inline constexpr std::uint32_t max_sites = 64;
+inline constexpr std::uint32_t max_sites = 128;
 
 struct AttachRequest {
   std::uint32_t file;
@@ -73,7 +76,8 @@ struct Request {
   Operation operation{};
   std::uint64_t id = 0;
   union {
-    std::uint32_t number;  // open_known_library, detach, forget_file
+    std::uint32_t
+        number;  // open_known_library, detach, forget_file, mapping_iterator, mapping_events, exec_done
     SignLeafRequest sign_leaf;
     OpenMappingRequest open_mapping;
     AttachRequest attach;
@@ -86,7 +90,7 @@ static_assert(std::is_trivially_copyable_v<Request>);
 
 enum class Status : std::uint32_t {
   ok,
-  no_more,    // open_known_library: past the last candidate
+  no_more,    // open_known_library, mapping_events: past the last
   not_there,  // this candidate, or this mapping, does not exist (any more)
   refused,    // a field is not what it may be, or a limit is reached
   failed,     // `text` says why
@@ -98,8 +102,10 @@ struct Reply {
   std::uint64_t id = 0;
   std::uint32_t handle = 0;
   std::uint32_t data_size = 0;
-  std::uint64_t device = 0;  // of an opened file
+  std::uint64_t device = 0;  // of an opened file, as probes bind to it
   std::uint64_t inode = 0;
+  std::uint32_t inode_generation = 0;
+  std::uint32_t number = 0;
   std::array<char, 512> text{};
   std::array<std::uint8_t, 4096> data{};
 };
@@ -107,7 +113,8 @@ static_assert(std::is_trivially_copyable_v<Reply>);
 
 // The reply to hello carries a Welcome in `data`, and these descriptors in this order: the configuration's
 // text (a memfd), the state directory, the upstream roots as one PEM (a memfd); ring, tuples, control and
-// untold if has_native; the JSONL file if has_jsonl; the recording if has_recording.
+// untold if has_native; the event of waiting execs if has_exec_gate; the JSONL file if has_jsonl; the
+// recording if has_recording.
 struct Welcome {
   std::uint64_t ring_bytes = 0;
   std::uint64_t network_namespace_cookie = 0;
@@ -115,6 +122,7 @@ struct Welcome {
   std::uint32_t restarts = 0;  // how often the worker was started before
   bool native_wanted = false;  // by the configuration, and possible: root
   bool has_native = false;
+  bool has_exec_gate = false;
   bool for_a_command = false;  // ends with its last user
   bool has_jsonl = false;
   bool has_recording = false;

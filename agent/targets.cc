@@ -1,14 +1,77 @@
 // Target discovery. Must never attach one file twice: each call would then be counted twice.
 #include "agent/targets.h"
 
+#include <algorithm>
+#include <chrono>
+#include <iterator>
+#include <string_view>
+
 #include "agent/log.h"
-#include "bpf/event_source.h"
 
 namespace weir::agent {
+namespace {
+
+constexpr std::chrono::seconds kept_unused{20};
+constexpr std::size_t most_aliases = 16'384;
+constexpr std::string_view java_library = "libjvm.so";
+
+Time now() {
+  return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+}
+
+bpf::FileIdentity identity_of(const Reply& reply) {
+  return {reply.device, reply.inode, reply.inode_generation};
+}
+
+// Code that a virtual machine makes at run time stands in no file.
+bpf::FoundLibrary java() {
+  return {.name = "Java", .unreadable = "Java's own TLS: use the proxy"};
+}
+
+}  // namespace
 
 void Targets::scan() {
   scan_known_libraries();
-  scan_mappings();
+  std::set<bpf::FileIdentity> mapped;
+  if (!look_at(0, mapped)) return;
+  // A container's library must not stay probed, and its file held, when the container is gone; a program that
+  // is run again and again need not be probed anew each time.
+  for (auto entry = files_.begin(); entry != files_.end();) {
+    File& file = entry->second;
+    if (mapped.contains(entry->first)) file.used = now();
+    const bool in_use = file.known || file.used + kept_unused > now();
+    if (!in_use) release(file);
+    entry = in_use ? std::next(entry) : files_.erase(entry);
+  }
+  if (aliases_.size() > most_aliases) aliases_.clear();
+}
+
+void Targets::look(const bpf::Mapped& mapped) {
+  if (const auto file = files_.find(mapped.file); file != files_.end()) {
+    if (file->second.unreadable) publish(file->second, mapped.pid);
+    return;
+  }
+  if (const auto alias = aliases_.find(mapped.file); alias != aliases_.end() && !alias->second) return;
+  std::set<bpf::FileIdentity> files;
+  if (!look_at(mapped.pid, files) || files.empty() || files_.contains(mapped.file)) return;
+  aliases_[mapped.file] = std::ranges::any_of(
+      files, [&](const auto& id) { return files_.contains(id) && files_[id].unreadable; });
+}
+
+void Targets::look_at_execs() {
+  while (true) {
+    Request next;
+    next.operation = Operation::next_exec;
+    auto answer = broker_.call(next);
+    if (!answer || answer->reply.status == Status::not_there || answer->reply.status == Status::refused)
+      return;
+    if (answer->reply.status != Status::ok) continue;
+    consider(*answer, "", false);
+    Request done;
+    done.operation = Operation::exec_done;
+    done.number = answer->reply.number;
+    (void)broker_.call(done);
+  }
 }
 
 Targets::Counts Targets::counts() const {
@@ -23,106 +86,106 @@ void Targets::scan_known_libraries() {
     request.number = number;
     auto answer = broker_.call(request);
     if (!answer || answer->reply.status == Status::no_more || answer->reply.status == Status::refused) return;
-    if (answer->reply.status != Status::ok) continue;
-    // The candidates are the files that the first library's name stands for.
-    consider(*answer, bpf::library_probes().front(), true);
+    if (answer->reply.status == Status::ok) consider(*answer, "", true);
   }
 }
 
-void Targets::scan_mappings() {
+bool Targets::look_at(std::uint32_t pid, std::set<bpf::FileIdentity>& mapped) {
   Request request;
   request.operation = Operation::mapping_iterator;
+  request.number = pid;
   auto iterator = broker_.call(request);
-  if (!iterator || iterator->reply.status != Status::ok || iterator->descriptors.empty()) return;
-  std::vector<bpf::Mapping> candidates;
-  auto read = bpf::read_mappings(iterator->descriptors.front().get(), [&](const bpf::Mapping& mapping) {
-    if (bpf::probes_for_file_name(mapping.name) != nullptr) candidates.push_back(mapping);
-  });
+  if (!iterator || iterator->reply.status != Status::ok || iterator->descriptors.empty()) return false;
+  std::vector<bpf::Mapping> mappings;
+  auto read = bpf::read_mappings(iterator->descriptors.front().get(),
+                                 [&](const bpf::Mapping& mapping) { mappings.push_back(mapping); });
   if (!read) failed(read.error().what);
-  std::set<Inode> mapped;
-  for (const bpf::Mapping& mapping : candidates) {
-    const Inode inode{mapping.device, mapping.inode};
-    mapped.insert(inode);
-    if (mappings_.contains(inode)) continue;
-    Request open;
-    open.operation = Operation::open_mapping;
-    open.open_mapping = {mapping.pid, mapping.start, mapping.end};
-    auto answer = broker_.call(open);
-    // The process may be gone by now; another that maps the file will be seen next time.
-    if (!answer || answer->reply.status != Status::ok) continue;
-    mappings_[inode] = {answer->reply.device, answer->reply.inode};
-    consider(*answer, *bpf::probes_for_file_name(mapping.name), false);
+  std::set<bpf::FileIdentity> before;
+  for (const auto& [id, file] : files_) before.insert(id);
+  for (const bpf::Mapping& mapping : mappings) {
+    mapped.insert(mapping.file);
+    if (!files_.contains(mapping.file)) look_at(mapping);
+    const auto file = files_.find(mapping.file);
+    if (file == files_.end()) continue;
+    const bool is_new = !before.contains(mapping.file);
+    if (is_new || (pid != 0 && file->second.unreadable)) publish(file->second, mapping.pid);
   }
-  if (read) release_unmapped(mapped);
+  return read.has_value();
 }
 
-void Targets::consider(const BrokerClient::Answer& answer, const bpf::LibraryProbes& probes, bool known) {
-  const Inode inode{answer.reply.device, answer.reply.inode};
-  const auto [file, is_new] = files_.try_emplace(inode);
-  file->second.known = file->second.known || known;
-  if (is_new && !answer.descriptors.empty()) file->second.target = attach(answer, probes);
+void Targets::look_at(const bpf::Mapping& mapping) {
+  Request open;
+  open.operation = Operation::open_mapping;
+  open.open_mapping = {mapping.pid, mapping.start, mapping.end};
+  auto answer = broker_.call(open);
+  // The process may be gone by now; another that maps the file will be seen then.
+  if (answer && answer->reply.status == Status::ok) consider(*answer, mapping.name, false);
+}
+
+void Targets::consider(const BrokerClient::Answer& answer, const std::string& name, bool known) {
+  const auto [entry, is_new] = files_.try_emplace(identity_of(answer.reply));
+  File& file = entry->second;
+  file.used = now();
+  file.known = file.known || known;
+  if (is_new && !answer.descriptors.empty()) {
+    auto found = bpf::find_tls_libraries(answer.descriptors.front().get());
+    if (!found) found.emplace();
+    if (name == java_library) found->push_back(java());
+    for (const bpf::FoundLibrary& library : *found) attach(answer.reply.handle, library, file);
+  }
   Request forget;
   forget.operation = Operation::forget_file;
   forget.number = answer.reply.handle;
   (void)broker_.call(forget);
 }
 
-// A container's library must not stay probed, and its file held, when the container is gone.
-void Targets::release_unmapped(const std::set<Inode>& mapped) {
-  std::set<Inode> left;
-  std::set<Inode> used;
-  for (auto entry = mappings_.begin(); entry != mappings_.end();) {
-    const bool in_use = mapped.contains(entry->first);
-    (in_use ? used : left).insert(entry->second);
-    entry = in_use ? std::next(entry) : mappings_.erase(entry);
-  }
-  for (const Inode& file : left) {
-    if (!used.contains(file)) release(file);
-  }
-}
-
-void Targets::release(const Inode& inode) {
-  const auto file = files_.find(inode);
-  if (file == files_.end() || file->second.known) return;
-  if (file->second.target) {
+void Targets::attach(std::uint32_t file, const bpf::FoundLibrary& library, File& into) {
+  TlsLibraryNoted note{.library = library.library, .unreadable = library.unreadable};
+  for (std::size_t first = 0; first < library.sites.size() && note.unreadable.empty(); first += max_sites) {
     Request request;
-    request.operation = Operation::detach;
-    request.number = *file->second.target;
-    (void)broker_.call(request);
-    const std::lock_guard lock(mutex_);
-    --counts_.attached;
+    request.operation = Operation::attach;
+    request.attach = {};
+    request.attach.file = file;
+    const std::size_t count = std::min<std::size_t>(library.sites.size() - first, max_sites);
+    request.attach.site_count = static_cast<std::uint32_t>(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const bpf::ProbeSite& site = library.sites[first + i];
+      request.attach.sites[i] = {site.program, site.offset, site.cookie};
+    }
+    auto attached = broker_.call(request);
+    if (attached && attached->reply.status == Status::ok) {
+      into.targets.push_back(attached->reply.handle);
+    } else {
+      note.unreadable = "probing " + library.name + " failed";
+      failed(library.name + ": " + (attached ? attached->reply.text.data() : attached.error().what));
+    }
   }
-  files_.erase(file);
-}
-
-std::optional<std::uint32_t> Targets::attach(const BrokerClient::Answer& answer,
-                                             const bpf::LibraryProbes& probes) {
-  auto sites = bpf::resolve_sites(answer.descriptors.front().get(), probes);
-  if (!sites) {
-    failed(std::string(probes.file_name_prefix) + ": " + sites.error());
-    return std::nullopt;
-  }
-  if (sites->size() > max_sites) {
-    failed("too many probe sites");
-    return std::nullopt;
-  }
-  Request request;
-  request.operation = Operation::attach;
-  request.attach = {};
-  request.attach.file = answer.reply.handle;
-  request.attach.site_count = static_cast<std::uint32_t>(sites->size());
-  for (std::size_t i = 0; i < sites->size(); ++i) {
-    const bpf::ProbeSite& site = (*sites)[i];
-    request.attach.sites[i] = {site.program, site.offset, site.cookie};
-  }
-  auto attached = broker_.call(request);
-  if (!attached || attached->reply.status != Status::ok) {
-    failed(attached ? attached->reply.text.data() : attached.error().what);
-    return std::nullopt;
-  }
+  into.unreadable = into.unreadable || !note.unreadable.empty();
+  note.time = now();
+  into.notes.push_back(std::move(note));
+  if (library.sites.empty()) return;
   const std::lock_guard lock(mutex_);
   ++counts_.attached;
-  return attached->reply.handle;
+}
+
+void Targets::publish(const File& file, std::uint32_t pid) {
+  for (TlsLibraryNoted note : file.notes) {
+    note.process.pid = pid;
+    if (!note.unreadable.empty()) note.time = now();
+    publisher_.publish(std::move(note));
+  }
+}
+
+void Targets::release(const File& file) {
+  for (const std::uint32_t target : file.targets) {
+    Request request;
+    request.operation = Operation::detach;
+    request.number = target;
+    (void)broker_.call(request);
+  }
+  if (file.targets.empty()) return;
+  const std::lock_guard lock(mutex_);
+  --counts_.attached;
 }
 
 void Targets::failed(const std::string& why) {

@@ -1,57 +1,68 @@
 // Finds the files that the native tap probes and has them attached: the host's own TLS libraries before
-// anybody maps them, and those that running processes map. By inode, once a file, whoever maps it.
+// anybody maps them, and each file with a TLS library's code that a process maps. By inode, once a file,
+// whoever maps it. What can't be read is told to the engine, of each process that maps it.
 //
-// One thread calls scan(); counts() is thread-safe.
+// One thread calls scan() and look(); counts() is thread-safe.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <mutex>
-#include <optional>
 #include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "agent/channel.h"
+#include "attribution/events.h"
+#include "bpf/mappings.h"
 #include "bpf/probes/tls_probes.h"
 
 namespace weir::agent {
 
 class Targets {
  public:
-  explicit Targets(BrokerClient& broker) : broker_(broker) {}
+  Targets(BrokerClient& broker, EventPublisher& publisher) : broker_(broker), publisher_(publisher) {}
 
-  // Looks at the known libraries and at all mappings, attaches what is new, and detaches what nobody maps any
+  // Looks at the known libraries and at all mappings, attaches what is new, and forgets what nobody maps any
   // more.
   void scan();
+  // A process has just mapped a file.
+  void look(const bpf::Mapped& mapped);
+  // Programs wait to be started.
+  void look_at_execs();
 
   struct Counts {
-    std::uint64_t attached = 0;  // now
+    std::uint64_t attached = 0;  // files now
     std::uint64_t failed = 0;
     std::string last_error;
   };
   Counts counts() const;
 
  private:
-  using Inode = std::pair<std::uint64_t, std::uint64_t>;  // device, inode
-
   struct File {
-    std::optional<std::uint32_t> target;  // the broker's handle; none when it can't be probed
-    bool known = false;                   // the host's own: stays probed though nobody maps it now
+    std::vector<std::uint32_t> targets;  // the broker's handles
+    std::vector<TlsLibraryNoted> notes;  // of what it contains, for a process yet to be named
+    bool known = false;                  // the host's own: stays probed though nobody maps it now
+    Time used{};                         // when it was last seen mapped, or about to be
+    bool unreadable = false;
   };
 
   void scan_known_libraries();
-  void scan_mappings();
-  void consider(const BrokerClient::Answer& answer, const bpf::LibraryProbes& probes, bool known);
-  std::optional<std::uint32_t> attach(const BrokerClient::Answer& answer, const bpf::LibraryProbes& probes);
-  void release_unmapped(const std::set<Inode>& mapped);
-  void release(const Inode& file);
+  // Looks at a process's mappings (0: at all), and notes what is new, or unreadable, of each.
+  bool look_at(std::uint32_t pid, std::set<bpf::FileIdentity>& mapped);
+  void look_at(const bpf::Mapping& mapping);
+  void consider(const BrokerClient::Answer& answer, const std::string& name, bool known);
+  void attach(std::uint32_t file, const bpf::FoundLibrary& library, File& into);
+  void publish(const File& file, std::uint32_t pid);
+  void release(const File& file);
   void failed(const std::string& why);
 
   BrokerClient& broker_;
-  std::map<Inode, File> files_;      // as fstat tells
-  std::map<Inode, Inode> mappings_;  // as the mapping iterator tells -> as fstat tells
+  EventPublisher& publisher_;
+  std::map<bpf::FileIdentity, File> files_;
+  // Files under overlayfs, as stat() tells of them: whether a process that maps one is to be looked at again.
+  std::map<bpf::FileIdentity, bool> aliases_;
   mutable std::mutex mutex_;
   Counts counts_;
 };

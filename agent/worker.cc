@@ -116,6 +116,7 @@ struct Inheritance {
   Descriptor tuples;
   Descriptor control;
   Descriptor untold;
+  Descriptor exec_event;
   Descriptor jsonl;
   Descriptor recording;
 };
@@ -141,6 +142,7 @@ std::expected<Inheritance, Error> greet(BrokerClient& broker) {
     inheritance.control = take();
     inheritance.untold = take();
   }
+  if (inheritance.welcome.has_exec_gate) inheritance.exec_event = take();
   if (inheritance.welcome.has_jsonl) inheritance.jsonl = take();
   if (inheritance.welcome.has_recording) inheritance.recording = take();
   return inheritance;
@@ -330,10 +332,11 @@ class Worker {
       native_reason_ = inheritance_.welcome.native_reason.data();
       return;
     }
-    auto native = NativeTap::start(broker_,
-                                   {std::move(inheritance_.ring), std::move(inheritance_.control),
-                                    std::move(inheritance_.untold), inheritance_.welcome.ring_bytes},
-                                   engine_->add_source());
+    auto native = NativeTap::start(
+        broker_,
+        {std::move(inheritance_.ring), std::move(inheritance_.control), std::move(inheritance_.untold),
+         std::move(inheritance_.exec_event), inheritance_.welcome.ring_bytes},
+        engine_->add_source(), engine_->add_source());
     if (native) {
       native_ = std::move(*native);
     } else {

@@ -48,7 +48,7 @@ TEST(Lifetime, DetachingTakesTheProbesDown) {
   const auto target = tap.kernel().attach(file, libssl.sites());
   ::close(file);
   ASSERT_TRUE(target) << target.error().what;
-  const std::size_t links = default_options().uprobe_multi ? 4 : libssl.sites().size();
+  const std::size_t links = default_options().uprobe_multi ? 3 : libssl.sites().size();
   EXPECT_EQ(links_of("self").size(), before.size() + links);
   tap.kernel().detach(*target);
   EXPECT_EQ(links_of("self"), before);

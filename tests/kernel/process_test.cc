@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "bpf/mappings.h"
 #include "tests/kernel/support.h"
 
 namespace weir::test {
@@ -104,13 +105,13 @@ TEST_F(Processes, ThatWereThereBeforeAreSeen) {
 TEST_F(Processes, MappingsNameTheFile) {
   struct stat self{};
   ASSERT_EQ(::stat("/proc/self/exe", &self), 0);
-  const auto iterator = tap_->kernel().open_mapping_iterator();
+  const auto iterator = tap_->kernel().open_mapping_iterator(0);
   ASSERT_TRUE(iterator) << iterator.error().what;
   int found = 0;
   const auto address = reinterpret_cast<std::uint64_t>(&executable_of);
   ASSERT_TRUE(bpf::read_mappings(*iterator, [&](const bpf::Mapping& mapping) {
-    if (mapping.pid != static_cast<std::uint32_t>(::getpid()) || mapping.inode != self.st_ino) return;
-    EXPECT_EQ(mapping.device, self.st_dev);
+    if (mapping.pid != static_cast<std::uint32_t>(::getpid()) || mapping.file.inode != self.st_ino) return;
+    EXPECT_EQ(mapping.file.device, self.st_dev);
     EXPECT_EQ(mapping.name, std::filesystem::path(executable_of(mapping.pid)).filename());
     EXPECT_LE(mapping.start, address);
     EXPECT_GT(mapping.end, address);

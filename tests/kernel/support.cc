@@ -152,10 +152,10 @@ int PrivateLibssl::open() const {
 
 std::vector<bpf::ProbeSite> PrivateLibssl::sites() const {
   const int file = open();
-  auto sites = bpf::resolve_sites(file, *bpf::probes_for_file_name("libssl.so.3"));
+  auto found = bpf::find_tls_libraries(file);
   ::close(file);
-  if (!sites) throw std::runtime_error(sites.error());
-  return *std::move(sites);
+  if (!found || found->size() != 1) throw std::runtime_error("no library in libssl.so.3");
+  return std::move(found->front().sites);
 }
 
 std::string body(std::size_t bytes) {
