@@ -17,15 +17,17 @@ MESSAGES = 100_000 if SOAK else 5_000
 # agent/protocol.h
 MAGIC = 0x77656972
 CHANNEL = 3
-REQUEST = struct.Struct("=IIQ1544s")
+REQUEST = struct.Struct("=IIQ3080s")
 REPLY = struct.Struct("=IIQ")
-REPLY_SIZE = 4648
+REPLY_SIZE = 4656
 OK = 0
 HELLO, READY, START_FAILED, SIGN_LEAF, OPEN_KNOWN_LIBRARY, OPEN_MAPPING, ATTACH = range(1, 8)
 DETACH, FORGET_FILE, FIND_SOCKET_OWNER, TASK_ITERATOR, MAPPING_ITERATOR = range(8, 13)
+MAPPING_EVENTS, NEXT_EXEC, EXEC_DONE = range(13, 16)
 UNANSWERED = (READY, START_FAILED)
 # What chance may hit: each asks for something that any worker gets, or gives up something of its own.
 HARMLESS = {HELLO, OPEN_KNOWN_LIBRARY, DETACH, FORGET_FILE, FIND_SOCKET_OWNER, TASK_ITERATOR, MAPPING_ITERATOR}
+HARMLESS |= {MAPPING_EVENTS, NEXT_EXEC, EXEC_DONE}
 
 _PIDFD_GETFD = 438
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -61,10 +63,10 @@ class HostileWorkerTest(EndToEndTest):
             pass
 
     def random_request(self, number):
-        operation = random.choice([*range(14), random.getrandbits(32)])
+        operation = random.choice([*range(17), random.getrandbits(32)])
         if operation in UNANSWERED:
             operation = 0
-        fields = bytearray(random.randbytes(1544))
+        fields = bytearray(random.randbytes(3080))
         if random.random() < 0.5:  # small numbers get further than large ones
             struct.pack_into("=II", fields, 0, random.randrange(8), random.randrange(70))
         return operation, REQUEST.pack(MAGIC, operation, number, bytes(fields))
@@ -95,7 +97,7 @@ class HostileWorkerTest(EndToEndTest):
         self.assertTrue(alive(self.agent.pid))
 
     def test_a_malformed_message_ends_the_worker(self):
-        for message in (b"x", REQUEST.pack(MAGIC + 1, HELLO, 1, bytes(1544)), bytes(REQUEST.size + 1)):
+        for message in (b"x", REQUEST.pack(MAGIC + 1, HELLO, 1, bytes(3080)), bytes(REQUEST.size + 1)):
             with self.subTest(size=len(message)):
                 self.channel.send(message)
                 wait_until(lambda: not alive(self.worker), 10, "the worker goes on")
@@ -109,8 +111,8 @@ class HostileWorkerTest(EndToEndTest):
 
     def test_what_it_says_is_not_typed_into_the_terminal(self):
         said = b"\x1b]0;owned\x07\n"
-        self.channel.send(REQUEST.pack(MAGIC, READY, 1, said.ljust(1544, b"\0")))
-        self.channel.send(REQUEST.pack(MAGIC, START_FAILED, 2, said.ljust(1544, b"\0")))
+        self.channel.send(REQUEST.pack(MAGIC, READY, 1, said.ljust(3080, b"\0")))
+        self.channel.send(REQUEST.pack(MAGIC, START_FAILED, 2, said.ljust(3080, b"\0")))
         self.ask(3)
         logged = self.agent.log.read_bytes()
         self.assertIn(b"owned", logged)

@@ -17,14 +17,18 @@ FILE_SIZES = (1, 8191, 8192, 8193, 16384, 32769, 1_000_000, 5_000_000)
 
 _SERVER = """
   server {{
-    listen 127.0.0.1:{port} ssl;
-    ssl_certificate {certificate};
-    ssl_certificate_key {key};
-    location / {{ default_type text/plain; return 200 "this is $uri\\n"; }}
+    listen 127.0.0.1:{port} {options};
+    {certificate}
+    location / {{ {answer} }}
     location ~ ^/files/[^/]+/(?<size>[0-9]+)$ {{ alias {directory}/files/$size; }}
     location /uploads/ {{ root {directory}; dav_methods PUT; create_full_put_path on; }}
   }}
 """
+
+_ANSWER = 'default_type text/plain; return 200 "this is $uri\\n";'
+# An answer that doesn't wait for the request's end makes HTTP/2 clients leave the rest out (RFC 9113, 8.1).
+_ANSWER_AT_THE_END = "proxy_pass http://unix:{directory}/inner.sock;"
+_INNER = "  server {{ listen unix:{directory}/inner.sock; access_log off; location / {{ {answer} }} }}"
 
 _CONFIGURATION = """
 daemon off;
@@ -68,7 +72,8 @@ def _accepts(port):
 
 
 class Origin:
-    """`certificates` gives each server's name its certificate, `ports` its port; `port` is the first's."""
+    """`certificates` gives each server's name its certificate, `ports` its port; `port` is the first's. The server
+    named "h2" offers HTTP/2; one without a certificate speaks cleartext."""
 
     def __init__(self, directory, certificates):
         self.directory = directory
@@ -104,14 +109,22 @@ class Origin:
         return self._process.poll() is not None or all(map(_accepts, self.ports.values()))
 
     def _write_configuration(self, certificates):
-        servers = "".join(
-            _SERVER.format(
-                port=self.ports[name], certificate=files.certificate, key=files.key, directory=self.directory
-            )
-            for name, files in certificates.items()
-        )
+        servers = "".join(self._server(name, files) for name, files in certificates.items())
         configuration = _CONFIGURATION.format(directory=self.directory, servers=servers)
         (self.directory / "nginx.conf").write_text(configuration)
+
+    def _server(self, name, files):
+        options = ("ssl http2" if name == "h2" else "ssl") if files else ""
+        lines = f"ssl_certificate {files.certificate}; ssl_certificate_key {files.key};" if files else ""
+        answer = _ANSWER_AT_THE_END.format(directory=self.directory) if name == "h2" else _ANSWER
+        server = _SERVER.format(
+            port=self.ports[name],
+            options=options,
+            certificate=lines,
+            directory=self.directory,
+            answer=answer,
+        )
+        return server + (_INNER.format(directory=self.directory, answer=_ANSWER) if name == "h2" else "")
 
     def path_of(self, url):
         return url.partition(f":{self.port}")[2]

@@ -1,0 +1,12 @@
+# Usage: requests_by.pl BASE CA COUNT
+use strict;
+use warnings;
+use LWP::UserAgent;
+my ($base, $ca, $count) = @ARGV;
+sub agent { return LWP::UserAgent->new(keep_alive => shift, ssl_opts => { SSL_ca_file => $ca }) }
+my $kept = agent(1);
+for my $i (0 .. $count - 1) {
+  my $agent = $i < $count / 2 ? $kept : agent(0);
+  my $answer = $i % 2 ? $agent->post("$base/$i", Content => 'b' x $i) : $agent->get("$base/$i");
+  die $answer->status_line unless $answer->is_success;
+}
