@@ -32,6 +32,18 @@ FileRange content_of(const Elf64_Shdr& section) {
   return {section.sh_offset, section.sh_size};
 }
 
+// Whether an address could mean two places of the file. The ABI has the segments sorted.
+bool overlap(const std::vector<Elf64_Phdr>& segments) {
+  std::uint64_t end = 0;
+  for (const Elf64_Phdr& segment : segments) {
+    if (segment.p_type != PT_LOAD) continue;
+    const std::uint64_t bytes = std::max(segment.p_filesz, segment.p_memsz);
+    if (segment.p_vaddr < end || bytes > UINT64_MAX - segment.p_vaddr) return true;
+    end = segment.p_vaddr + bytes;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::expected<ElfFile, std::string> ElfFile::open(int file_descriptor) {
@@ -53,6 +65,7 @@ std::expected<void, std::string> ElfFile::read_headers() {
     return std::unexpected("ELF headers of an unknown size");
   if (!read_table(reader_, header_.e_phoff, header_.e_phnum, segments_))
     return std::unexpected("the file ends early");
+  if (overlap(segments_)) return std::unexpected("segments that overlap");
   // The loader needs no section headers; some programs come without.
   if (header_.e_shnum == 0) return {};
   if (header_.e_shentsize != sizeof(Elf64_Shdr)) return std::unexpected("ELF headers of an unknown size");

@@ -211,7 +211,8 @@ class Sites {
 
   std::expected<void, std::string> put(std::uint32_t program, std::uint64_t address, std::uint64_t cookie) {
     const auto offset = file_.code_offset(address);
-    if (!offset) return std::unexpected("is not in the file");
+    std::uint8_t first = 0;
+    if (!offset || !file_.read_at(address, {&first, 1})) return std::unexpected("is not in the file");
     if (places_.emplace(program, *offset).second) sites_.push_back({program, *offset, cookie});
     return {};
   }

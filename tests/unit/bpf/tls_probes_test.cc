@@ -188,6 +188,46 @@ TEST(TlsProbes, AMissingFunctionIsNamed) {
   EXPECT_TRUE(libraries[0].sites.empty());
 }
 
+Elf64_Phdr& last_loaded_segment(std::string& contents) {
+  const auto* header = reinterpret_cast<const Elf64_Ehdr*>(contents.data());
+  auto* segments = reinterpret_cast<Elf64_Phdr*>(contents.data() + header->e_phoff);
+  Elf64_Phdr* last = nullptr;
+  for (int i = 0; i < header->e_phnum; ++i)
+    if (segments[i].p_type == PT_LOAD) last = &segments[i];
+  return *last;
+}
+
+// The kernel refuses a probe behind the file's end, and with it all others of the file.
+TEST(TlsProbes, AFunctionBehindTheFilesEndIsNotProbed) {
+  std::string contents = contents_of(system_library("libssl.so.3"));
+  const auto address = functions_by_nm(system_library("libssl.so.3"), true).at("SSL_free").offset;
+  Elf64_Phdr& segment = last_loaded_segment(contents);
+  segment.p_flags |= PF_X;
+  segment.p_filesz = segment.p_memsz = contents.size() * 2;
+  const std::uint64_t beyond = segment.p_vaddr + contents.size();
+  auto* header = reinterpret_cast<Elf64_Ehdr*>(contents.data());
+  auto* sections = reinterpret_cast<Elf64_Shdr*>(contents.data() + header->e_shoff);
+  const auto* dynamic = std::find_if(sections, sections + header->e_shnum,
+                                     [](const Elf64_Shdr& section) { return section.sh_type == SHT_DYNSYM; });
+  auto* symbols = reinterpret_cast<Elf64_Sym*>(contents.data() + dynamic->sh_offset);
+  auto* symbol = std::find_if(symbols, symbols + dynamic->sh_size / sizeof(Elf64_Sym),
+                              [&](const Elf64_Sym& candidate) { return candidate.st_value == address; });
+  symbol->st_value = beyond;
+  const auto libraries = libraries_of(contents);
+  ASSERT_EQ(libraries.size(), 1u);
+  EXPECT_EQ(libraries[0].unreadable, "SSL_free is not in the file");
+  EXPECT_TRUE(libraries[0].sites.empty());
+}
+
+TEST(TlsProbes, AnAddressMeansOnePlace) {
+  std::string contents = contents_of(system_library("libssl.so.3"));
+  last_loaded_segment(contents).p_vaddr = 0;
+  const MemoryFile file(contents);
+  const auto libraries = find_tls_libraries(file.get());
+  ASSERT_FALSE(libraries);
+  EXPECT_EQ(libraries.error(), "segments that overlap");
+}
+
 TEST(TlsProbes, TextsThatNameOtherLibraries) {
   const auto with = [](const std::string& text) {
     std::string contents = contents_of("/bin/ls");
