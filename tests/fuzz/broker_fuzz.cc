@@ -127,7 +127,10 @@ Request take_request(std::span<const std::uint8_t>& input) {
 void check_opened(const BrokerService::Result& result, Operation operation) {
   if (!result.opened) return;
   require(result.reply.status == Status::ok);
-  if (operation == Operation::task_iterator || operation == Operation::mapping_iterator) return;
+  if (operation == Operation::task_iterator || operation == Operation::mapping_iterator ||
+      operation == Operation::mapping_events) {
+    return;
+  }
   require(operation == Operation::open_known_library || operation == Operation::open_mapping);
   char magic[4]{};
   require(::pread(result.opened.get(), magic, 4, 0) == 4 && std::memcmp(magic, "\177ELF", 4) == 0);
