@@ -11,7 +11,7 @@
 namespace weir::bpf {
 namespace {
 
-constexpr const char* kToolchains[] = {"1.19", "1.21", "1.22", "1.23"};
+constexpr const char* kToolchains[] = {"1.19", "1.21", "1.23"};
 
 void expect_go_sites(const FoundLibrary& library, const std::string& path_with_symbols) {
   const auto functions = functions_by_nm(path_with_symbols, false);
