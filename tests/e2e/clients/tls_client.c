@@ -8,7 +8,8 @@
 //   tls_client [options] --loop PREFIX --hold N HOST PORT
 //                              N connections, one GET on each, all held open until stdin ends
 //
-// Prints one JSON object a line: for each request, or one summary of a loop, or how many are held as soon as they are.
+// Prints one JSON object a line: for each request, or one summary of a loop, or how many are held as soon as
+// they are.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { response_capacity = 8 * 1024 * 1024, io_timeout_ms = 30000 };
+enum { io_timeout_ms = 30000 };
 
 struct options {
   const char* ca;
@@ -40,6 +41,7 @@ struct options {
   bool nonblocking, extended, partial, reconnect;
   bool touched, untouched;  // the memory that libssl reads from and writes to; neither: as it comes
   size_t read_size;
+  size_t room;        // for an answer
   unsigned pause_us;  // between a loop's requests
   unsigned hold;
   const char* host;
@@ -52,7 +54,7 @@ struct connection {
   unsigned long long cookie;
   unsigned local_port;
   unsigned long long written, got;  // plaintext bytes so far
-  char* response;                   // response_capacity bytes
+  char* response;                   // options.room bytes
 };
 
 struct request {
@@ -61,7 +63,7 @@ struct request {
   const char* file;
 };
 
-static struct options options = {.read_size = 16384};
+static struct options options = {.read_size = 16384, .room = 8 << 20};
 
 static void fail(const char* what) {
   fprintf(stderr, "tls_client: %s: %s\n", what, strerror(errno));
@@ -91,6 +93,11 @@ static void wait_for_tls(struct connection* c, int result, const char* what) {
       fail(what);
   }
 }
+
+#ifdef OPENSSL_IS_BORINGSSL
+#define SSL_write_ex(ssl, data, size, written) (fail("BoringSSL has no SSL_write_ex"), 0)
+#define SSL_read_ex(ssl, data, size, got) (fail("BoringSSL has no SSL_read_ex"), 0)
+#endif
 
 static size_t write_some(struct connection* c, const char* data, size_t size) {
   for (;;) {
@@ -176,7 +183,7 @@ static void identify_socket(struct connection* c) {
 }
 
 static void make_untouched(struct connection* c) {
-  if (options.untouched) require(madvise(c->response, response_capacity, MADV_DONTNEED) == 0, "madvise");
+  if (options.untouched) require(madvise(c->response, options.room, MADV_DONTNEED) == 0, "madvise");
 }
 
 // SSL_set1_host() knows addresses from OpenSSL 3.0 on.
@@ -194,9 +201,9 @@ static struct connection open_connection(SSL_CTX* context) {
   require(c.ssl != NULL && SSL_set_fd(c.ssl, c.fd) == 1, "SSL_new");
   require(SSL_set_tlsext_host_name(c.ssl, name) == 1 && set_expected_peer(c.ssl, name) == 1, "name");
   for (int result; (result = SSL_connect(c.ssl)) != 1;) wait_for_tls(&c, result, "SSL_connect");
-  c.response = mmap(NULL, response_capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  c.response = mmap(NULL, options.room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   require(c.response != MAP_FAILED, "mmap");
-  if (options.touched) memset(c.response, 1, response_capacity);
+  if (options.touched) memset(c.response, 1, options.room);
   return c;
 }
 
@@ -204,7 +211,7 @@ static void close_connection(struct connection* c) {
   SSL_shutdown(c->ssl);
   SSL_free(c->ssl);
   close(c->fd);
-  munmap(c->response, response_capacity);
+  munmap(c->response, options.room);
 }
 
 struct body {
@@ -255,8 +262,8 @@ static int read_response(struct connection* c, char** body, size_t* size) {
   size_t got = 0;
   char* end = NULL;
   while (end == NULL) {
-    require(got + 1 < response_capacity, "the answer's head is too long");
-    size_t room = response_capacity - got - 1;
+    require(got + 1 < options.room, "the answer's head is too long");
+    size_t room = options.room - got - 1;
     got += read_some(c, c->response + got, room < options.read_size ? room : options.read_size);
     end = memmem(c->response, got, "\r\n\r\n", 4);
   }
@@ -264,7 +271,7 @@ static int read_response(struct connection* c, char** body, size_t* size) {
   *size = content_length(c->response);
   *body = end + 4;
   size_t wanted = (size_t)(*body - c->response) + *size;
-  require(wanted < response_capacity && got <= wanted, "the answer's length");
+  require(wanted < options.room && got <= wanted, "the answer's length");
   while (got < wanted) {
     size_t left = wanted - got;
     got += read_some(c, c->response + got, left < options.read_size ? left : options.read_size);
@@ -364,7 +371,7 @@ static void run_hold(SSL_CTX* context) {
     char* body;
     size_t size;
     require(exchange(&held[i], &request, &body, &size) == 200, "a status other than 200");
-    require(madvise(held[i].response, response_capacity, MADV_DONTNEED) == 0, "madvise");
+    require(madvise(held[i].response, options.room, MADV_DONTNEED) == 0, "madvise");
   }
   printf("{\"pid\":%d,\"held\":%u}\n", getpid(), options.hold);
   fflush(stdout);
@@ -386,14 +393,21 @@ static SSL_CTX* make_context(void) {
 }
 
 static void parse_options(int argc, char** argv) {
-  static const struct option known[] = {
-      {"ca", required_argument, NULL, 'c'},        {"name", required_argument, NULL, 'n'},
-      {"proxy", required_argument, NULL, 'p'},     {"loop", required_argument, NULL, 'l'},
-      {"nonblocking", no_argument, NULL, 'b'},     {"ex", no_argument, NULL, 'e'},
-      {"partial", no_argument, NULL, 'w'},         {"touched", no_argument, NULL, 't'},
-      {"untouched", no_argument, NULL, 'u'},       {"reconnect", no_argument, NULL, 'r'},
-      {"read-size", required_argument, NULL, 's'}, {"pause-us", required_argument, NULL, 'd'},
-      {"hold", required_argument, NULL, 'h'},      {NULL, 0, NULL, 0}};
+  static const struct option known[] = {{"ca", required_argument, NULL, 'c'},
+                                        {"name", required_argument, NULL, 'n'},
+                                        {"proxy", required_argument, NULL, 'p'},
+                                        {"loop", required_argument, NULL, 'l'},
+                                        {"nonblocking", no_argument, NULL, 'b'},
+                                        {"ex", no_argument, NULL, 'e'},
+                                        {"partial", no_argument, NULL, 'w'},
+                                        {"touched", no_argument, NULL, 't'},
+                                        {"untouched", no_argument, NULL, 'u'},
+                                        {"reconnect", no_argument, NULL, 'r'},
+                                        {"read-size", required_argument, NULL, 's'},
+                                        {"pause-us", required_argument, NULL, 'd'},
+                                        {"hold", required_argument, NULL, 'h'},
+                                        {"room", required_argument, NULL, 'm'},
+                                        {NULL, 0, NULL, 0}};
   for (int flag; (flag = getopt_long(argc, argv, "+", known, NULL)) != -1;) {
     switch (flag) {
       case 'c':
@@ -434,6 +448,9 @@ static void parse_options(int argc, char** argv) {
         break;
       case 'h':
         options.hold = (unsigned)strtoul(optarg, NULL, 10);
+        break;
+      case 'm':
+        options.room = strtoull(optarg, NULL, 10);
         break;
       default:
         exit(2);

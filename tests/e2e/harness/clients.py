@@ -1,5 +1,6 @@
 """The programs whose traffic is watched, and what they themselves say of it."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -12,6 +13,10 @@ TLS_CLIENT = BUILT / os.environ.get("WEIR_E2E_TLS_CLIENT", "tls_client")
 PRELOAD = BUILT / "cookie_preload.so"
 PYTHON = "/usr/bin/python3"
 CURL = "/usr/bin/curl"
+
+
+def hash_of(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def json_lines(text):

@@ -6,16 +6,17 @@ with i bytes, the first half over one connection and the rest each over its own 
 
 import dataclasses
 import pathlib
-import shutil
-import subprocess
 
 from harness.clients import BUILT, CURL, PYTHON, SOURCES
-from harness.processes import check, clean_environment
+from harness.go import go_program
+from harness.processes import check
 
 PROGRAMS = SOURCES / "matrix"
 COUNT = 50
-# Go compiles its own library once for each toolchain and form; the programs of the unit tests need it, too.
-GO_CACHE = SOURCES.parents[2] / "build" / "go-cache"
+# Where scripts/setup puts what no Debian package has.
+OTHERS = pathlib.Path("/usr/local/lib/weir-test-clients/node_modules")
+BUN = OTHERS / "@oven/bun-linux-x64/bin/bun"
+DENO = OTHERS / "@deno/linux-x64-glibc/deno"
 GO_VERSIONS = ("1.19", "1.21", "1.23")
 GO_SHAPES = {"symbols": [], "stripped": ["-ldflags=-s -w"], "pie": ["-buildmode=pie"]}
 
@@ -78,20 +79,6 @@ def _tls_client(program, base, ca):
     return [([BUILT / program, "--ca", ca, "localhost", port, *requests], "")]
 
 
-def _go_binary(directory, version, shape):
-    binary = directory / f"go-{version}-{shape}"
-    source = directory / f"go-{version}.go"
-    shutil.copy(PROGRAMS / "requests_by.go", source)
-    environment = clean_environment() | {
-        "HOME": str(directory), "GOCACHE": str(GO_CACHE), "GOTOOLCHAIN": "local", "GO111MODULE": "off",
-    }
-    command = [f"/usr/lib/go-{version}/bin/go", "build", *GO_SHAPES[shape], "-o", binary, source]
-    built = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True, check=False)
-    if built.returncode != 0:
-        raise AssertionError(f"{command}: {built.stderr}")
-    return binary
-
-
 def _java_trust(directory, ca):
     store = directory / "matrix-trust.p12"
     if not store.exists():
@@ -133,6 +120,8 @@ def rows(origin, ca, directory, wanted=""):
         Row("nss tstclnt", "nss",
             [(["tstclnt", "-h", "localhost", "-p", str(port["good"]), "-4", "-o", "-d", _nss_database(directory), "-C"],
               _typed(url("nss tstclnt")))], may_fail=True, stays=True),
+        Row("BoringSSL", "boringssl", _tls_client("tls_client_boringssl", url("BoringSSL"), ca),
+            methods=("GET", "GET")),
         Row("static OpenSSL", "openssl", _tls_client("tls_client_static", url("static OpenSSL"), ca),
             methods=("GET", "GET")),
         Row("static OpenSSL, stripped", "", _tls_client("tls_client_stripped", url("stripped"), ca),
@@ -155,12 +144,17 @@ def rows(origin, ca, directory, wanted=""):
         Row("java", "",
             [(["java", *_java_trust(directory, ca), "-cp", directory, "RequestsByJava", url("java"), str(COUNT)], "")],
             opaque="Java's own TLS: use the proxy"),
+        Row("bun", "", script([BUN], "requests_by.js", "fetch", url("bun"), ca, COUNT),
+            environment={"NODE_EXTRA_CA_CERTS": str(ca)}, opaque="static BoringSSL without symbols"),
+        Row("deno", "", script([DENO, "run", "-A", "--unstable-detect-cjs"], "requests_by.js", "fetch", url("deno"), ca, COUNT),
+            environment={"DENO_CERT": str(ca), "DENO_DIR": str(directory / "deno"), "DENO_NO_UPDATE_CHECK": "1"},
+            opaque="rustls"),
     ]
     for version in GO_VERSIONS:
         for shape in GO_SHAPES:
             if not any(wanted in f"go {version} {shape} {way}" for way in ("h1", "h2")):
                 continue
-            binary = _go_binary(directory, version, shape)
+            binary = go_program(directory, version, PROGRAMS / "requests_by.go", shape, GO_SHAPES[shape])
             for way, server, spoken in (("h1", "good", "1.1"), ("h2", "h2", "2")):
                 name = f"go {version} {shape} {way}"
                 made.append(Row(name, "go", [([binary, way, url(name, server), str(ca), str(COUNT)], "")],

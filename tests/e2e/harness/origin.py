@@ -1,16 +1,18 @@
 """A real nginx as TLS origin, private to one test: own prefix, own ports, own access log.
 
-GET /files/ANY/N      N random bytes, one of FILE_SIZES
+GET /files/ANY/N      N bytes, random but the same in each run: one of FILE_SIZES or of those made by make_file()
 PUT /uploads/ANY/...  keeps the body as a file
+/repositories/...     git's smart protocol, once start_git() was called
 GET anything else answers with `small_body(path)`
 """
 
 import hashlib
 import json
-import os
+import random
 import shutil
 import socket
 
+from harness.clients import hash_of
 from harness.processes import children_of, end, spawn, wait_until
 
 FILE_SIZES = (1, 8191, 8192, 8193, 16384, 32769, 1_000_000, 5_000_000)
@@ -22,6 +24,15 @@ _SERVER = """
     location / {{ {answer} }}
     location ~ ^/files/[^/]+/(?<size>[0-9]+)$ {{ alias {directory}/files/$size; }}
     location /uploads/ {{ root {directory}; dav_methods PUT; create_full_put_path on; }}
+    location /repositories/ {{
+      include /etc/nginx/fastcgi_params;
+      fastcgi_param SCRIPT_FILENAME /usr/lib/git-core/git-http-backend;
+      fastcgi_param PATH_INFO $uri;
+      fastcgi_param GIT_PROJECT_ROOT {directory};
+      fastcgi_param GIT_HTTP_EXPORT_ALL "";
+      fastcgi_param REMOTE_USER tests;
+      fastcgi_pass unix:{directory}/git.sock;
+    }}
   }}
 """
 
@@ -41,7 +52,7 @@ events {{ worker_connections 16384; }}
 http {{
   log_format exchanges escape=json
     '{{"path":"$uri","method":"$request_method","status":$status,"client_port":$remote_port,'
-    '"port":$server_port,"connection":$connection}}';
+    '"port":$server_port,"connection":$connection,"body_size":"$content_length"}}';
   access_log {directory}/access.log exchanges;
   client_body_temp_path {directory}/temporary;
   proxy_temp_path {directory}/temporary;
@@ -79,14 +90,17 @@ class Origin:
         self.directory = directory
         for name in ("files", "uploads", "temporary"):
             (directory / name).mkdir(parents=True)
-        self.hashes = {size: self._make_file(size) for size in FILE_SIZES}
+        self.hashes = {}
+        self._git = None
+        for size in FILE_SIZES:
+            self.make_file(size)
         self._start(certificates)
         self.port = next(iter(self.ports.values()))
 
-    def _make_file(self, size):
-        content = os.urandom(size)
+    def make_file(self, size):
+        content = random.Random(size).randbytes(size)
         self.file(size).write_bytes(content)
-        return hashlib.sha256(content).hexdigest()
+        self.hashes[size] = hashlib.sha256(content).hexdigest()
 
     def file(self, size):
         return self.directory / "files" / str(size)
@@ -126,6 +140,11 @@ class Origin:
         )
         return server + (_INNER.format(directory=self.directory, answer=_ANSWER) if name == "h2" else "")
 
+    def start_git(self):
+        (self.directory / "repositories").mkdir()
+        self._git = spawn(["fcgiwrap", "-s", f"unix:{self.directory}/git.sock"])
+        wait_until((self.directory / "git.sock").exists, 20, "fcgiwrap does not listen")
+
     def path_of(self, url):
         return url.partition(f":{self.port}")[2]
 
@@ -139,7 +158,9 @@ class Origin:
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def uploaded_hash(self, path):
-        return hashlib.sha256((self.directory / path.lstrip("/")).read_bytes()).hexdigest()
+        return hash_of(self.directory / path.lstrip("/"))
 
     def stop(self):
         end(self._process)
+        if self._git:
+            end(self._git)
