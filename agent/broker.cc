@@ -3,11 +3,9 @@
 #include "agent/broker.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -24,6 +22,7 @@
 #include "agent/exec_gate.h"
 #include "agent/files.h"
 #include "agent/log.h"
+#include "agent/own_program.h"
 #include "agent/state.h"
 #include "agent/users.h"
 #include "ca/truststore.h"
@@ -109,39 +108,6 @@ std::vector<std::string> worker_environment() {
     if (const char* value = ::getenv(name)) kept.push_back(std::string(name) + "=" + value);
   }
   return kept;
-}
-
-void drop_privileges(const WorkerUser& user) {
-  if (user.uid == ::geteuid()) return;
-  // The bounding set first: dropping from it needs the capability that setresuid takes away.
-  for (int capability = 0; ::prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability) {
-    ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
-  }
-  ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-  if (::setgroups(0, nullptr) != 0 || ::setresgid(user.gid, user.gid, user.gid) != 0 ||
-      ::setresuid(user.uid, user.uid, user.uid) != 0) {
-    ::_exit(126);
-  }
-}
-
-[[noreturn]] void become_worker(int executable, int channel, const WorkerUser& user,
-                                const std::vector<std::string>& environment) {
-  // Signals stay blocked: one that comes before the worker has its own handling must not end it by default.
-  drop_privileges(user);
-  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  if (channel == worker_channel_descriptor) {
-    ::fcntl(channel, F_SETFD, 0);
-  } else if (::dup2(channel, worker_channel_descriptor) < 0) {
-    ::_exit(126);
-  }
-  std::vector<char*> variables;
-  for (const std::string& variable : environment) variables.push_back(const_cast<char*>(variable.c_str()));
-  variables.push_back(nullptr);
-  std::string name = "weir";
-  std::string role = "worker";
-  char* arguments[] = {name.data(), role.data(), nullptr};
-  ::fexecve(executable, arguments, variables.data());
-  ::_exit(126);
 }
 
 class Broker {
@@ -259,7 +225,7 @@ class Broker {
     }
     kernel_ = std::move(*kernel);
     if (!config_.hold_execs) return;
-    auto gate = ExecGate::open();
+    auto gate = ExecGate::open(executable_.get(), user_);
     if (gate)
       gate_ = std::move(*gate);
     else
@@ -276,7 +242,14 @@ class Broker {
     const auto environment = worker_environment();
     worker_ = ::fork();
     if (worker_ < 0) return std::unexpected(errno_error("fork"));
-    if (worker_ == 0) become_worker(executable_.get(), theirs.get(), user_, environment);
+    if (worker_ == 0) {
+      // Signals stay blocked: one that comes before the worker has its own handling must not end it by
+      // default.
+      give_up_privileges(user_);
+      const int inherited[] = {theirs.get()};
+      static_assert(worker_channel_descriptor == 3);
+      execute_role(executable_.get(), "worker", inherited, environment);
+    }
     if (kernel_) {
       const std::uint32_t own[] = {static_cast<std::uint32_t>(::getpid()),
                                    static_cast<std::uint32_t>(worker_)};
@@ -291,9 +264,12 @@ class Broker {
       std::vector<pollfd> users = users_.waits();
       std::vector<pollfd> waits = users;
       waits.insert(waits.end(), {{channel_.get(), POLLIN, 0}, {signals_.get(), POLLIN, 0}});
-      if (::poll(waits.data(), waits.size(), -1) < 0 && errno != EINTR) return;
+      if (gate_) waits.insert(waits.begin() + static_cast<std::ptrdiff_t>(users.size()), gate_->wait());
+      if (::poll(waits.data(), waits.size(), gate_ ? gate_->time_to_start() : -1) < 0 && errno != EINTR)
+        return;
+      if (gate_) gate_->revive();
       const pollfd& signals = waits.back();
-      const pollfd& channel = waits[users.size()];
+      const pollfd& channel = waits[waits.size() - 2];
       if ((signals.revents & POLLIN) != 0 && stop_asked()) return;
       users.assign(waits.begin(), waits.begin() + static_cast<std::ptrdiff_t>(users.size()));
       if (!users_.handle(users)) {
@@ -368,7 +344,7 @@ class Broker {
       descriptors.insert(descriptors.end(), {kernel_->ring_descriptor(), kernel_->tuples_descriptor(),
                                              kernel_->control_descriptor(), kernel_->untold_descriptor()});
     }
-    if (gate_) descriptors.push_back(gate_->event_descriptor());
+    if (gate_) descriptors.insert(descriptors.end(), {gate_->event_descriptor(), gate_->page_descriptor()});
     if (jsonl_) descriptors.push_back(jsonl_.get());
     if (recording_) descriptors.push_back(recording_.get());
     Reply reply;

@@ -1,229 +1,174 @@
-// fanotify(7). What waits is bounded by what the kernel queues; a file that was answered for is let through
-// at once from then on, as long as it is the same file with the same content.
+// Must never wait for the process that answers, but at its start.
 #include "agent/exec_gate.h"
 
 #include <fcntl.h>
-#include <poll.h>
+#include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/fanotify.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <map>
-#include <mutex>
-#include <set>
-#include <sstream>
 #include <string>
-#include <thread>
-#include <tuple>
-#include <utility>
-#include <vector>
+
+#include "agent/channel.h"
+#include "agent/gate_process.h"
+#include "agent/own_program.h"
 
 namespace weir::agent {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t most_files = 65'536;
+constexpr std::chrono::milliseconds longest_start{2000};
+// One that ends again at once is not worth the trouble of starting it.
+constexpr std::chrono::milliseconds between_starts{500};
 
-// Device, inode, time of the last change and size.
-using FileVersion = std::tuple<dev_t, ino_t, std::int64_t, std::int64_t, off_t>;
-
-std::optional<FileVersion> version_of(int file) {
-  struct stat status{};
-  if (::fstat(file, &status) != 0) return std::nullopt;
-  return FileVersion{status.st_dev, status.st_ino, status.st_ctim.tv_sec, status.st_ctim.tv_nsec,
-                     status.st_size};
+Error errno_error(const std::string& what) {
+  return {what + ": " + std::strerror(errno), ""};
 }
 
-// The kernel's own file systems hold no programs.
-bool may_hold_programs(const std::string& type) {
-  static const std::set<std::string> none = {"proc",        "sysfs",    "cgroup",  "cgroup2",   "devpts",
-                                             "mqueue",      "debugfs",  "tracefs", "bpf",       "securityfs",
-                                             "pstore",      "configfs", "fusectl", "hugetlbfs", "autofs",
-                                             "binfmt_misc", "efivarfs", "nsfs"};
-  return !none.contains(type);
+void order(int channel, GateOrder what, std::uint32_t number = 0) {
+  const GateRequest request{what, number};
+  (void)send_packet(channel, std::as_bytes(std::span(&request, 1)), {}, MSG_DONTWAIT);
 }
 
-// Type and mount point stand around " - ": proc_pid_mountinfo(5).
-std::vector<std::string> mount_points() {
-  std::vector<std::string> found;
-  std::ifstream mounts("/proc/self/mountinfo");
-  for (std::string line; std::getline(mounts, line);) {
-    std::istringstream words(line);
-    std::string word, point, type;
-    for (int i = 0; i < 5; ++i) words >> point;
-    while (words >> word && word != "-") {
-    }
-    words >> type;
-    if (may_hold_programs(type)) found.push_back(point);
-  }
-  return found;
+std::expected<void, Error> await_start(int channel) {
+  pollfd wait{channel, POLLIN, 0};
+  if (::poll(&wait, 1, static_cast<int>(longest_start.count())) <= 0)
+    return std::unexpected(Error{"the process that answers does not start", ""});
+  GateNotice notice;
+  const auto packet = receive_packet(channel, std::as_writable_bytes(std::span(&notice, 1)));
+  if (!packet || packet->size != sizeof notice)
+    return std::unexpected(Error{"the process that answers could not be started", ""});
+  if (notice.error != 0)
+    return std::unexpected(Error{std::string(notice.what.data()) + ": " + std::strerror(notice.error), ""});
+  return {};
 }
-
-class FanotifyGate final : public ExecGate {
- public:
-  std::expected<void, Error> start() {
-    group_ = Descriptor(
-        ::fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC | FAN_NONBLOCK, O_RDONLY | O_LARGEFILE | O_CLOEXEC));
-    if (!group_) return std::unexpected(Error{std::string("fanotify: ") + std::strerror(errno), ""});
-    event_ = Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    wake_ = Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    bool any = false;
-    int error = 0;
-    for (const std::string& point : mount_points()) {
-      const bool marked = ::fanotify_mark(group_.get(), FAN_MARK_ADD | FAN_MARK_FILESYSTEM,
-                                          FAN_OPEN_EXEC_PERM, AT_FDCWD, point.c_str()) == 0;
-      if (!marked) error = errno;
-      any = any || marked;
-    }
-    if (!any) return std::unexpected(Error{std::string("fanotify_mark: ") + std::strerror(error), ""});
-    answerer_ = std::jthread([this](const std::stop_token& stop) { answer(stop); });
-    return {};
-  }
-
-  ~FanotifyGate() override {
-    answerer_.request_stop();
-    ::eventfd_write(wake_.get(), 1);
-    if (answerer_.joinable()) answerer_.join();
-    // Closing the group lets go whoever waits.
-  }
-
-  void set_watched(bool watched) override {
-    const std::lock_guard lock(mutex_);
-    watched_ = watched;
-    answered_ = true;
-    seen_.clear();
-    if (!watched) {
-      for (auto& [number, waiting] : waiting_) allow(waiting.file.get());
-      waiting_.clear();
-    }
-  }
-
-  int event_descriptor() const override { return event_.get(); }
-
-  std::optional<Held> take() override {
-    const std::lock_guard lock(mutex_);
-    answered_ = true;
-    for (auto& [number, waiting] : waiting_) {
-      if (std::exchange(waiting.taken, true)) continue;
-      return Held{number, Descriptor(::fcntl(waiting.file.get(), F_DUPFD_CLOEXEC, 0))};
-    }
-    eventfd_t value = 0;
-    ::eventfd_read(event_.get(), &value);
-    return std::nullopt;
-  }
-
-  void release(std::uint32_t number) override {
-    const std::lock_guard lock(mutex_);
-    const auto found = waiting_.find(number);
-    if (found == waiting_.end()) return;
-    if (const auto version = version_of(found->second.file.get())) remember(*version);
-    allow(found->second.file.get());
-    waiting_.erase(found);
-  }
-
-  void forget_files() override {
-    const std::lock_guard lock(mutex_);
-    seen_.clear();
-  }
-
-  Counters counters() const override {
-    const std::lock_guard lock(mutex_);
-    return counters_;
-  }
-
- private:
-  struct Waiting {
-    Descriptor file;
-    Clock::time_point until;
-    bool taken = false;
-  };
-
-  void answer(const std::stop_token& stop) {
-    while (!stop.stop_requested()) {
-      pollfd waits[] = {{group_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
-      (void)::poll(waits, 2, static_cast<int>(time_to_next().count()));
-      read_events();
-      let_go_late_ones();
-    }
-  }
-
-  std::chrono::milliseconds time_to_next() {
-    const std::lock_guard lock(mutex_);
-    if (waiting_.empty()) return std::chrono::milliseconds(-1);
-    const auto left = waiting_.begin()->second.until - Clock::now();
-    return std::max(std::chrono::ceil<std::chrono::milliseconds>(left), std::chrono::milliseconds(0));
-  }
-
-  void read_events() {
-    alignas(fanotify_event_metadata) std::array<char, 4096> buffer;
-    ssize_t size = ::read(group_.get(), buffer.data(), buffer.size());
-    const std::lock_guard lock(mutex_);
-    auto* event = reinterpret_cast<fanotify_event_metadata*>(buffer.data());
-    for (; FAN_EVENT_OK(event, size); event = FAN_EVENT_NEXT(event, size)) {
-      if (event->fd < 0) continue;  // the queue has overflowed: the kernel lets those go
-      decide(Descriptor(event->fd));
-    }
-  }
-
-  void decide(Descriptor file) {
-    const auto version = version_of(file.get());
-    if (!watched_ || !version || seen_.contains(*version)) return allow(file.get());
-    // Who let one wait too long is not waited for again before it asks.
-    if (!answered_) {
-      ++counters_.late;
-      return allow(file.get());
-    }
-    ++counters_.held;
-    waiting_.emplace(++last_number_, Waiting{std::move(file), Clock::now() + longest_hold});
-    ::eventfd_write(event_.get(), 1);
-  }
-
-  void let_go_late_ones() {
-    const std::lock_guard lock(mutex_);
-    while (!waiting_.empty() && waiting_.begin()->second.until <= Clock::now()) {
-      allow(waiting_.begin()->second.file.get());
-      waiting_.erase(waiting_.begin());
-      ++counters_.late;
-      answered_ = false;
-    }
-  }
-
-  void allow(int file) {
-    const fanotify_response response{file, FAN_ALLOW};
-    while (::write(group_.get(), &response, sizeof response) < 0 && errno == EINTR) {
-    }
-  }
-
-  void remember(const FileVersion& version) {
-    if (seen_.size() >= most_files) seen_.clear();
-    seen_.insert(version);
-  }
-
-  Descriptor group_;
-  Descriptor event_;
-  Descriptor wake_;
-  mutable std::mutex mutex_;
-  bool watched_ = false;
-  bool answered_ = true;
-  std::set<FileVersion> seen_;
-  std::map<std::uint32_t, Waiting> waiting_;  // in the order of their deadlines
-  std::uint32_t last_number_ = 0;
-  Counters counters_;
-  std::jthread answerer_;
-};
 
 }  // namespace
 
-std::expected<std::unique_ptr<ExecGate>, Error> ExecGate::open() {
-  auto gate = std::make_unique<FanotifyGate>();
+std::expected<std::unique_ptr<ExecGate>, Error> ExecGate::open(int executable, const WorkerUser& user) {
+  std::unique_ptr<ExecGate> gate(new ExecGate);
+  if (auto prepared = gate->prepare(executable, user); !prepared) return std::unexpected(prepared.error());
   if (auto started = gate->start(); !started) return std::unexpected(started.error());
   return gate;
+}
+
+ExecGate::~ExecGate() {
+  end();
+  if (page_ != nullptr) ::munmap(page_, sizeof(GatePage));
+}
+
+std::expected<void, Error> ExecGate::prepare(int executable, const WorkerUser& user) {
+  executable_ = executable;
+  event_ = Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  page_file_ = Descriptor(::memfd_create("weir-exec-gate", MFD_CLOEXEC));
+  // The worker can't open it for writing by another way.
+  if (!event_ || !page_file_ || ::fchmod(page_file_.get(), 0444) != 0 ||
+      ::ftruncate(page_file_.get(), sizeof(GatePage)) != 0)
+    return std::unexpected(errno_error("memfd_create"));
+  const std::string path = "/proc/self/fd/" + std::to_string(page_file_.get());
+  read_only_page_ = Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  void* const page =
+      ::mmap(nullptr, sizeof(GatePage), PROT_READ | PROT_WRITE, MAP_SHARED, page_file_.get(), 0);
+  if (!read_only_page_ || page == MAP_FAILED) return std::unexpected(errno_error("mmap"));
+  page_ = static_cast<GatePage*>(page);
+  page_->user = user.uid;
+  page_->group = user.gid;
+  return {};
+}
+
+std::expected<void, Error> ExecGate::start() {
+  next_start_ = Clock::now() + between_starts;
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+    return std::unexpected(errno_error("socketpair"));
+  channel_ = Descriptor(pair[0]);
+  const Descriptor theirs(pair[1]);
+  process_ = ::fork();
+  if (process_ < 0) return std::unexpected(errno_error("fork"));
+  if (process_ == 0) {
+    const int inherited[] = {theirs.get(), event_.get(), page_file_.get()};
+    execute_role(executable_, "exec-gate", inherited, {});
+  }
+  auto started = await_start(channel_.get());
+  if (!started) {
+    end();
+    return started;
+  }
+  if (watched_) order(channel_.get(), GateOrder::watch);
+  return {};
+}
+
+void ExecGate::end() {
+  channel_.reset();
+  if (page_ != nullptr) page_->pid = 0;
+  if (process_ <= 0) return;
+  ::kill(process_, SIGKILL);
+  while (::waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  process_ = -1;
+}
+
+int ExecGate::time_to_start() const {
+  if (channel_) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(next_start_ - Clock::now());
+  return static_cast<int>(std::max<std::int64_t>(left.count(), 0));
+}
+
+void ExecGate::revive() {
+  pollfd ended = wait();
+  if (channel_ && ::poll(&ended, 1, 0) >= 0 && (ended.revents & (POLLHUP | POLLERR)) != 0) end();
+  if (channel_ || Clock::now() < next_start_) return;
+  ++page_->restarts;
+  (void)start();
+}
+
+void ExecGate::set_watched(bool watched) {
+  watched_ = watched;
+  order(channel_.get(), watched ? GateOrder::watch : GateOrder::unwatch);
+}
+
+std::optional<ExecGate::Held> ExecGate::take() {
+  // Before the look, so that none that comes after it stays unnoticed.
+  eventfd_t value = 0;
+  ::eventfd_read(event_.get(), &value);
+  order(channel_.get(), GateOrder::looking);
+  pollfd any{channel_.get(), POLLIN, 0};
+  if (!channel_ || ::poll(&any, 1, 0) <= 0 || (any.revents & POLLIN) == 0) return std::nullopt;
+  GateNotice notice;
+  auto packet = receive_packet(channel_.get(), std::as_writable_bytes(std::span(&notice, 1)));
+  if (!packet || packet->size != sizeof notice || packet->descriptors.size() != 1) return std::nullopt;
+  return Held{notice.number, std::move(packet->descriptors.front())};
+}
+
+void ExecGate::release(std::uint32_t number) {
+  order(channel_.get(), GateOrder::release, number);
+}
+
+void ExecGate::forget_files() {
+  order(channel_.get(), GateOrder::forget);
+}
+
+ExecGateStatus::ExecGateStatus(Descriptor page) {
+  if (!page) return;
+  void* const mapped = ::mmap(nullptr, sizeof(GatePage), PROT_READ, MAP_SHARED, page.get(), 0);
+  if (mapped != MAP_FAILED) page_ = static_cast<const GatePage*>(mapped);
+}
+
+ExecGateStatus::~ExecGateStatus() {
+  if (page_ != nullptr) ::munmap(const_cast<GatePage*>(page_), sizeof(GatePage));
+}
+
+ExecGateCounters ExecGateStatus::counters() const {
+  if (page_ == nullptr) return {};
+  return {page_->held, page_->late, page_->restarts, page_->pid};
 }
 
 }  // namespace weir::agent

@@ -1,16 +1,18 @@
-// The `weir` program: one executable, its subcommands, and the broker's hidden `worker`.
+// The `weir` program: one executable, its subcommands, and the hidden ones that the broker starts.
 #include <CLI/CLI.hpp>
 #include <cstring>
 #include <iostream>
 
 #include "agent/command.h"
+#include "agent/gate_process.h"
 #include "agent/record_text.h"
 #include "agent/worker.h"
 
 int main(int argc, char** argv) {
   using namespace weir::agent;
-  // Not on the command line's help: only the broker starts it, with a channel that nobody else has.
+  // Not on the command line's help: only the broker starts them, with a channel that nobody else has.
   if (argc == 2 && std::strcmp(argv[1], "worker") == 0) return run_worker();
+  if (argc == 2 && std::strcmp(argv[1], "exec-gate") == 0) return run_exec_gate();
 
   CLI::App app("weir shows what every process on this host says to the outside world.", "weir");
   app.require_subcommand(1);

@@ -113,8 +113,8 @@ static_assert(std::is_trivially_copyable_v<Reply>);
 
 // The reply to hello carries a Welcome in `data`, and these descriptors in this order: the configuration's
 // text (a memfd), the state directory, the upstream roots as one PEM (a memfd); ring, tuples, control and
-// untold if has_native; the event of waiting execs if has_exec_gate; the JSONL file if has_jsonl; the
-// recording if has_recording.
+// untold if has_native; the event of waiting execs and the page of what is counted of them if has_exec_gate;
+// the JSONL file if has_jsonl; the recording if has_recording.
 struct Welcome {
   std::uint64_t ring_bytes = 0;
   std::uint64_t network_namespace_cookie = 0;

@@ -19,6 +19,8 @@ object native_json(const AgentStatus& status) {
   object native{{"state", native_state(status)}, {"targets", status.targets.attached}};
   if (!status.native_reason.empty()) native["reason"] = status.native_reason;
   if (status.targets.failed > 0) native["last_failed_target"] = status.targets.last_error;
+  native["holds_execs"] = status.holds_execs;
+  if (status.exec_gate.pid != 0) native["exec_gate_pid"] = status.exec_gate.pid;
   return native;
 }
 
@@ -33,6 +35,9 @@ object native_counters(const AgentStatus& status) {
           {"dropped_table_full", native.table_full},
           {"untold_connections", native.untold_connections},
           {"untold_processes", native.untold_processes},
+          {"execs_held", status.exec_gate.held},
+          {"execs_let_go_late", status.exec_gate.late},
+          {"exec_gate_restarts", status.exec_gate.restarts},
           {"failed_targets", status.targets.failed}};
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/exec_gate.h"
 #include "agent/targets.h"
 #include "attribution/runner.h"
 #include "bpf/event_source.h"
@@ -23,6 +24,8 @@ struct AgentStatus {
   std::string native_reason;  // why there is no native tap; "" when there is
   bpf::SourceCounters native;
   Targets::Counts targets;
+  bool holds_execs = false;  // programs' first starts wait for their probes
+  ExecGateCounters exec_gate;
   bool proxy_wanted = true;
   std::string proxy_address;
   std::string api_address;

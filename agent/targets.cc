@@ -12,6 +12,8 @@ namespace weir::agent {
 namespace {
 
 constexpr std::chrono::seconds kept_unused{20};
+// Of what is told of a process within this time, some was before its file was probed.
+constexpr std::chrono::seconds fresh{2};
 constexpr std::size_t most_aliases = 16'384;
 constexpr std::string_view java_library = "libjvm.so";
 
@@ -48,7 +50,8 @@ void Targets::scan() {
 
 void Targets::look(const bpf::Mapped& mapped) {
   if (const auto file = files_.find(mapped.file); file != files_.end()) {
-    if (file->second.unreadable) publish(file->second, mapped.pid);
+    // Of one that is probed only now, whoever maps it may have spoken before.
+    if (file->second.unreadable || is_fresh(file->second)) publish(file->second, mapped.pid);
     return;
   }
   if (const auto alias = aliases_.find(mapped.file); alias != aliases_.end() && !alias->second) return;
@@ -107,7 +110,7 @@ bool Targets::look_at(std::uint32_t pid, std::set<bpf::FileIdentity>& mapped) {
     if (!files_.contains(mapping.file)) look_at(mapping);
     const auto file = files_.find(mapping.file);
     if (file == files_.end()) continue;
-    const bool is_new = !before.contains(mapping.file);
+    const bool is_new = !before.contains(mapping.file) || is_fresh(file->second);
     if (is_new || (pid != 0 && file->second.unreadable)) publish(file->second, mapping.pid);
   }
   return read.has_value();
@@ -166,6 +169,10 @@ void Targets::attach(std::uint32_t file, const bpf::FoundLibrary& library, File&
   if (library.sites.empty()) return;
   const std::lock_guard lock(mutex_);
   ++counts_.attached;
+}
+
+bool Targets::is_fresh(const File& file) {
+  return !file.notes.empty() && file.notes.front().time + fresh > now();
 }
 
 void Targets::publish(const File& file, std::uint32_t pid) {

@@ -48,6 +48,7 @@ class Targets {
     bool unreadable = false;
   };
 
+  static bool is_fresh(const File& file);
   void scan_known_libraries();
   // Looks at a process's mappings (0: at all), and notes what is new, or unreadable, of each.
   bool look_at(std::uint32_t pid, std::set<bpf::FileIdentity>& mapped);

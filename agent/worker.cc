@@ -23,6 +23,7 @@
 #include "agent/channel.h"
 #include "agent/config.h"
 #include "agent/diag_resolver.h"
+#include "agent/exec_gate.h"
 #include "agent/log.h"
 #include "agent/memory.h"
 #include "agent/native_tap.h"
@@ -117,6 +118,7 @@ struct Inheritance {
   Descriptor control;
   Descriptor untold;
   Descriptor exec_event;
+  Descriptor exec_page;
   Descriptor jsonl;
   Descriptor recording;
 };
@@ -142,7 +144,10 @@ std::expected<Inheritance, Error> greet(BrokerClient& broker) {
     inheritance.control = take();
     inheritance.untold = take();
   }
-  if (inheritance.welcome.has_exec_gate) inheritance.exec_event = take();
+  if (inheritance.welcome.has_exec_gate) {
+    inheritance.exec_event = take();
+    inheritance.exec_page = take();
+  }
   if (inheritance.welcome.has_jsonl) inheritance.jsonl = take();
   if (inheritance.welcome.has_recording) inheritance.recording = take();
   return inheritance;
@@ -332,6 +337,7 @@ class Worker {
       native_reason_ = inheritance_.welcome.native_reason.data();
       return;
     }
+    exec_gate_.emplace(std::move(inheritance_.exec_page));
     auto native = NativeTap::start(
         broker_,
         {std::move(inheritance_.ring), std::move(inheritance_.control), std::move(inheritance_.untold),
@@ -354,6 +360,8 @@ class Worker {
     status.for_a_command = inheritance_.welcome.for_a_command;
     status.native_wanted = inheritance_.welcome.native_wanted;
     status.native_reason = native_reason_;
+    status.holds_execs = inheritance_.welcome.has_exec_gate;
+    if (exec_gate_) status.exec_gate = exec_gate_->counters();
     if (native_) {
       status.native = native_->counters();
       status.targets = native_->targets();
@@ -396,6 +404,7 @@ class Worker {
   std::unique_ptr<ClientResolver> resolver_;
   std::unique_ptr<proxy::Proxy> proxy_;
   std::unique_ptr<NativeTap> native_;
+  std::optional<ExecGateStatus> exec_gate_;
 };
 
 Descriptor block_signals() {

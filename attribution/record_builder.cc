@@ -345,14 +345,18 @@ bool tls_unread(const Connection& connection) {
          std::ranges::all_of(connection.native, [](const auto& one) { return !one.first; });
 }
 
-// Of a TLS session of which nothing was read: what is known of the process's libraries.
-std::string tls_reason(const RecordContext& context, Time began) {
-  const auto notes =
-      context.process == nullptr ? std::vector<TlsNote>() : context.process->tls_notes_at(began);
+// Of a TLS session of which nothing was read: what is known of the process's libraries. "" is nothing.
+std::string library_reason(const Process* process, Time began) {
+  const auto notes = process == nullptr ? std::vector<TlsNote>() : process->tls_notes_at(began);
   for (const TlsNote& note : notes | std::views::reverse)
     if (!note.unreadable.empty()) return note.unreadable;
   const bool late = std::ranges::any_of(notes, [&](const TlsNote& note) { return note.since > began; });
-  return late ? "opened before attach" : "no probe for this TLS library";
+  return late ? "opened before attach" : "";
+}
+
+std::string tls_reason(const RecordContext& context, Time began) {
+  std::string reason = library_reason(context.process, began);
+  return reason.empty() ? "no probe for this TLS library" : reason;
 }
 
 // Why no exchange of a connection could be read.
@@ -395,6 +399,11 @@ std::string_view connection_incomplete(const Connection& connection, std::uint64
 
 bool readable(const Connection& connection) {
   return (connection.spoke_http || connection.exchanges > 0) && !tls_unread(connection);
+}
+
+bool reason_may_follow(const Connection& connection, const Process* process) {
+  if (!connection.opened || connection.opened->before_start || !tls_unread(connection)) return false;
+  return library_reason(process, connection.opened->time).empty();
 }
 
 RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held) {

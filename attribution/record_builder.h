@@ -23,5 +23,7 @@ RecordPtr dns_record(const EngineConfig& config, const Dns& dns, const Process* 
 
 // Whether any exchange that the connection carried was read.
 bool readable(const Connection& connection);
+// Whether nothing was read of its TLS and nothing is known that says why.
+bool reason_may_follow(const Connection& connection, const Process* process);
 
 }  // namespace weir

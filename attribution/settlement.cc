@@ -13,7 +13,9 @@ constexpr seconds kFactsWait{2};                      // another source's opened
 constexpr seconds kProxyEndWait{2};                   // the proxy's last bytes after the kernel's close
 constexpr seconds kDecisionWait{10};                  // the proxy's decision after the kernel's close
 constexpr std::chrono::milliseconds kCallsWait{250};  // a call's return after the kernel's close
-constexpr std::size_t kHeldBodies = 4;                // largest bodies that one connection may hold back
+constexpr std::chrono::milliseconds kReasonWait{
+    1000};                              // what is found out about a library that was just mapped
+constexpr std::size_t kHeldBodies = 4;  // largest bodies that one connection may hold back
 
 bool settles_native(Decision decision) {
   return decision == Decision::tunnelled || decision == Decision::passed_through;
@@ -95,7 +97,9 @@ std::optional<Time> Engine::State::end_time(const Connection& connection) {
   const bool proxy_done = !connection.superseded || (connection.proxy && connection.proxy->ended());
   const bool totals_known = connection.closed->bytes_sent && connection.closed->bytes_received;
   if (!proxy_done || (proxied(connection) && !totals_known)) return connection.closed_since + kProxyEndWait;
-  return facts_known(connection) ? Time::min() : connection.closed_since + kFactsWait;
+  if (!facts_known(connection)) return connection.closed_since + kFactsWait;
+  const bool unsaid = watched(connection) && reason_may_follow(connection, processes.find(connection.owner));
+  return unsaid ? connection.closed_since + kReasonWait : Time::min();
 }
 
 void Engine::State::settle(Connection& connection) {

@@ -106,6 +106,15 @@ void print_native(const json::object& native) {
   }
 }
 
+// Programs that were started for the first time.
+void print_held_execs(const json::object& native, const json::object& counters) {
+  if (shown(native, "holds_execs") != "true") return;
+  const auto restarts = shown(counters, "exec_gate_restarts");
+  print_row("starts", shown(counters, "execs_held") + " held until probed, " +
+                          shown(counters, "execs_let_go_late") + " let go late" +
+                          with(", ", restarts == "0" ? "" : restarts, " times the gate was started again"));
+}
+
 void print_sink(const json::object& sink) {
   const auto removed = shown(sink, "removed");
   print_row("sink", shown(sink, "name") + ": " + shown(sink, "written") + " written, " +
@@ -138,6 +147,7 @@ void print_status(const json::object& status) {
                          with(" (worker ", shown(status, "worker_pid"), ")"));
   print_row("state", shown(status, "state_dir"));
   print_native(object_of(status, "native"));
+  print_held_execs(object_of(status, "native"), object_of(object_of(status, "counters"), "native"));
   print_row("proxy", shown(proxy, "state") + with(": ", shown(proxy, "reason")) +
                          with(" on ", shown(proxy, "address")) +
                          with(", ", shown(proxy, "threads"), " threads"));

@@ -401,11 +401,25 @@ TEST_F(Native, EveryUnreadableConnectionSaysWhy) {
     open.before_start = one.name == "older";
     engine().consume(open);
     one.happens(engine());
+    engine().advance(at(7));
     ASSERT_EQ(connections().size(), 1u);
     EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), one.reason);
     EXPECT_EQ(text(*connections()[0], "weir.source"), "(absent)");
     EXPECT_EQ(text(*connections()[0], "error.type"), one.name == "refused" ? "ECONNREFUSED" : "(absent)");
   }
+}
+
+TEST_F(Native, WhatIsFoundOutAboutALibraryAfterTheConnectionsEndStillSaysWhy) {
+  process(kCurl, "/usr/bin/curl");
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).handshake(1, "x.test");
+  closed(1, 2);
+  EXPECT_THAT(connections(), IsEmpty());
+  engine().consume(
+      TlsLibraryNoted{.time = at(2.5), .process = {.pid = kCurl.pid}, .library = TlsLibrary::openssl});
+  engine().advance(at(4));
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "opened before attach");
 }
 
 TEST_F(Native, BytesThatAreNotHttpAreCountedAndNotCalledReadable) {
