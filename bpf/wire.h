@@ -268,8 +268,16 @@ enum wire_tls_call {
 
 // A site's cookie. Where the library keeps the 32 random bytes of its ClientHello, they tell the object's
 // socket: at `random_at` of the object (0: not known), or of what the pointer at `pointer_at` of it points to
-// (0: the object itself).
+// (0: the object itself). A server's object has its client's: what is not 0 at `server_at` of the object (0:
+// not known) tells it, one bit of the byte there or as much as enum wire_server_flag says.
 #define WIRE_SITE(library, call) ((__u64)(call) | (__u64)(library) << 8)
 #define WIRE_SITE_RANDOM(pointer_at, random_at) ((__u64)(pointer_at) << 16 | (__u64)(random_at) << 32)
+#define WIRE_SITE_SERVER(server_at, flag) ((__u64)(server_at) << 48 | (__u64)(flag) << 60)
+
+enum wire_server_flag {
+  WIRE_SERVER_BIT = 0,  // to 7: the bit's number
+  WIRE_SERVER_BYTE = 8,
+  WIRE_SERVER_INT,
+};
 
 #endif

@@ -20,7 +20,8 @@ constexpr std::uint64_t kOther = 0x5500'0000'0000'0000;
 constexpr unsigned kPlaceShift = 24;
 constexpr std::uint64_t kMaxPlace = 0xffff;  // what a site's cookie has room for; no object is larger
 
-Value load_original(std::uint64_t address) {
+Value load_original(std::uint64_t address, std::size_t bytes) {
+  if (bytes != 8) return std::nullopt;
   const std::uint64_t place = address & ~kRegion;
   switch (address & kRegion) {
     case kObject:

@@ -82,7 +82,8 @@ std::optional<NssMethods> methods_written(ElfFile& file, std::uint64_t place, st
   if (!function || function->size > kMaxCodeBytes) return std::nullopt;
   FunctionCode code{function->address, std::vector<std::uint8_t>(function->size)};
   if (!file.read_at(code.address, code.bytes)) return std::nullopt;
-  const auto load = [&](std::uint64_t address) -> Value {
+  const auto load = [&](std::uint64_t address, std::size_t bytes) -> Value {
+    if (bytes != 8) return std::nullopt;
     if (address == slot) return kImported;
     const auto pointers = file.constant_pointers(address, 1);
     return pointers && pointers->front() != 0 ? Value(pointers->front()) : std::nullopt;

@@ -47,7 +47,8 @@ Value SketchMachine::load(std::uint64_t address, std::size_t bytes) const {
       return stored.value ? Value(*stored.value & mask_of(bytes * 8)) : std::nullopt;
     if (at + stored.bytes > address) return std::nullopt;
   }
-  return bytes == 8 ? load_(address) : std::nullopt;
+  const Value value = load_(address, bytes);
+  return value ? Value(*value & mask_of(bytes * 8)) : std::nullopt;
 }
 
 void SketchMachine::store(std::uint64_t address, std::size_t bytes, Value value) {

@@ -23,8 +23,8 @@ class SketchMachine {
  public:
   enum Register : std::size_t { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi };
 
-  // What a location holds that nothing was stored to; asked for whole 8 bytes only.
-  using Load = std::function<Value(std::uint64_t address)>;
+  // What a location of 1, 2, 4 or 8 bytes holds that nothing was stored to.
+  using Load = std::function<Value(std::uint64_t address, std::size_t bytes)>;
   // Called at each call and each jump out of the function, before the registers that a call may change become
   // unknown.
   using Call = std::function<void(SketchMachine&)>;

@@ -13,6 +13,7 @@
 #include "bpf/probes/library_texts.h"
 #include "bpf/probes/machine_code.h"
 #include "bpf/probes/nss_methods.h"
+#include "bpf/probes/server_flag.h"
 #include "bpf/wire.h"
 
 namespace weir::bpf {
@@ -42,9 +43,11 @@ struct LibraryTable {
   std::span<const std::string_view> marks;
   bool marked;
   std::span<const ProbePoint> points;
-  // The library's function that tells the client's random bytes, and how its code is read.
+  // The library's function that tells the client's random bytes, and how its code is read; and the one that
+  // tells a server's object.
   std::string_view random;
   std::expected<ClientRandom, std::string> (*find_random)(const FunctionCode&);
+  std::string_view is_server;
 };
 
 // SSL_do_handshake is what wrappers and stand-ins that bring an SSL_read of their own don't have.
@@ -92,12 +95,13 @@ constexpr ProbePoint kGnuTlsPoints[] = {
 };
 
 constexpr std::string_view kSslRandom = "SSL_get_client_random";
+constexpr std::string_view kSslIsServer = "SSL_is_server";
 
 constexpr LibraryTable kLibraries[] = {
     {TlsLibrary::openssl, WIRE_LIBRARY_OPENSSL, "OpenSSL", "libssl", kSslCore, kBoringSslMarks, false,
-     kOpenSslPoints, kSslRandom, find_client_random},
+     kOpenSslPoints, kSslRandom, find_client_random, kSslIsServer},
     {TlsLibrary::boringssl, WIRE_LIBRARY_BORINGSSL, "BoringSSL", "libssl", kSslCore, kBoringSslMarks, true,
-     kBoringSslPoints, kSslRandom, find_client_random},
+     kBoringSslPoints, kSslRandom, find_client_random, kSslIsServer},
     {TlsLibrary::gnutls,
      WIRE_LIBRARY_GNUTLS,
      "GnuTLS",
@@ -107,7 +111,8 @@ constexpr LibraryTable kLibraries[] = {
      false,
      kGnuTlsPoints,
      "gnutls_session_get_random",
-     find_session_random},
+     find_session_random,
+     ""},
 };
 
 // Libraries that can't be read wherever they are, by functions of theirs.
@@ -135,6 +140,7 @@ std::vector<std::string_view> names_of_tables() {
     names.insert(names.end(), table.core.begin(), table.core.end());
     names.insert(names.end(), table.marks.begin(), table.marks.end());
     names.push_back(table.random);
+    if (!table.is_server.empty()) names.push_back(table.is_server);
   }
   for (const OtherLibrary& other : kOtherLibraries) names.push_back(other.function);
   names.push_back(kNssCore);
@@ -223,19 +229,25 @@ class Sites {
   std::vector<ProbeSite> sites_;
 };
 
-// The part of each site's cookie that says where the client's random bytes are; 0 when it can't be told.
-std::uint64_t random_of(const LibraryTable& table, ElfFile& file, const ElfFile::Functions& functions) {
-  const auto function = functions.find(table.random);
-  if (function == functions.end()) return 0;
-  const auto code = FileCode(file).code_of(function->second);
-  const auto place = code ? table.find_random(*code) : std::unexpected(std::string());
-  return place ? WIRE_SITE_RANDOM(place->pointer_at, place->random_at) : 0;
+// The part of each site's cookie that says what of an object tells its socket; 0 for what isn't known.
+std::uint64_t object_facts(const LibraryTable& table, ElfFile& file, const ElfFile::Functions& functions) {
+  const auto code_of = [&](std::string_view name) -> std::optional<FunctionCode> {
+    const auto function = functions.find(name);
+    return function == functions.end() ? std::nullopt : FileCode(file).code_of(function->second);
+  };
+  std::uint64_t facts = 0;
+  if (const auto code = code_of(table.random))
+    if (const auto place = table.find_random(*code))
+      facts |= WIRE_SITE_RANDOM(place->pointer_at, place->random_at);
+  if (const auto code = code_of(table.is_server))
+    if (const auto server = find_server_flag(*code)) facts |= WIRE_SITE_SERVER(server->at, server->flag);
+  return facts;
 }
 
 std::expected<std::vector<ProbeSite>, std::string> sites_of(const LibraryTable& table, ElfFile& file,
                                                             const ElfFile::Functions& functions) {
   Sites sites(file);
-  const std::uint64_t random = random_of(table, file, functions);
+  const std::uint64_t facts = object_facts(table, file, functions);
   for (const ProbePoint& point : table.points) {
     const auto found = functions.find(point.symbol);
     const std::string name(point.symbol);
@@ -243,7 +255,7 @@ std::expected<std::vector<ProbeSite>, std::string> sites_of(const LibraryTable& 
       if (point.need == Need::always) return std::unexpected("no function " + name);
       continue;
     }
-    const std::uint64_t cookie = WIRE_SITE(table.wire, point.call) | random;
+    const std::uint64_t cookie = WIRE_SITE(table.wire, point.call) | facts;
     const auto added = is_call(point.call)
                            ? sites.add_call(found->second, WIRE_TLS_ENTER, WIRE_TLS_RETURN, cookie)
                            : sites.add_entry(found->second, WIRE_TLS_END, cookie);

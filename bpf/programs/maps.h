@@ -74,13 +74,19 @@ struct goroutine {
   __u64 tgid;
 };
 
-// The random bytes of a ClientHello, and the sockets that it passed.
+// The random bytes of a ClientHello, and the sockets that it passed. The second of a kind is a copy's: who
+// relays a TLS session sends and receives its ClientHello, too.
 struct hello_random {
   __u64 words[4];
 };
+#define HELLO_SOCKETS 2
+struct hello_passages {
+  __u64 cookies[HELLO_SOCKETS];
+  __u32 tgids[HELLO_SOCKETS];  // who sent or received it
+};
 struct hello_sockets {
-  __u64 sender;
-  __u64 receiver;  // with ingress
+  struct hello_passages sent;
+  struct hello_passages received;  // with ingress
 };
 
 struct ring_map {

@@ -206,17 +206,22 @@ static __always_inline bool begins_client_hello(const __u8* text) {
   return text[0] == 22 && text[1] == 3 && text[5] == 1 && text[9] == 3;
 }
 
-static __always_inline void note_hello(struct connection* connection, const __u8* text, bool sent) {
+static __always_inline void note_passage(struct hello_passages* passages, __u64 cookie) {
+  for (int i = 0; i < HELLO_SOCKETS; i++) {
+    __u64 known = __sync_val_compare_and_swap(&passages->cookies[i], 0, cookie);
+    if (!known) passages->tgids[i] = bpf_get_current_pid_tgid() >> 32;
+    if (!known || known == cookie) return;
+  }
+}
+
+// Both ends may be here at the same time.
+static __always_inline void note_hello(struct connection* connection, const __u8* text, __u32 direction) {
   struct hello_random random;
   __builtin_memcpy(&random, text + RANDOM_AT, sizeof(random));
-  struct hello_sockets sockets = {};
-  struct hello_sockets* known = bpf_map_lookup_elem(&hellos, &random);
-  if (known) sockets = *known;
-  if (sent)
-    sockets.sender = connection->owner.cookie;
-  else
-    sockets.receiver = connection->owner.cookie;
-  bpf_map_update_elem(&hellos, &random, &sockets, BPF_ANY);
+  struct hello_sockets none = {};
+  bpf_map_update_elem(&hellos, &random, &none, BPF_NOEXIST);
+  struct hello_sockets* hello = bpf_map_lookup_elem(&hellos, &random);
+  if (hello) note_passage(direction == WIRE_SENT ? &hello->sent : &hello->received, connection->owner.cookie);
   connection->flags |= CONNECTION_HELLO;
   connection->flags &= ~CONNECTION_CLEARTEXT;
   connection->beginnings = BEGINNINGS;
@@ -243,7 +248,7 @@ __noinline int look_at_beginning(struct connection* connection, const struct mem
   connection->beginnings++;
   if (!address || !wanted || bpf_probe_read_user(text, wanted & 63, (void*)address)) return 0;
   if (wanted == HELLO_PREFIX && begins_client_hello(text)) {
-    note_hello(connection, text, direction == WIRE_SENT);
+    note_hello(connection, text, direction);
     if (connection->flags & CONNECTION_OPEN) tell_hello(connection, address, together);
   } else if (connection->beginnings == 1 && begins_request(text)) {
     connection->flags |= CONNECTION_CLEARTEXT;

@@ -3,7 +3,8 @@
 //
 // A socket is an object's when the ClientHello that it carried has the object's own random bytes, whenever
 // and by whom it was sent. Where a library doesn't show them, or the ClientHello was sent before the programs
-// were there, it is the socket that the same thread uses inside a call on the object.
+// were there, it is the socket that the same thread uses inside a call on the object. A server's object is
+// never a socket's that its process connected, nor a client's one's that it accepted.
 #ifndef WEIR_BPF_PROGRAMS_TLS_OBJECTS_H
 #define WEIR_BPF_PROGRAMS_TLS_OBJECTS_H
 
@@ -63,33 +64,45 @@ static __always_inline bool read_random(struct hello_random* random, __u64 objec
 
 enum role { ROLE_UNKNOWN, ROLE_CLIENT, ROLE_SERVER };
 
+// To be asked of an object that has random bytes: before, a library may not know either.
 static __always_inline enum role read_role(__u64 object, __u64 site) {
-  __u64 server_at = site >> 48;
+  __u64 server_at = (site >> 48) & 0xfff;
+  __u32 flag = site >> 60;
   __u32 server = 0;
   if (!server_at || bpf_probe_read_user(&server, sizeof(server), (void*)(object + server_at)))
     return ROLE_UNKNOWN;
-  return server ? ROLE_SERVER : ROLE_CLIENT;
+  __u32 mask = flag == WIRE_SERVER_INT ? ~0u : flag == WIRE_SERVER_BYTE ? 0xff : 1u << (flag & 7);
+  return server & mask ? ROLE_SERVER : ROLE_CLIENT;
 }
 
-static __always_inline bool connected_by(const struct connection* connection, const struct caller* caller) {
-  return connection->owner.process.tgid == caller->process.tgid;
+// The one of the sockets that the caller used. Another process's may be the caller's own (it forked), if the
+// object's role is known and nobody sent a copy.
+static __always_inline __u64 socket_of_caller(const struct hello_passages* passages,
+                                              const struct caller* caller, __u64 used, enum role role) {
+  for (int i = 0; i < HELLO_SOCKETS; i++)
+    if (used && passages->cookies[i] == used) return used;
+  for (int i = 0; i < HELLO_SOCKETS; i++)
+    if (passages->cookies[i] && passages->tgids[i] == caller->process.tgid) return passages->cookies[i];
+  return role == ROLE_UNKNOWN || passages->cookies[1] ? 0 : passages->cookies[0];
 }
 
-// The socket that carried these random bytes. A server's object has the same as its client's: the one is
+// The open socket that carried these random bytes. A server's object has the same as its client's: the one is
 // found where they were received, the other where they were sent.
 static __always_inline __u64 socket_of_hello(const struct hello_random* random, const struct caller* caller,
-                                             const struct tls_call* call, enum role role) {
+                                             __u64 used, enum role role) {
   struct hello_sockets* hello = bpf_map_lookup_elem(&hellos, random);
   if (!hello) return 0;
-  if (role == ROLE_SERVER) return hello->receiver;
-  if (hello->sender == call->other_cookie) return hello->sender;  // whoever connected it
-  struct connection* connection = bpf_map_lookup_elem(&connections, &hello->sender);
-  return connection && (role == ROLE_CLIENT || connected_by(connection, caller)) ? hello->sender : 0;
+  __u64 cookie = socket_of_caller(role == ROLE_SERVER ? &hello->received : &hello->sent, caller, used, role);
+  return cookie && bpf_map_lookup_elem(&connections, &cookie) ? cookie : 0;
 }
 
-static __always_inline bool said_hello(__u64 cookie) {
-  struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
-  return connection && (connection->flags & CONNECTION_HELLO);
+// Whether an object can speak through a socket that was used inside a call on it. `has_random`: one whose
+// ClientHello was seen, and is not this object's, is another's.
+static __always_inline bool may_speak_on(const struct connection* connection, enum role role,
+                                         bool has_random) {
+  if (!connection) return true;
+  if (connection->flags & CONNECTION_ACCEPTED) return role != ROLE_CLIENT;
+  return role != ROLE_SERVER && !(has_random && (connection->flags & CONNECTION_HELLO));
 }
 
 static __always_inline struct tls_object* link_socket(struct tls_object* object, const struct tls_key* key,
@@ -99,10 +112,10 @@ static __always_inline struct tls_object* link_socket(struct tls_object* object,
   struct hello_random random = {};
   bool has_random = read_random(&random, call->object, call->site);
   enum role role = has_random ? read_role(call->object, call->site) : ROLE_UNKNOWN;
-  __u64 cookie = has_random ? socket_of_hello(&random, caller, call, role) : 0;
-  // A socket whose ClientHello was seen, and is not this object's, is another's.
-  if (!cookie && (!has_random || role == ROLE_SERVER || !said_hello(call->other_cookie)))
-    cookie = call->other_cookie;
+  struct connection* used = bpf_map_lookup_elem(&connections, &call->other_cookie);
+  if (role == ROLE_UNKNOWN && used && (used->flags & CONNECTION_ACCEPTED)) role = ROLE_SERVER;
+  __u64 cookie = has_random ? socket_of_hello(&random, caller, call->other_cookie, role) : 0;
+  if (!cookie && may_speak_on(used, role, has_random)) cookie = call->other_cookie;
   if (!cookie && role != ROLE_SERVER) return object;
   if (object && object->cookie == cookie) return object;
   if (!object || object->cookie) object = make_object(key, caller);

@@ -1,9 +1,11 @@
 // Any bytes as a function's code: the returns found lie within it, in order, and more code behind it changes
-// nothing about them; a place of random bytes that is read off it is one that a site's cookie can hold.
+// nothing about them; a place of random bytes or of a server's flag that is read off it is one that a
+// site's cookie can hold.
 #include <algorithm>
 
 #include "bpf/probes/client_random.h"
 #include "bpf/probes/machine_code.h"
+#include "bpf/probes/server_flag.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {
@@ -37,6 +39,10 @@ void check_random(const std::expected<ClientRandom, std::string>& found) {
   require(!found || (found->random_at != 0 && found->random_at <= 0xffff && found->pointer_at <= 0xffff));
 }
 
+void check_server(const std::expected<ServerFlag, std::string>& found) {
+  require(!found || (found->at != 0 && found->at <= kMaxServerFlagAt && found->flag <= WIRE_SERVER_INT));
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -44,5 +50,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   check_returns(function);
   check_random(find_client_random(function));
   check_random(find_session_random(function));
+  check_server(find_server_flag(function));
   return 0;
 }

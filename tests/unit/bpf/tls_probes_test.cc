@@ -55,9 +55,9 @@ void expect_openssl_sites(const FoundLibrary& library, const std::string& path, 
         << path << " " << function;
 }
 
-void expect_cookies(const FoundLibrary& library, std::uint64_t wire_library, std::uint64_t random) {
+void expect_cookies(const FoundLibrary& library, std::uint64_t wire_library, std::uint64_t facts) {
   for (const ProbeSite& site : library.sites)
-    EXPECT_EQ(site.cookie & ~std::uint64_t{0xff}, wire_library << 8 | random);
+    EXPECT_EQ(site.cookie & ~std::uint64_t{0xff}, wire_library << 8 | facts);
 }
 
 TEST(TlsProbes, SharedOpenSsl3) {
@@ -66,7 +66,8 @@ TEST(TlsProbes, SharedOpenSsl3) {
   EXPECT_EQ(library.library, TlsLibrary::openssl);
   EXPECT_EQ(library.name, "libssl.so.3");
   expect_openssl_sites(library, path, true);
-  expect_cookies(library, WIRE_LIBRARY_OPENSSL, WIRE_SITE_RANDOM(0, 0x160));
+  expect_cookies(library, WIRE_LIBRARY_OPENSSL,
+                 WIRE_SITE_RANDOM(0, 0x160) | WIRE_SITE_SERVER(0x38, WIRE_SERVER_INT));
   EXPECT_EQ(places(library, WIRE_TLS_ENTER, WIRE_CALL_SEND_FILE),
             std::set{functions_by_nm(path, true).at("SSL_sendfile").offset});
 }
@@ -77,7 +78,8 @@ TEST(TlsProbes, SharedOpenSsl11) {
   const auto library = only_library(path);
   EXPECT_EQ(library.name, "libssl.so.1.1");
   expect_openssl_sites(library, path, true);
-  expect_cookies(library, WIRE_LIBRARY_OPENSSL, WIRE_SITE_RANDOM(0xa8, 0xb8));
+  expect_cookies(library, WIRE_LIBRARY_OPENSSL,
+                 WIRE_SITE_RANDOM(0xa8, 0xb8) | WIRE_SITE_SERVER(0x38, WIRE_SERVER_INT));
 }
 
 TEST(TlsProbes, StaticOpenSsl) {
@@ -108,7 +110,8 @@ TEST(TlsProbes, Node) {
   const auto library = only_library(path);
   EXPECT_TRUE(library.name.starts_with("static OpenSSL ")) << library.name;
   expect_openssl_sites(library, path, true);
-  EXPECT_NE(library.sites.front().cookie >> 32, 0u);
+  EXPECT_NE(library.sites.front().cookie >> 32 & 0xffff, 0u);
+  EXPECT_NE(library.sites.front().cookie >> 48, 0u);
 }
 
 // Its calls leave by jumps: gnutls_record_recv to a local function, gnutls_record_send through the linkage
@@ -118,7 +121,7 @@ TEST(TlsProbes, GnuTls) {
   const auto library = only_library(path);
   EXPECT_EQ(library.library, TlsLibrary::gnutls);
   EXPECT_EQ(library.name, "libgnutls.so.30");
-  EXPECT_NE(library.sites.front().cookie >> 32, 0u);
+  EXPECT_NE(library.sites.front().cookie >> 32 & 0xffff, 0u);
   const auto functions = functions_by_nm(path, true);
   const auto entries = [&](std::initializer_list<const char*> names) {
     std::set<std::uint64_t> offsets;
