@@ -13,7 +13,7 @@ from harness.case import SOAK, EndToEndTest
 from harness.processes import check
 
 # How many requests each scenario makes; the soak tier repeats them for its time.
-COUNTS = {"short": 600, "fork": 60, "pass": 60, "exec": 40, "threads": 160, "clear": 60, "reuse": 60}
+COUNTS = {"short": 600, "fork": 60, "memory": 40, "pass": 60, "exec": 40, "threads": 160, "clear": 60, "reuse": 60}
 SHORT_IN_SOAK = 10_000
 SOAK_SECONDS = 600
 PIDS = 8  # as identity_client has it
@@ -98,6 +98,9 @@ class IdentityTest(EndToEndTest):
 
     def test_fork_after_connect(self):
         self.run_scenario("fork", COUNTS["fork"])
+
+    def test_fork_of_an_object_with_its_bytes_in_memory(self):
+        self.run_scenario("memory", COUNTS["memory"])
 
     def test_socket_passed_to_another_process(self):
         self.run_scenario("pass", COUNTS["pass"])

@@ -2,6 +2,7 @@
 // who it was. Scenarios:
 //   short    processes of one request each, which get the same few pids again and again, each as another user
 //   fork     the parent connects and shakes hands, its child speaks
+//   memory   the same, and the library is given the bytes in memory: it never sees the socket
 //   pass     one process connects, another is handed the socket and speaks TLS over it
 //   exec     a process connects, then becomes another program (OTHER_PROGRAM), which speaks
 //   threads  threads of one process, with a connection each
@@ -69,11 +70,52 @@ static int connect_to_origin(void) {
   return fd;
 }
 
+// The socket of the one connection whose object has its bytes in memory; -1 for all others.
+static int memory_fd = -1;
+
+static int socket_of(SSL* ssl) {
+  return memory_fd >= 0 ? memory_fd : SSL_get_fd(ssl);
+}
+
+// Does what the library would have done with its socket, after a call of it that gave `result`. False: the
+// call is to be made again.
+static bool is_done(SSL* ssl, int result) {
+  if (memory_fd < 0) return true;
+  char bytes[16384];
+  for (int size; (size = BIO_read(SSL_get_wbio(ssl), bytes, sizeof bytes)) > 0;)
+    require(send(memory_fd, bytes, (size_t)size, 0) == size, "send");
+  if (result > 0 || SSL_get_error(ssl, result) != SSL_ERROR_WANT_READ) return true;
+  ssize_t size = recv(memory_fd, bytes, sizeof bytes, 0);
+  require(size > 0 && BIO_write(SSL_get_rbio(ssl), bytes, (int)size) == size, "recv");
+  return false;
+}
+
+static int read_from(SSL* ssl, char* into, int room) {
+  int result;
+  do result = SSL_read(ssl, into, room);
+  while (!is_done(ssl, result));
+  return result;
+}
+
+static int write_to(SSL* ssl, const char* from, int size) {
+  int result;
+  do result = SSL_write(ssl, from, size);
+  while (!is_done(ssl, result));
+  return result;
+}
+
 static SSL* shake_hands(SSL* ssl, int fd) {
   if (!ssl) ssl = SSL_new(context);
-  require(ssl && SSL_set_fd(ssl, fd) == 1, "SSL_new");
+  require(ssl, "SSL_new");
+  if (memory_fd >= 0)
+    SSL_set_bio(ssl, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+  else
+    require(SSL_set_fd(ssl, fd) == 1, "SSL_set_fd");
   X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), "127.0.0.1");
-  require(SSL_connect(ssl) == 1, "SSL_connect");
+  int result;
+  do result = SSL_connect(ssl);
+  while (!is_done(ssl, result));
+  require(result == 1, "SSL_connect");
   return ssl;
 }
 
@@ -84,11 +126,11 @@ static void request(SSL* ssl, int number, bool last) {
   int size =
       snprintf(text, sizeof text, "GET /%s/%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: %s\r\n\r\n",
                scenario, number, port, then);
-  require(SSL_write(ssl, text, size) == size, "SSL_write");
+  require(write_to(ssl, text, size) == size, "SSL_write");
   int got = 0;
   char* end = NULL;
   while (!end) {
-    int more = SSL_read(ssl, text + got, (int)sizeof text - got - 1);
+    int more = read_from(ssl, text + got, (int)sizeof text - got - 1);
     require(more > 0, "SSL_read");
     got += more;
     text[got] = '\0';
@@ -99,14 +141,14 @@ static void request(SSL* ssl, int number, bool last) {
   ssize_t length = readlink("/proc/self/exe", executable, sizeof executable - 1);
   executable[length > 0 ? length : 0] = '\0';
   snprintf(line, sizeof line,
-           "{\"path\":\"/%s/%d\",\"pid\":%d,\"cookie\":\"%llu\",\"executable\":\"%s\",\"uid\":%d}\n", scenario,
-           number, getpid(), cookie_of(SSL_get_fd(ssl)), executable, (int)getuid());
+           "{\"path\":\"/%s/%d\",\"pid\":%d,\"cookie\":\"%llu\",\"executable\":\"%s\",\"uid\":%d}\n",
+           scenario, number, getpid(), cookie_of(socket_of(ssl)), executable, (int)getuid());
   note(line);
 }
 
 static void end_connection(SSL* ssl) {
-  int fd = SSL_get_fd(ssl);
-  SSL_shutdown(ssl);
+  int fd = socket_of(ssl);
+  is_done(ssl, SSL_shutdown(ssl) < 0 ? -1 : 1);
   SSL_free(ssl);
   close(fd);
 }
@@ -182,6 +224,24 @@ static void run_fork(int count) {
     reap(child_of(speak_over_inherited, i + 1));
     close(SSL_get_fd(inherited));
     SSL_free(inherited);
+  }
+}
+
+static void run_memory(int count) {
+  for (int i = 0; i < count; i += 2) {
+    memory_fd = connect_to_origin();
+    inherited = shake_hands(NULL, memory_fd);
+    // Every second object has said nothing before it changes hands.
+    if (i % 4) request(inherited, i, false);
+    reap(child_of(speak_over_inherited, i + 1));
+    SSL_free(inherited);
+    close(memory_fd);
+    if (i % 4) continue;
+    memory_fd = connect_to_origin();
+    inherited = shake_hands(NULL, memory_fd);
+    reap(child_of(speak_over_inherited, i));
+    SSL_free(inherited);
+    close(memory_fd);
   }
 }
 
@@ -297,8 +357,9 @@ static void run_reuse(int count) {
 static const struct {
   const char* name;
   void (*run)(int count);
-} scenarios[] = {{"short", run_short},     {"fork", run_fork},   {"pass", run_pass},  {"exec", run_exec},
-                 {"threads", run_threads}, {"clear", run_clear}, {"reuse", run_reuse}};
+} scenarios[] = {{"short", run_short}, {"fork", run_fork},  {"memory", run_memory},
+                 {"pass", run_pass},   {"exec", run_exec},  {"threads", run_threads},
+                 {"clear", run_clear}, {"reuse", run_reuse}};
 
 int main(int argc, char** argv) {
   if (argc != 6) {
