@@ -217,6 +217,7 @@ class Broker {
     options.ring_bytes = config_.ring_bytes;
     options.socket_events = config_.socket_events;
     options.uprobe_multi = config_.uprobe_multi;
+    options.filters = filters_of(config_);
     auto kernel = bpf::KernelSide::load(options);
     if (!kernel) {
       native_reason_ = to_string(to_error(kernel.error()));

@@ -5,12 +5,14 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <functional>
 #include <variant>
 
 #include "agent/files.h"
 #include "attribution/text.h"
+#include "bpf/filters.h"
 
 namespace weir::agent {
 namespace {
@@ -25,8 +27,16 @@ struct Count {
   std::uint32_t Config::* member;
   std::uint32_t most;
 };
+struct PowerOfTwo {
+  std::uint64_t Config::* member;
+  std::uint64_t least;
+  std::uint64_t most;
+};
+struct FilterList {
+  std::vector<std::string> Config::* member;
+};
 using Place = std::variant<bool Config::*, std::string Config::*, std::vector<std::string> Config::*,
-                           Endpoint Config::*, Size, Count>;
+                           Endpoint Config::*, Size, Count, PowerOfTwo, FilterList>;
 
 struct Key {
   const char* section;  // "" at the top
@@ -48,10 +58,12 @@ const Key keys[] = {
     {"retention", "max_age_hours", Size{&Config::store_max_age_hours, 0, 1'000'000}},
     {"retention", "max_bytes", Size{&Config::store_max_bytes, mib, mib* mib}},
     {"native", "enabled", &Config::native},
-    {"native", "ring_bytes", Size{&Config::ring_bytes, mib, 1024 * mib}},
+    {"native", "ring_bytes", PowerOfTwo{&Config::ring_bytes, mib, 1024 * mib}},
     {"native", "socket_events", &Config::socket_events},
     {"native", "uprobe_multi", &Config::uprobe_multi},
     {"native", "hold_execs", &Config::hold_execs},
+    {"native", "only", FilterList{&Config::native_only}},
+    {"native", "except", FilterList{&Config::native_except}},
     {"proxy", "enabled", &Config::proxy},
     {"proxy", "listen", &Config::proxy_listen},
     {"proxy", "threads", Count{&Config::proxy_threads, 1024}},
@@ -193,6 +205,32 @@ class Reader {
     return {};
   }
 
+  std::expected<void, Error> store(PowerOfTwo size, const std::string& key, const YAML::Node& value) {
+    auto number = read_number(key, value, size.least, size.most);
+    if (!number) return std::unexpected(number.error());
+    if (!std::has_single_bit(*number)) {
+      return wrong(value, key + " is a power of two",
+                   "the nearest are " + std::to_string(std::bit_floor(*number)) + " and " +
+                       std::to_string(std::bit_ceil(*number)));
+    }
+    config_.*size.member = *number;
+    return {};
+  }
+
+  std::expected<void, Error> store(FilterList list, const std::string& key, const YAML::Node& value) {
+    if (auto stored = store(list.member, key, value); !stored) return stored;
+    const auto& filters = config_.*list.member;
+    if (filters.size() > bpf::kMostFilterRules) {
+      return wrong(value, key + " has more than " + std::to_string(bpf::kMostFilterRules) + " filters");
+    }
+    for (std::size_t i = 0; i < filters.size(); ++i) {
+      if (auto rule = bpf::parse_filter(filters[i]); !rule) {
+        return wrong(value[i], key + ": '" + filters[i] + "': " + rule.error(), "see docs/configuration.md");
+      }
+    }
+    return {};
+  }
+
   std::expected<std::uint64_t, Error> read_number(const std::string& key, const YAML::Node& value,
                                                   std::uint64_t least, std::uint64_t most) {
     const std::string bounds =
@@ -232,8 +270,12 @@ void emit(YAML::Emitter& out, const Config& config, const Place& place) {
     out << YAML::DoubleQuoted << (config.**endpoint).to_string();
   } else if (const auto* size = std::get_if<Size>(&place)) {
     out << config.*size->member;
+  } else if (const auto* power = std::get_if<PowerOfTwo>(&place)) {
+    out << config.*power->member;
   } else if (const auto* count = std::get_if<Count>(&place)) {
     out << config.*count->member;
+  } else if (const auto* filters = std::get_if<FilterList>(&place)) {
+    emit(out, config, filters->member);
   }
 }
 
@@ -298,6 +340,17 @@ std::string to_yaml(const Config& config) {
   if (!section.empty()) out << YAML::EndMap;
   out << YAML::EndMap;
   return out.c_str();
+}
+
+bpf::Filters filters_of(const Config& config) {
+  bpf::Filters filters;
+  const auto add = [](const std::vector<std::string>& texts, std::vector<bpf::FilterRule>& rules) {
+    for (const std::string& text : texts)
+      if (auto rule = bpf::parse_filter(text)) rules.push_back(*std::move(rule));
+  };
+  add(config.native_only, filters.only);
+  add(config.native_except, filters.except);
+  return filters;
 }
 
 std::expected<Endpoint, Error> parse_endpoint(std::string_view text) {

@@ -13,6 +13,7 @@
 #include "agent/error.h"
 #include "agent/state_dir.h"
 #include "attribution/identity.h"
+#include "bpf/filters.h"
 
 namespace weir::agent {
 
@@ -37,6 +38,8 @@ struct Config {
   bool socket_events = true;  // this and the next: false forces what older kernels get
   bool uprobe_multi = true;
   bool hold_execs = true;
+  std::vector<std::string> native_only;  // bpf/filters.h has the words
+  std::vector<std::string> native_except;
   std::uint64_t body_bytes = 8u << 20;
   std::uint64_t queue_bytes = 64u << 20;
   std::uint64_t queue_events = 65'536;
@@ -55,6 +58,9 @@ std::expected<void, Error> read_config_text(std::string_view text, const std::st
 
 // The whole configuration as a file's text: what the broker hands to the worker.
 std::string to_yaml(const Config& config);
+
+// native.only and native.except, which were checked when they were read.
+bpf::Filters filters_of(const Config& config);
 
 // "127.0.0.1:7443", "[::1]:0"
 std::expected<Endpoint, Error> parse_endpoint(std::string_view text);

@@ -65,12 +65,13 @@ std::expected<std::unique_ptr<bpf::MappingWatch>, Error> watch_mappings(BrokerCl
 
 struct NativeTap::State {
   State(BrokerClient& connection, std::unique_ptr<bpf::EventSource> event_source, EventPublisher& notes,
-        std::unique_ptr<bpf::MappingWatch> mapping_watch, Descriptor waiting_execs)
+        const bpf::Filters& filters, std::unique_ptr<bpf::MappingWatch> mapping_watch,
+        Descriptor waiting_execs)
       : broker(connection),
         exec_event(std::move(waiting_execs)),
         source(std::move(event_source)),
         watch(std::move(mapping_watch)),
-        targets(connection, notes) {}
+        targets(connection, notes, filters) {}
 
   void read_ring(const std::stop_token& stop) {
     while (!stop.stop_requested()) source->poll(longest_wait);
@@ -129,14 +130,15 @@ NativeTap::~NativeTap() {
 std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& broker,
                                                                   Descriptors descriptors,
                                                                   EventPublisher& publisher,
-                                                                  EventPublisher& notes) {
+                                                                  EventPublisher& notes,
+                                                                  const bpf::Filters& filters) {
   bpf::EventSource::Descriptors handed{descriptors.ring.release(), descriptors.ring_bytes,
                                        descriptors.control.release(), descriptors.untold.release()};
   auto source = bpf::EventSource::create(handed, publisher, read_cgroup);
   if (!source) return std::unexpected(to_error(source.error()));
   auto watch = watch_mappings(broker);
   if (!watch) return std::unexpected(watch.error());
-  auto state = std::make_unique<State>(broker, std::move(*source), notes, std::move(*watch),
+  auto state = std::make_unique<State>(broker, std::move(*source), notes, filters, std::move(*watch),
                                        std::move(descriptors.exec_event));
   if (auto seeded = seed_processes(broker, *state->source); !seeded) return std::unexpected(seeded.error());
   state->targets.scan();

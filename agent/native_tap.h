@@ -25,7 +25,8 @@ class NativeTap {
   // was found in files.
   static std::expected<std::unique_ptr<NativeTap>, Error> start(BrokerClient& broker, Descriptors descriptors,
                                                                 EventPublisher& publisher,
-                                                                EventPublisher& notes);
+                                                                EventPublisher& notes,
+                                                                const bpf::Filters& filters);
   ~NativeTap();  // as stop()
 
   // Publishes what the ring still holds, and ends the threads.

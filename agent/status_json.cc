@@ -15,9 +15,15 @@ const char* native_state(const AgentStatus& status) {
   return status.native_wanted ? "unavailable" : "off";
 }
 
+array texts(const std::vector<std::string>& list) {
+  return array(list.begin(), list.end());
+}
+
 object native_json(const AgentStatus& status) {
   object native{{"state", native_state(status)}, {"targets", status.targets.attached}};
   if (!status.native_reason.empty()) native["reason"] = status.native_reason;
+  if (!status.native_only.empty()) native["only"] = texts(status.native_only);
+  if (!status.native_except.empty()) native["except"] = texts(status.native_except);
   if (status.targets.failed > 0) native["last_failed_target"] = status.targets.last_error;
   native["holds_execs"] = status.holds_execs;
   if (status.exec_gate.pid != 0) native["exec_gate_pid"] = status.exec_gate.pid;
@@ -32,7 +38,11 @@ object native_counters(const AgentStatus& status) {
           {"dropped_ring_full", native.ring_full},
           {"dropped_ring_full_bytes", native.ring_full_bytes},
           {"faults", native.faults},
+          {"dropped_unreadable_bytes", native.unreadable_bytes},
+          {"dropped_unaddressed_bytes", native.unaddressed_bytes},
           {"dropped_table_full", native.table_full},
+          {"lost_calls", native.calls_lost},
+          {"filtered_connections", native.filtered_connections},
           {"untold_connections", native.untold_connections},
           {"untold_processes", native.untold_processes},
           {"execs_held", status.exec_gate.held},

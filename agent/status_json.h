@@ -21,7 +21,9 @@ struct AgentStatus {
   std::string state_dir;
   bool for_a_command = false;  // ends with its last user
   bool native_wanted = true;
-  std::string native_reason;  // why there is no native tap; "" when there is
+  std::string native_reason;             // why there is no native tap; "" when there is
+  std::vector<std::string> native_only;  // filters
+  std::vector<std::string> native_except;
   bpf::SourceCounters native;
   Targets::Counts targets;
   bool holds_execs = false;  // programs' first starts wait for their probes

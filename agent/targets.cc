@@ -144,6 +144,8 @@ void Targets::consider(const BrokerClient::Answer& answer, const std::string& na
 
 void Targets::attach(std::uint32_t file, const bpf::FoundLibrary& library, File& into) {
   TlsLibraryNoted note{.library = library.library, .unreadable = library.unreadable};
+  if (note.unreadable.empty() && !filters_.wants(library.library))
+    note.unreadable = "left out by the configuration";
   for (std::size_t first = 0; first < library.sites.size() && note.unreadable.empty(); first += max_sites) {
     Request request;
     request.operation = Operation::attach;
@@ -166,7 +168,7 @@ void Targets::attach(std::uint32_t file, const bpf::FoundLibrary& library, File&
   into.unreadable = into.unreadable || !note.unreadable.empty();
   note.time = now();
   into.notes.push_back(std::move(note));
-  if (library.sites.empty()) return;
+  if (into.targets.empty()) return;
   const std::lock_guard lock(mutex_);
   ++counts_.attached;
 }

@@ -15,6 +15,7 @@
 
 #include "agent/channel.h"
 #include "attribution/events.h"
+#include "bpf/filters.h"
 #include "bpf/mappings.h"
 #include "bpf/probes/tls_probes.h"
 
@@ -22,7 +23,9 @@ namespace weir::agent {
 
 class Targets {
  public:
-  Targets(BrokerClient& broker, EventPublisher& publisher) : broker_(broker), publisher_(publisher) {}
+  // `filters`: libraries that the configuration leaves out are not probed.
+  Targets(BrokerClient& broker, EventPublisher& publisher, bpf::Filters filters)
+      : broker_(broker), publisher_(publisher), filters_(std::move(filters)) {}
 
   // Looks at the known libraries and at all mappings, attaches what is new, and forgets what nobody maps any
   // more.
@@ -61,6 +64,7 @@ class Targets {
 
   BrokerClient& broker_;
   EventPublisher& publisher_;
+  const bpf::Filters filters_;
   std::map<bpf::FileIdentity, File> files_;
   // Files under overlayfs, as stat() tells of them: whether a process that maps one is to be looked at again.
   std::map<bpf::FileIdentity, bool> aliases_;

@@ -342,7 +342,7 @@ class Worker {
         broker_,
         {std::move(inheritance_.ring), std::move(inheritance_.control), std::move(inheritance_.untold),
          std::move(inheritance_.exec_event), inheritance_.welcome.ring_bytes},
-        engine_->add_source(), engine_->add_source());
+        engine_->add_source(), engine_->add_source(), filters_of(config_));
     if (native) {
       native_ = std::move(*native);
     } else {
@@ -362,6 +362,8 @@ class Worker {
     status.native_reason = native_reason_;
     status.holds_execs = inheritance_.welcome.has_exec_gate;
     if (exec_gate_) status.exec_gate = exec_gate_->counters();
+    status.native_only = config_.native_only;
+    status.native_except = config_.native_except;
     if (native_) {
       status.native = native_->counters();
       status.targets = native_->targets();

@@ -36,10 +36,18 @@ struct TlsFacts {
   std::optional<std::uint8_t> alert;
 };
 
-// What one tap read of the connection.
+// What one tap read of one direction, and what it knows to have missed.
+struct DirectionAccount {
+  std::uint64_t fresh = 0;
+  std::uint64_t gap = 0;
+};
 struct TapAccount {
-  std::uint64_t fresh_bytes = 0;
-  std::uint64_t gap_bytes = 0;
+  DirectionAccount sent;
+  DirectionAccount received;
+
+  DirectionAccount& of(Direction direction) { return direction == Direction::sent ? sent : received; }
+  std::uint64_t fresh_bytes() const { return sent.fresh + received.fresh; }
+  std::uint64_t gap_bytes() const { return sent.gap + received.gap; }
 };
 
 struct Connection {

@@ -141,7 +141,8 @@ void Engine::State::on(Bytes& event) {
     if (event.tap == Tap::proxy) connection->active_decision = connection->decision;
   }
   const std::uint64_t unparsed = plaintext.unparsed_bytes();
-  count(*connection, event.tap, plaintext.bytes(event.direction, event.offset, event.data, event.time));
+  count(*connection, event.tap, event.direction,
+        plaintext.bytes(event.direction, event.offset, event.data, event.time));
   counters.unparsed_bytes += plaintext.unparsed_bytes() - unparsed;
   connection->spoke_http = connection->spoke_http || plaintext.spoke_http();
   settle(*connection);
@@ -151,10 +152,12 @@ void Engine::State::on(Gap& event) {
   Connection* connection = connection_for(event.cookie, event.time);
   if (connection == nullptr || !watched(*connection)) return;
   if (event.tap == Tap::native && connection->superseded) return;
-  if (connection->role == Role::undecided) return count(*connection, event.tap, {.missing = event.length});
+  if (connection->role == Role::undecided)
+    return count(*connection, event.tap, event.direction, {.missing = event.length});
   PlaintextStream& plaintext = stream(*connection, event.tap, event.object);
   if (joined_late(*connection, event.tap)) plaintext.join_at(event.direction, event.offset);
-  count(*connection, event.tap, plaintext.gap(event.direction, event.offset, event.length, event.time));
+  count(*connection, event.tap, event.direction,
+        plaintext.gap(event.direction, event.offset, event.length, event.time));
   settle(*connection);
 }
 
@@ -167,7 +170,7 @@ void Engine::State::on(StreamEnded& event) {
     if (joined_late(*connection, event.tap)) plaintext.join_at(event.direction, *event.offset);
     const std::uint64_t next = plaintext.next_offset(event.direction);
     const std::uint64_t missing = *event.offset > next ? *event.offset - next : 0;
-    count(*connection, event.tap, plaintext.gap(event.direction, next, missing, event.time));
+    count(*connection, event.tap, event.direction, plaintext.gap(event.direction, next, missing, event.time));
   }
   plaintext.end(event.direction, event.time, event.broken_off);
   if (event.tap == Tap::proxy) connection->proxy_ended_since = latest;
@@ -225,10 +228,12 @@ PlaintextStream& Engine::State::stream(Connection& connection, Tap tap, const Tl
   return *slot;
 }
 
-void Engine::State::count(Connection& connection, Tap tap, const PlaintextStream::Account& account) {
-  TapAccount& total = tap == Tap::proxy ? connection.proxy_account : connection.native_account;
-  total.fresh_bytes += account.fresh;
-  total.gap_bytes += account.missing;
+void Engine::State::count(Connection& connection, Tap tap, Direction direction,
+                          const PlaintextStream::Account& account) {
+  DirectionAccount& total =
+      (tap == Tap::proxy ? connection.proxy_account : connection.native_account).of(direction);
+  total.fresh += account.fresh;
+  total.gap += account.missing;
   counters.gap_bytes += account.missing;
   counters.duplicate_bytes_dropped += account.duplicate;
 }

@@ -47,7 +47,7 @@ struct Engine::State {
     return tap == Tap::native && (!connection.opened || connection.opened->before_start);
   }
   PlaintextStream& stream(Connection& connection, Tap tap, const TlsObjectId& object);
-  void count(Connection& connection, Tap tap, const PlaintextStream::Account& account);
+  void count(Connection& connection, Tap tap, Direction direction, const PlaintextStream::Account& account);
   void finish(PlaintextStream& plaintext, Time when);
   void supersede_native(Connection& connection);
   void hold(Connection& connection, Tap tap, bool cleartext, http::Exchange exchange);

@@ -7,6 +7,7 @@
 #include <ranges>
 
 #include "attribution/container.h"
+#include "attribution/names.h"
 #include "attribution/redaction.h"
 #include "attribution/text.h"
 
@@ -38,11 +39,6 @@ class FieldWriter {
  private:
   Record& record_;
 };
-
-std::string_view name_of(TlsLibrary library) {
-  static constexpr std::string_view kNames[] = {"", "none", "openssl", "boringssl", "gnutls", "nss", "go"};
-  return kNames[static_cast<std::size_t>(library)];
-}
 
 // An upstream that failed was to be bumped; error.type says what became of it.
 std::string_view name_of(Decision decision) {
@@ -363,7 +359,7 @@ std::string tls_reason(const RecordContext& context, Time began) {
 std::string opaque_reason(const RecordContext& context, Time began) {
   const Connection& connection = context.connection;
   const auto& closed = connection.closed;
-  const bool read = connection.native_account.fresh_bytes + connection.proxy_account.fresh_bytes > 0;
+  const bool read = connection.native_account.fresh_bytes() + connection.proxy_account.fresh_bytes() > 0;
   const bool no_payload = closed && closed->bytes_sent == 0u && closed->bytes_received == 0u;
   const struct {
     bool holds;
@@ -372,13 +368,22 @@ std::string opaque_reason(const RecordContext& context, Time began) {
       {certificate_rejected(connection), "certificate rejected by client"},
       {closed && closed->error != 0 && no_payload, "connect failed"},
       {no_payload, "no payload"},
-      {connection.native_account.gap_bytes + connection.proxy_account.gap_bytes > 0, "events lost"},
+      {connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes() > 0, "events lost"},
       {connection.opened && connection.opened->before_start, "opened before start"},
       {tls_unread(connection), tls_reason(context, began)},
       {read, "not HTTP"},
       {true, "no probe saw its bytes"},
   };
   return std::ranges::find_if(reasons, [](const auto& one) { return one.holds; })->reason;
+}
+
+// What was read and what was missed make up what was said.
+void add_plaintext(FieldWriter& out, const TapAccount& account) {
+  if (account.fresh_bytes() + account.gap_bytes() == 0) return;
+  out.always("weir.plaintext.sent", account.sent.fresh);
+  out.always("weir.plaintext.received", account.received.fresh);
+  out.known("weir.gap.sent", account.sent.gap);
+  out.known("weir.gap.received", account.received.gap);
 }
 
 std::string connection_error(const Connection& connection) {
@@ -438,9 +443,10 @@ RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held
 RecordPtr connection_record(const RecordContext& context) {
   const Connection& connection = context.connection;
   const DecisionMade* decision = connection.decision.get();
-  const bool native = connection.native_account.fresh_bytes > 0;
+  const bool native = connection.native_account.fresh_bytes() > 0;
   const bool read = readable(connection);
-  const std::uint64_t gap_bytes = connection.native_account.gap_bytes + connection.proxy_account.gap_bytes;
+  const std::uint64_t gap_bytes =
+      connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes();
   auto record = std::make_shared<Record>();
   record->kind = RecordKind::connection;
   record->timestamp = connection.opened ? connection.opened->time : connection.first_seen;
@@ -457,6 +463,7 @@ RecordPtr connection_record(const RecordContext& context) {
   out.known("error.type", connection_error(connection));
   out.known("weir.incomplete", std::string(connection_incomplete(connection, gap_bytes)));
   out.known("weir.gap.bytes", gap_bytes);
+  add_plaintext(out, native || !read ? connection.native_account : connection.proxy_account);
   add_decision(out, decision);
   if (connection.closed && connection.closed->bytes_sent)
     out.always("weir.bytes.sent", *connection.closed->bytes_sent);

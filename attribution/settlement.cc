@@ -36,7 +36,7 @@ bool Engine::State::proxied(const Connection& connection) const {
 void Engine::State::supersede_native(Connection& connection) {
   if (connection.superseded) return;
   connection.superseded = true;
-  counters.duplicate_bytes_dropped += connection.native_account.fresh_bytes;
+  counters.duplicate_bytes_dropped += connection.native_account.fresh_bytes();
   connection.native_account = {};
   connection.spoke_http = connection.proxy && connection.proxy->spoke_http();
   connection.native.clear();
@@ -160,7 +160,7 @@ void Engine::State::account_for_loss_at_end(Connection& connection) {
     std::uint64_t accounted = 0;
     for (const auto& [object, one] : connection.native) accounted += one->next_offset(direction);
     if (!total || *total <= accounted) return;
-    count(connection, Tap::native,
+    count(connection, Tap::native, direction,
           last.gap(direction, last.next_offset(direction), *total - accounted, closed.time));
   };
   lose(Direction::sent, closed.plaintext_sent);

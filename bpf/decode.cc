@@ -197,6 +197,17 @@ std::optional<Event> to_hello(Record record, ClockOffset clock) {
   return event;
 }
 
+Gap::Reason to_reason(std::uint32_t cause) {
+  switch (cause) {
+    case WIRE_GAP_UNREADABLE:
+      return Gap::Reason::fault;
+    case WIRE_GAP_RING_FULL:
+      return Gap::Reason::ring_full;
+    default:
+      return Gap::Reason::other;
+  }
+}
+
 std::optional<Event> to_gap(Record record, ClockOffset clock) {
   const auto wire = read<wire_gap>(record);
   if (!wire) return std::nullopt;
@@ -207,7 +218,7 @@ std::optional<Event> to_gap(Record record, ClockOffset clock) {
   event.direction = to_direction(wire->direction);
   event.offset = wire->offset;
   event.length = wire->length;
-  event.reason = Gap::Reason::fault;
+  event.reason = to_reason(wire->cause);
   return event;
 }
 

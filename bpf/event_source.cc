@@ -213,7 +213,11 @@ class RingEventSource final : public EventSource {
     counters.ring_full = relaxed(kernel.ring_full_records);
     counters.ring_full_bytes = relaxed(kernel.ring_full_bytes);
     counters.faults = relaxed(kernel.faults);
-    counters.table_full = relaxed(kernel.table_full) + relaxed(kernel.calls_lost);
+    counters.unreadable_bytes = relaxed(kernel.unreadable_bytes);
+    counters.unaddressed_bytes = relaxed(kernel.unaddressed_bytes);
+    counters.table_full = relaxed(kernel.table_full);
+    counters.calls_lost = relaxed(kernel.calls_lost);
+    counters.filtered_connections = relaxed(kernel.filtered_connections);
     counters.untold_connections = relaxed(kernel.untold_connections);
     counters.untold_processes = relaxed(kernel.untold_processes);
     return counters;

@@ -28,8 +28,12 @@ struct SourceCounters {
   // As the kernel side counts them:
   std::uint64_t ring_full = 0;  // records dropped
   std::uint64_t ring_full_bytes = 0;
-  std::uint64_t faults = 0;  // user memory that could not be read
+  std::uint64_t unreadable_bytes = 0;   // in user memory that could not be read
+  std::uint64_t unaddressed_bytes = 0;  // sent or received by calls that don't say where: sendfile, splice...
+  std::uint64_t faults = 0;             // calls that either was met in
   std::uint64_t table_full = 0;
+  std::uint64_t calls_lost = 0;  // TLS calls that could not be followed: how much they moved is not known
+  std::uint64_t filtered_connections = 0;
   // Met a full ring, but are not lost: connections are read from a table, processes from the task iterator.
   std::uint64_t untold_connections = 0;
   std::uint64_t untold_processes = 0;

@@ -22,6 +22,7 @@
 #include <utility>
 
 #include "bpf/features.h"
+#include "bpf/filter_table.h"
 #include "bpf/libbpf_log.h"
 #include "bpf/mappings.h"
 #include "bpf/self_test.h"
@@ -30,6 +31,8 @@
 
 namespace weir::bpf {
 namespace {
+
+constexpr std::uint32_t kVerdicts = 16'384;  // processes that the filters have judged
 
 enum class How { tracing, cgroup, iterator, uprobe };
 
@@ -156,6 +159,8 @@ class LibbpfKernelSide final : public KernelSide {
  private:
   void choose_ways(const LoadOptions& options);
   std::expected<void, Error> load_programs(const LoadOptions& options);
+  void prepare_filters(const Filters& filters, const FilterTable& table);
+  std::expected<void, Error> fill_filters(const FilterTable& table);
   std::expected<void, Error> attach_programs();
   std::expected<void, std::string> test_probes();
   std::expected<void, Error> attach_program(const ProgramEntry& entry, bpf_program* program, int cgroup);
@@ -211,6 +216,8 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
     bpf_map__set_max_entries(skeleton_->maps.untold, static_cast<std::uint32_t>(options.connections));
     bpf_map__set_max_entries(skeleton_->maps.tls_objects, static_cast<std::uint32_t>(options.tls_objects));
     skeleton_->rodata->payload_limit = payload_limit(options.ring_bytes);
+    const FilterTable filters = make_filter_table(options.filters);
+    prepare_filters(options.filters, filters);
     for (const std::string_view name : left_out_) bpf_program__set_autoload(find(name.data()), false);
     if (!uprobe_multi_) {
       for (const char* name : kUprobePrograms) bpf_program__set_expected_attach_type(find(name), {});
@@ -218,7 +225,7 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
     for (const auto& [name, error] : refused_) bpf_program__set_autoload(find(name.c_str()), false);
 
     const int result = weir_bpf::load(skeleton_.get());
-    if (result == 0) return {};
+    if (result == 0) return fill_filters(filters);
     const std::string log = libbpf_log();
     const std::string name = failed_program(log);
     const auto* entry =
@@ -232,6 +239,26 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
   }
   return std::unexpected(
       Error{"the kernel refused the BPF programs", "see what `weir doctor` says of this kernel"});
+}
+
+// Without rules the programs' questions are constants, and the tables are as small as can be.
+void LibbpfKernelSide::prepare_filters(const Filters& filters, const FilterTable& table) {
+  skeleton_->rodata->filter_groups = table.groups;
+  skeleton_->rodata->only_groups = table.only_groups;
+  skeleton_->rodata->cleartext_wanted = filters.wants(TlsLibrary::none);
+  const auto rules = std::max<std::size_t>(table.rules.size(), 1);
+  bpf_map__set_max_entries(skeleton_->maps.filter_rules, static_cast<std::uint32_t>(rules));
+  const bool judges = (table.groups & (WIRE_FILTER_PROCESSES | WIRE_FILTER_CGROUPS)) != 0;
+  bpf_map__set_max_entries(skeleton_->maps.verdicts, judges ? kVerdicts : 1);
+}
+
+std::expected<void, Error> LibbpfKernelSide::fill_filters(const FilterTable& table) {
+  for (const auto& [rule, effect] : table.rules) {
+    const wire_filter_key key{rule.first, 0, rule.second};
+    if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.filter_rules), &key, &effect, BPF_ANY) != 0)
+      return std::unexpected(system_error("cannot set the filters", errno));
+  }
+  return {};
 }
 
 std::expected<void, Error> LibbpfKernelSide::attach_programs() {

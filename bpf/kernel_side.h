@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "bpf/filters.h"
+
 namespace weir::bpf {
 
 struct Error {
@@ -26,6 +28,7 @@ struct LoadOptions {
   // What newer kernels have; without it, or with false, the older way serves.
   bool socket_events = true;  // 6.3: a TLS object's socket by sock_send_length, else by system calls
   bool uprobe_multi = true;   // 6.6: all probes of a file by one link, else by a perf event each
+  Filters filters;
 };
 
 // Which program stands at which address. The programs and what `kind` means are listed in

@@ -184,6 +184,14 @@ WIRE_SIZE(wire_bytes, 72);
 #define WIRE_CHUNK_BYTES 16384
 #define WIRE_HELLO_BYTES 4096
 
+enum wire_gap_cause {
+  WIRE_GAP_UNREADABLE = 1,  // the caller's memory could not be read
+  WIRE_GAP_UNADDRESSED,     // the call didn't say where the bytes are: sendfile, splice, io_uring
+  // Told before the next bytes of either direction that the ring has room for; `offset` is where the loss ends, its
+  // beginning is what was told before, and `length` is 0. A loss at the very end shows by the stream's end alone.
+  WIRE_GAP_RING_FULL,
+};
+
 struct wire_gap {
   struct wire_header header;
   struct wire_tls_object object;
@@ -191,7 +199,7 @@ struct wire_gap {
   __u64 offset;
   __u64 length;
   __u32 direction;
-  __u32 padding;
+  __u32 cause;
 };
 WIRE_SIZE(wire_gap, 80);
 
@@ -222,20 +230,55 @@ struct wire_mapping {
 };
 WIRE_SIZE(wire_mapping, 56 + WIRE_MAPPING_NAME_BYTES);
 
+// What the filters of the configuration name. Each rule is an entry of a table, by struct wire_filter_key.
+enum wire_filter_kind {
+  WIRE_FILTER_PID = 1,
+  WIRE_FILTER_NAME,       // of the executable: the hash of its last path component
+  WIRE_FILTER_PATH,       // of the executable, as its process sees it: of all components, the last one first
+  WIRE_FILTER_CGROUP,     // v2, and all below it: of all components, the first one first
+  WIRE_FILTER_CGROUP_ID,  // the same by its number
+  WIRE_FILTER_PORT,       // the peer's
+};
+struct wire_filter_key {
+  __u32 kind;
+  __u32 padding;
+  __u64 value;
+};
+WIRE_SIZE(wire_filter_key, 16);
+
+// What a rule does.
+#define WIRE_FILTER_ONLY 1u
+#define WIRE_FILTER_EXCEPT 2u
+
+// Rules of one group are alternatives; each group that `only` names must hold.
+#define WIRE_FILTER_PROCESSES 1u
+#define WIRE_FILTER_CGROUPS 2u
+#define WIRE_FILTER_PORTS 4u
+
+// FNV-1a of path components, each with a NUL behind it.
+#define WIRE_HASH_START 0xcbf29ce484222325ull
+static inline __u64 wire_hash_byte(__u64 hash, __u8 byte) {
+  return (hash ^ byte) * 0x100000001b3ull;
+}
+
 // One page shared by both sides. User space writes `heartbeat_boot_ns` and `ingress`; the programs count.
+// Plaintext that was not captured is in exactly one of the three counts of bytes.
 struct wire_control {
   __u64 heartbeat_boot_ns;
   __u64 ingress;  // 1: capture what servers say on accepted connections, too
   __u64 ring_full_records;
-  __u64 ring_full_bytes;  // plaintext in them
-  __u64 faults;
+  __u64 ring_full_bytes;    // plaintext in them
+  __u64 unreadable_bytes;   // by enum wire_gap_cause
+  __u64 unaddressed_bytes;  //
+  __u64 faults;             // times that either was met
   __u64 table_full;
   __u64 calls_lost;          // a call's return met no room or no entry: its length is not known
   __u64 untold_connections;  // put into the table of struct wire_untold, ever
   __u64 untold_processes;    // process records that met a full ring: look at all tasks again
+  __u64 filtered_connections;
   __u64 self_test_hits;
 };
-WIRE_SIZE(wire_control, 80);
+WIRE_SIZE(wire_control, 104);
 
 // The uprobe programs, by index (ProbeSite::program).
 enum wire_uprobe_program {

@@ -98,6 +98,20 @@ std::string not_ready_text(const json::object& status) {
   return reasons.empty() ? "the agent gives no reason" : reasons;
 }
 
+std::string list_text(const json::array& items) {
+  std::string text;
+  for (const auto& item : items) text += (text.empty() ? "" : ", ") + shown(item);
+  return text;
+}
+
+void print_filters(const json::object& native, const json::object& counters) {
+  const std::string only = list_text(array_of(native, "only"));
+  const std::string except = list_text(array_of(native, "except"));
+  if (only.empty() && except.empty()) return;
+  print_row("filters", with("only: ", only) + with(only.empty() ? "except: " : "; except: ", except) +
+                           "; left out " + shown(counters, "filtered_connections") + " connections");
+}
+
 void print_native(const json::object& native) {
   print_row("native", shown(native, "state") + with(": ", shown(native, "reason")) +
                           with(", ", shown(native, "targets"), " libraries probed"));
@@ -148,6 +162,7 @@ void print_status(const json::object& status) {
   print_row("state", shown(status, "state_dir"));
   print_native(object_of(status, "native"));
   print_held_execs(object_of(status, "native"), object_of(object_of(status, "counters"), "native"));
+  print_filters(object_of(status, "native"), object_of(object_of(status, "counters"), "native"));
   print_row("proxy", shown(proxy, "state") + with(": ", shown(proxy, "reason")) +
                          with(" on ", shown(proxy, "address")) +
                          with(", ", shown(proxy, "threads"), " threads"));

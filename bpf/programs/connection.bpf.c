@@ -2,6 +2,7 @@
 // TCP connections that processes open: who, between which addresses, and how many payload bytes went each
 // way. Must never refuse or change a connection: every cgroup program here returns 1.
 #include "connection_facts.h"
+#include "filters.h"
 
 // The connect hooks run in the connecting process, and every other program may not: only they know who it is.
 static __always_inline int remember_owner(struct bpf_sock_addr* ctx) {
@@ -13,6 +14,7 @@ static __always_inline int remember_owner(struct bpf_sock_addr* ctx) {
   connection.owner.netns_cookie = bpf_get_netns_cookie(ctx);
   connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
   connection.owner.uid = BPF_CORE_READ(task, cred, uid.val);
+  if (process_filtered()) connection.flags = CONNECTION_FILTERED;
   if (is_own_process(connection.owner.process.tgid)) connection.flags = CONNECTION_OURS;
   if (bpf_map_update_elem(&connections, &connection.owner.cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
   return 1;
@@ -28,7 +30,8 @@ int connect6(struct bpf_sock_addr* ctx) {
   return remember_owner(ctx);
 }
 
-// Before the SYN leaves: whoever accepts this connection finds its tuple here.
+// Before the SYN leaves: whoever accepts this connection finds its tuple here, also when it is left out of
+// all else: the proxy asks for it.
 static __always_inline void bind_tuple(struct bpf_sock_ops* ctx, struct sock* sk) {
   __u64 cookie = bpf_get_socket_cookie(ctx);
   struct connection* known = bpf_map_lookup_elem(&connections, &cookie);
@@ -39,10 +42,14 @@ static __always_inline void bind_tuple(struct bpf_sock_ops* ctx, struct sock* sk
   connection.owner.cookie = cookie;
   connection.owner.netns_cookie = connection.tuple.netns_cookie;
   connection.opened_boot_ns = bpf_ktime_get_boot_ns();
-  connection.flags |= CONNECTION_OPEN;
+  bool unknown_owner = !known && (only_groups & (WIRE_FILTER_PROCESSES | WIRE_FILTER_CGROUPS));
+  if (unknown_owner || port_filtered(connection.tuple.peer_port)) connection.flags |= CONNECTION_FILTERED;
+  bool filtered = connection.flags & CONNECTION_FILTERED;
+  if (!filtered) connection.flags |= CONNECTION_OPEN;
+  if (filtered) COUNT(filtered_connections, 1);
   if (bpf_map_update_elem(&connections, &cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
   if (bpf_map_update_elem(&tuples, &connection.tuple, &connection.owner, BPF_ANY)) COUNT(table_full, 1);
-  known = bpf_map_lookup_elem(&connections, &cookie);
+  known = filtered ? 0 : bpf_map_lookup_elem(&connections, &cookie);
   if (known) tell_opened(known);
 }
 

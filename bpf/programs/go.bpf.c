@@ -7,7 +7,7 @@ SEC("uprobe.multi")
 int go_enter(struct pt_regs* ctx) {
   struct caller caller;
   fill_caller(&caller);
-  if (is_own_process(caller.process.tgid)) return 0;
+  if (is_own_process(caller.process.tgid) || process_filtered()) return 0;
   struct tls_key key = {.pointer = ctx->ax, .tgid = caller.process.tgid};
   struct tls_object* object = find_object(&key, &caller);
   if (!object) object = make_object(&key, &caller);

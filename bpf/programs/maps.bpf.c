@@ -13,6 +13,8 @@ struct tls_objects_map tls_objects SEC(".maps");
 struct tls_threads_map tls_threads SEC(".maps");
 struct goroutines_map goroutines SEC(".maps");
 struct hellos_map hellos SEC(".maps");
+struct filter_rules_map filter_rules SEC(".maps");
+struct verdicts_map verdicts SEC(".maps");
 
 // Thread group ids that the programs leave alone; 0 is a free place.
 __u32 own_processes[OWN_PROCESSES] = {};
@@ -21,5 +23,9 @@ __u32 last_generation = 0;
 __u32 go_seen = 0;
 // Payload is dropped once the ring holds this many bytes: the rest is for what tells the structure.
 const volatile __u64 payload_limit = 0;
+// Groups of filters that have a rule, and that have one of "only".
+const volatile __u32 filter_groups = 0;
+const volatile __u32 only_groups = 0;
+const volatile __u32 cleartext_wanted = 1;
 
 char LICENSE[] SEC("license") = "GPL";

@@ -9,6 +9,11 @@
 
 #include "bpf/wire.h"
 
+// Ends of what a full ring lost of a stream's two directions, by enum wire_direction; 0: all of it was told.
+struct untold_losses {
+  __u64 end[2];
+};
+
 // What is known of a TCP socket, by its cookie.
 struct connection {
   struct wire_owner owner;
@@ -16,6 +21,7 @@ struct connection {
   __u64 opened_boot_ns;
   __u64 plaintext_sent;
   __u64 plaintext_received;
+  struct untold_losses lost;  // of cleartext
   __u32 flags;
   __u32 beginnings;  // sends that were looked at for what the connection is
 };
@@ -27,6 +33,7 @@ struct connection {
 #define CONNECTION_UNTOLD 32u     // "opened" met a full ring
 #define CONNECTION_CLEARTEXT 64u  // it began like HTTP
 #define CONNECTION_HELLO 128u     // its ClientHello was seen
+#define CONNECTION_FILTERED 256u  // left out by the configuration: never told
 
 struct tls_key {
   __u64 pointer;
@@ -39,6 +46,7 @@ struct tls_object {
   __u64 cookie;
   __u64 sent;
   __u64 received;
+  struct untold_losses lost;
   __u32 generation;
   __u32 flags;
   __u32 open_calls;  // Go: other goroutines' may outlast the end
@@ -48,7 +56,8 @@ struct tls_object {
 #define OBJECT_HANDSHAKE_TOLD 2u
 #define OBJECT_SENT_ENDED 4u
 #define OBJECT_RECEIVED_ENDED 8u
-#define OBJECT_CLOSING 16u  // ended, but for the calls that are open
+#define OBJECT_CLOSING 16u   // ended, but for the calls that are open
+#define OBJECT_FILTERED 32u  // its connection is
 
 // An open call of a TLS function. `stack` is the stack pointer at its entry and 0 for a free entry: a
 // thread's calls can nest and, with fibers, interleave.
@@ -72,6 +81,13 @@ struct tls_thread {
 struct goroutine {
   __u64 pointer;
   __u64 tgid;
+};
+
+// A process as the filters judge it: it may become another program, and be moved to another cgroup.
+struct judged {
+  struct wire_process_key process;
+  __u64 exec_id;
+  __u64 cgroup_id;
 };
 
 // The random bytes of a ClientHello, and the sockets that it passed. The second of a kind is a copy's: who
@@ -154,6 +170,20 @@ struct hellos_map {
   __type(key, struct hello_random);
   __type(value, struct hello_sockets);
 };
+struct filter_rules_map {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 1024);
+  __type(key, struct wire_filter_key);
+  __type(value, __u32);
+};
+// Whether a process is left out.
+struct verdicts_map {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 1024);
+  __type(key, struct judged);
+  __type(value, __u32);
+};
 
 #ifndef WEIR_DEFINE_MAPS
 extern struct ring_map ring SEC(".maps");
@@ -166,12 +196,17 @@ extern struct tls_objects_map tls_objects SEC(".maps");
 extern struct tls_threads_map tls_threads SEC(".maps");
 extern struct goroutines_map goroutines SEC(".maps");
 extern struct hellos_map hellos SEC(".maps");
+extern struct filter_rules_map filter_rules SEC(".maps");
+extern struct verdicts_map verdicts SEC(".maps");
 
 #define OWN_PROCESSES 8
 extern __u32 own_processes[OWN_PROCESSES];
 extern __u32 last_generation;
 extern __u32 go_seen;
 extern const volatile __u64 payload_limit;
+extern const volatile __u32 filter_groups;
+extern const volatile __u32 only_groups;
+extern const volatile __u32 cleartext_wanted;
 #else
 #define OWN_PROCESSES 8
 #endif

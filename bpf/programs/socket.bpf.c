@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // What passes through sockets, in the process that sends and receives: it names the socket of a TLS object,
 // it shows a ClientHello, and cleartext HTTP is read here.
+#include "filters.h"
 #include "plaintext.h"
 #include "tls_calls.h"
 
@@ -59,9 +60,12 @@ static __noinline struct connection* meet_old_socket(struct sock* sk, __u64 cook
   connection.opened_boot_ns = bpf_ktime_get_boot_ns();
   bool accepted = was_accepted(sk);
   connection.flags = accepted ? CONNECTION_ACCEPTED : CONNECTION_OPEN | CONNECTION_OLD;
+  if (!accepted && (process_filtered() || port_filtered(connection.tuple.peer_port)))
+    connection.flags = CONNECTION_FILTERED;
   if (is_own_process(connection.owner.process.tgid)) connection.flags = CONNECTION_OURS;
   long error = bpf_map_update_elem(&connections, &cookie, &connection, BPF_NOEXIST);
   struct connection* known = bpf_map_lookup_elem(&connections, &cookie);
+  if (!error && known && (known->flags & CONNECTION_FILTERED)) COUNT(filtered_connections, 1);
   if (error || !known || !(known->flags & CONNECTION_OPEN)) return known;
   bpf_map_update_elem(&tuples, &connection.tuple, &connection.owner, BPF_ANY);
   tell_opened(known);
@@ -181,9 +185,14 @@ __noinline int tell_cleartext(struct connection* connection, const struct memory
     payload->address = memory->address;
     payload->left = length;
   }
-  count_plaintext(connection->owner.cookie, sent, length);
+  count_plaintext(connection, sent, length);
+  tell_losses(payload, &connection->lost);
   bpf_loop(PAYLOAD_CHUNKS + MOST_VECTORS, tell_step, &pieces, 0);
-  if (pieces.left) tell_gap(payload, pieces.left);
+  note_losses(payload, &connection->lost);
+  // A vector that can't be read, or none at all.
+  if (pieces.left)
+    tell_gap(payload, pieces.left,
+             memory->vectors || memory->address ? WIRE_GAP_UNREADABLE : WIRE_GAP_UNADDRESSED);
   return 0;
 }
 
@@ -234,7 +243,7 @@ static __always_inline void tell_hello(struct connection* connection, __u64 addr
       .kind = WIRE_CLIENT_HELLO,
   };
   fill_cleartext(&payload, connection);
-  copy_chunk(&payload, payload.left);
+  if (copy_chunk(&payload, payload.left) == DROPPED) COUNT(ring_full_records, 1);
 }
 
 // The side that speaks first, the client, decides what the connection is.
@@ -250,7 +259,8 @@ __noinline int look_at_beginning(struct connection* connection, const struct mem
   if (wanted == HELLO_PREFIX && begins_client_hello(text)) {
     note_hello(connection, text, direction);
     if (connection->flags & CONNECTION_OPEN) tell_hello(connection, address, together);
-  } else if (connection->beginnings == 1 && begins_request(text)) {
+  } else if (connection->beginnings == 1 && cleartext_wanted && !(connection->flags & CONNECTION_FILTERED) &&
+             begins_request(text)) {
     connection->flags |= CONNECTION_CLEARTEXT;
   }
   return 0;

@@ -7,7 +7,7 @@ SEC("uprobe.multi")
 int tls_enter(struct pt_regs* ctx) {
   struct caller caller;
   fill_caller(&caller);
-  if (is_own_process(caller.process.tgid)) return 0;
+  if (is_own_process(caller.process.tgid) || process_filtered()) return 0;
   struct tls_key key = {.pointer = PT_REGS_PARM1(ctx), .tgid = caller.process.tgid};
   __u64 site = bpf_get_attach_cookie(ctx);
   struct tls_object* object = find_object(&key, &caller);

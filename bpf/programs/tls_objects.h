@@ -8,6 +8,7 @@
 #ifndef WEIR_BPF_PROGRAMS_TLS_OBJECTS_H
 #define WEIR_BPF_PROGRAMS_TLS_OBJECTS_H
 
+#include "filters.h"
 #include "plaintext.h"
 #include "tls_calls.h"
 
@@ -124,6 +125,7 @@ static __always_inline struct tls_object* link_socket(struct tls_object* object,
   struct connection* connection = cookie ? bpf_map_lookup_elem(&connections, &cookie) : 0;
   if (connection ? connection->flags & CONNECTION_ACCEPTED : role == ROLE_SERVER)
     object->flags |= OBJECT_ACCEPTED;
+  if (connection && (connection->flags & CONNECTION_FILTERED)) object->flags |= OBJECT_FILTERED;
   return object;
 }
 
@@ -150,7 +152,7 @@ static __always_inline void tell_handshake(const struct tls_key* key, const stru
 static __always_inline void tell_ended(const struct tls_key* key, const struct caller* caller,
                                        struct tls_object* object, __u64 site, __u32 direction) {
   __u32 flag = direction == WIRE_SENT ? OBJECT_SENT_ENDED : OBJECT_RECEIVED_ENDED;
-  if (object->flags & (flag | OBJECT_ACCEPTED)) return;
+  if (object->flags & (flag | OBJECT_ACCEPTED | OBJECT_FILTERED)) return;
   object->flags |= flag;
   struct wire_ended* record = RESERVE(wire_ended, WIRE_TLS_ENDED, ring_full_records);
   if (!record) return;
@@ -180,10 +182,12 @@ static __always_inline void tell_said(const struct tls_key* key, const struct ca
   };
   fill_object(&payload.object, key, caller, object->generation, call->site);
   *total += bytes;
+  tell_losses(&payload, &object->lost);
   if (call_of(call->site) == WIRE_CALL_SEND_FILE)
-    tell_gap(&payload, bytes);
+    tell_gap(&payload, bytes, WIRE_GAP_UNADDRESSED);
   else
     bpf_loop(PAYLOAD_CHUNKS, tell_chunk, &payload, 0);
+  note_losses(&payload, &object->lost);
 }
 
 // A call is over that moved `bytes`. Returns its object, or null when nothing is to be told of it.
@@ -192,8 +196,11 @@ static __always_inline struct tls_object* finish_call(const struct tls_key* key,
   struct tls_object* object = link_socket(find_object(key, caller), key, caller, call);
   if (!object && bytes) object = make_object(key, caller);
   if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted())) return 0;
+  bool unknown_port = !object->cookie && (filter_groups & WIRE_FILTER_PORTS);
+  if ((object->flags & OBJECT_FILTERED) || unknown_port) return 0;
   if (!bytes) return object;
-  count_plaintext(object->cookie, is_sending(call->site), bytes);
+  struct connection* connection = object->cookie ? bpf_map_lookup_elem(&connections, &object->cookie) : 0;
+  if (connection) count_plaintext(connection, is_sending(call->site), bytes);
   if (!(object->flags & OBJECT_HANDSHAKE_TOLD)) tell_handshake(key, caller, object, call->site);
   tell_said(key, caller, object, call, bytes);
   return object;

@@ -15,7 +15,9 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -81,6 +83,12 @@ std::string Child::read_line() {
   std::string line;
   for (char c; ::read(output_, &c, 1) == 1 && c != '\n';) line += c;
   return line;
+}
+
+void Child::write_line(const std::string& line) {
+  const std::string text = line + "\n";
+  if (::write(input_, text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+    throw std::runtime_error(std::string("writing to a child: ") + std::strerror(errno));
 }
 
 std::string Child::finish() {

@@ -40,6 +40,7 @@ class Child {
   Child& operator=(const Child&) = delete;
   std::uint32_t pid() const { return static_cast<std::uint32_t>(pid_); }
   std::string read_line();
+  void write_line(const std::string& line);
   std::string finish();  // closes its input, returns the rest of its output, reaps it
 
  private:

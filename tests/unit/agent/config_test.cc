@@ -16,6 +16,8 @@ TEST(Config, ReadsEveryKindOfSetting) {
       "native:\n"
       "  enabled: false\n"
       "  ring_bytes: 4194304\n"
+      "  only: ['port:443', process:curl]\n"
+      "  except: ['cgroup:/a']\n"
       "retention:\n"
       "  max_age_hours: 48\n"
       "  max_bytes: 10485760\n",
@@ -27,6 +29,9 @@ TEST(Config, ReadsEveryKindOfSetting) {
   EXPECT_EQ(config.proxy_threads, 3u);
   EXPECT_FALSE(config.native);
   EXPECT_EQ(config.ring_bytes, 4u << 20);
+  EXPECT_EQ(filters_of(config).only.at(0).number, 443u);
+  EXPECT_EQ(filters_of(config).only.at(1).text, "curl");
+  EXPECT_EQ(filters_of(config).except.at(0).text, "/a");
   EXPECT_EQ(config.store_max_age_hours, 48u);
   EXPECT_EQ(config.store_max_bytes, 10u << 20);
 }
@@ -49,27 +54,33 @@ TEST_P(ConfigErrors, NamesTheLineAndLeavesTheConfigurationAlone) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, ConfigErrors,
-    testing::Values(BadText{"bodies: true\nproxi:\n  listen: 1\n", "weir.yaml:2: unknown setting 'proxi'"},
-                    BadText{"proxy:\n  listne: 1\n", "weir.yaml:2: unknown setting 'proxy.listne'"},
-                    BadText{"bodies: maybe\n", "weir.yaml:1: bodies is true or false"},
-                    BadText{"bodies: true\nproxy:\n  listen: 7443\n", "weir.yaml:3: proxy.listen"},
-                    BadText{"native:\n  ring_bytes: 12\n",
-                            "weir.yaml:2: native.ring_bytes is a whole number"},
-                    BadText{"native:\n  ring_bytes: -1\n", "weir.yaml:2: native.ring_bytes"},
-                    BadText{"proxy:\n  passthrough: one\n", "weir.yaml:2: proxy.passthrough is a list"},
-                    BadText{"proxy: 5\n", "weir.yaml:1: 'proxy' holds a map"},
-                    BadText{"- a\n", "weir.yaml:1: expected a map"}, BadText{"a: [\n", "weir.yaml:"},
-                    BadText{"retention:\n  max_bytes: 1\n", "weir.yaml:2: retention.max_bytes"},
-                    BadText{"bodies: on\njsonl: a\xbb\n", "weir.yaml:2: not UTF-8"},
-                    BadText{"bodies: on\njsonl: \"a\\0\"\n", "weir.yaml:2: jsonl holds a character that"},
-                    BadText{"proxy:\n  passthrough: [a, \"b\\uffff\"]\n",
-                            "weir.yaml:2: proxy.passthrough holds a character that"}));
+    testing::Values(
+        BadText{"bodies: true\nproxi:\n  listen: 1\n", "weir.yaml:2: unknown setting 'proxi'"},
+        BadText{"proxy:\n  listne: 1\n", "weir.yaml:2: unknown setting 'proxy.listne'"},
+        BadText{"bodies: maybe\n", "weir.yaml:1: bodies is true or false"},
+        BadText{"bodies: true\nproxy:\n  listen: 7443\n", "weir.yaml:3: proxy.listen"},
+        BadText{"native:\n  ring_bytes: 12\n", "weir.yaml:2: native.ring_bytes is a whole number"},
+        BadText{"native:\n  ring_bytes: -1\n", "weir.yaml:2: native.ring_bytes"},
+        BadText{"native:\n  ring_bytes: 3000000\n", "weir.yaml:2: native.ring_bytes is a power of two"},
+        BadText{"native:\n  only: port:443\n", "weir.yaml:2: native.only is a list"},
+        BadText{"native:\n  except:\n    - port:443\n    - prot:80\n",
+                "weir.yaml:4: native.except: 'prot:80': a filter begins with"},
+        BadText{"proxy:\n  passthrough: one\n", "weir.yaml:2: proxy.passthrough is a list"},
+        BadText{"proxy: 5\n", "weir.yaml:1: 'proxy' holds a map"},
+        BadText{"- a\n", "weir.yaml:1: expected a map"}, BadText{"a: [\n", "weir.yaml:"},
+        BadText{"retention:\n  max_bytes: 1\n", "weir.yaml:2: retention.max_bytes"},
+        BadText{"bodies: on\njsonl: a\xbb\n", "weir.yaml:2: not UTF-8"},
+        BadText{"bodies: on\njsonl: \"a\\0\"\n", "weir.yaml:2: jsonl holds a character that"},
+        BadText{"proxy:\n  passthrough: [a, \"b\\uffff\"]\n",
+                "weir.yaml:2: proxy.passthrough holds a character that"}));
 
 TEST(Config, ItsOwnTextGivesTheSameConfiguration) {
   Config config = default_config();
   config.state_dir = "/tmp/a \"quoted\" place";
   config.passthrough = {"a.example", ".b.example"};
   config.bodies = true;
+  config.native_only = {"process:/opt/a \"b\"", "port:443"};
+  config.native_except = {"pid:7"};
   config.shards = 4;
   Config copy = default_config();
   const auto read = read_config_text(to_yaml(config), "copy", copy);

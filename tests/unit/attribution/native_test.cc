@@ -225,6 +225,46 @@ TEST_F(Native, AServersSideIsRecordedWithIngressOn) {
   EXPECT_THAT(summary(), ElementsAre("native https://example.test/in"));
 }
 
+// The ring was full from the first answer on; before the next bytes the source says where both losses end.
+TEST_F(Native, AfterALossOnBothSidesTheNextRequestIsNoneOfTheLostOnes) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  const auto lost_until_now = [&](Direction direction, std::uint64_t length) {
+    tls.skip(direction, length);
+    engine().consume(Gap{at(2),
+                         {1},
+                         {kCurl, 0x1001, 0},
+                         Tap::native,
+                         direction,
+                         tls.offset(direction),
+                         0,
+                         Gap::Reason::ring_full});
+  };
+  tls.sent(get("/answer-lost"), 1);
+  lost_until_now(Direction::sent, 1000);
+  lost_until_now(Direction::received, 5000);
+  tls.exchange("/next", "x", 3);
+  tls.skip(Direction::sent, 7);
+  tls.skip(Direction::received, 11);
+  ConnectionClosed end{.time = at(4), .cookie = {1}};
+  end.bytes_sent = end.bytes_received = 9999;
+  end.plaintext_sent = tls.offset(Direction::sent);
+  end.plaintext_received = tls.offset(Direction::received);
+  engine().consume(end);
+
+  ASSERT_THAT(summary(),
+              ElementsAre("native https://example.test/answer-lost", "native https://example.test/next"));
+  EXPECT_EQ(text(*exchanges()[0], "weir.incomplete"), "gap");
+  EXPECT_EQ(text(*exchanges()[1], "weir.incomplete"), "(absent)");
+  EXPECT_EQ(text(*exchanges()[1], "http.response.status_code"), "200");
+  const Record& connection = *connections().at(0);
+  EXPECT_EQ(text(connection, "weir.gap.sent"), "1007");
+  EXPECT_EQ(text(connection, "weir.gap.received"), "5011");
+  EXPECT_EQ(text(connection, "weir.gap.bytes"), "6018");
+  EXPECT_EQ(text(connection, "weir.plaintext.sent"), std::to_string(*end.plaintext_sent - 1007));
+  EXPECT_EQ(text(connection, "weir.plaintext.received"), std::to_string(*end.plaintext_received - 5011));
+}
+
 TEST_F(Native, AConnectionOlderThanTheSourceIsJoinedAtItsNextRequest) {
   View tls(engine(), 8, Tap::native);
   tls.skip(Direction::sent, 5000).skip(Direction::received, 9000);

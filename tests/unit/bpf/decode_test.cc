@@ -122,7 +122,12 @@ TEST(Decode, Tls) {
   auto gap = make<wire_gap>(WIRE_TLS_GAP);
   gap.length = 16384;
   EXPECT_EQ(decoded<Gap>(gap).length, 16384u);
-  EXPECT_EQ(decoded<Gap>(gap).reason, Gap::Reason::fault);
+  for (const auto& [cause, reason] : {std::pair{WIRE_GAP_UNREADABLE, Gap::Reason::fault},
+                                      std::pair{WIRE_GAP_UNADDRESSED, Gap::Reason::other},
+                                      std::pair{WIRE_GAP_RING_FULL, Gap::Reason::ring_full}}) {
+    gap.cause = cause;
+    EXPECT_EQ(decoded<Gap>(gap).reason, reason);
+  }
   auto ended = make<wire_ended>(WIRE_TLS_ENDED);
   ended.direction = WIRE_RECEIVED;
   ended.offset = 77;
