@@ -165,6 +165,7 @@ void BrokerService::keep_file(Descriptor file, Result& result) {
   if (files_.size() >= max_files) return say(result.reply, Status::refused, "too many open files");
   const auto identity = kernel_->identify(file.get());
   if (!identity) return say(result.reply, Status::failed, identity.error().what);
+  if (is_weir_itself(*identity)) return say(result.reply, Status::refused, "weir itself");
   result.opened = Descriptor(::fcntl(file.get(), F_DUPFD_CLOEXEC, 0));
   if (!result.opened) return say(result.reply, Status::failed, std::strerror(errno));
   result.reply.handle = next_file_++;
@@ -172,6 +173,15 @@ void BrokerService::keep_file(Descriptor file, Result& result) {
   result.reply.inode = identity->inode;
   result.reply.inode_generation = identity->generation;
   files_.emplace(result.reply.handle, File{std::move(file), static_cast<std::uint64_t>(status.st_size)});
+}
+
+// A probe there would trap on each of the proxy's own TLS calls.
+bool BrokerService::is_weir_itself(const bpf::FileIdentity& file) {
+  if (!own_file_) {
+    const Descriptor own(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+    if (auto identity = kernel_->identify(own.get())) own_file_ = *identity;
+  }
+  return own_file_ == file;
 }
 
 void BrokerService::attach(const AttachRequest& request, Reply& reply) {

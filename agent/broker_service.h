@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "agent/descriptor.h"
@@ -37,6 +38,7 @@ class BrokerService {
   void open_known_library(std::uint32_t number, Result& result);
   void open_mapping(const OpenMappingRequest& request, Result& result);
   void keep_file(Descriptor file, Result& result);
+  bool is_weir_itself(const bpf::FileIdentity& file);
   void attach(const AttachRequest& request, Reply& reply);
   void detach(std::uint32_t target, Reply& reply);
   void open_iterator(const Request& request, Result& result);
@@ -51,6 +53,7 @@ class BrokerService {
   ca::LeafSigner& signer_;
   bpf::KernelSide* kernel_;
   ExecGate* gate_;
+  std::optional<bpf::FileIdentity> own_file_;
   std::map<std::uint32_t, File> files_;
   std::vector<bpf::TargetHandle> targets_;
   std::uint32_t next_file_ = 1;
