@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "agent/log.h"
+#include "agent/tls_files.h"
 
 namespace weir::agent {
 namespace {
@@ -15,7 +16,6 @@ constexpr std::chrono::seconds kept_unused{20};
 // Of what is told of a process within this time, some was before its file was probed.
 constexpr std::chrono::seconds fresh{2};
 constexpr std::size_t most_aliases = 16'384;
-constexpr std::string_view java_library = "libjvm.so";
 
 Time now() {
   return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
@@ -23,11 +23,6 @@ Time now() {
 
 bpf::FileIdentity identity_of(const Reply& reply) {
   return {reply.device, reply.inode, reply.inode_generation};
-}
-
-// Code that a virtual machine makes at run time stands in no file.
-bpf::FoundLibrary java() {
-  return {.name = "Java", .unreadable = "Java's own TLS: use the proxy"};
 }
 
 }  // namespace
@@ -131,10 +126,9 @@ void Targets::consider(const BrokerClient::Answer& answer, const std::string& na
   file.used = now();
   file.known = file.known || known;
   if (is_new && !answer.descriptors.empty()) {
-    auto found = bpf::find_tls_libraries(answer.descriptors.front().get());
-    if (!found) found.emplace();
-    if (name == java_library) found->push_back(java());
-    for (const bpf::FoundLibrary& library : *found) attach(answer.reply.handle, library, file);
+    const auto found = find_tls_libraries(answer.descriptors.front().get(), name);
+    for (const bpf::FoundLibrary& library : found.value_or(std::vector<bpf::FoundLibrary>()))
+      attach(answer.reply.handle, library, file);
   }
   Request forget;
   forget.operation = Operation::forget_file;

@@ -9,9 +9,11 @@
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
+#include <optional>
 
 #include "agent/command.h"
 #include "agent/command_line.h"
+#include "agent/commands/doctor_targets.h"
 #include "agent/config.h"
 #include "agent/descriptor.h"
 #include "bpf/kernel_side.h"
@@ -132,14 +134,32 @@ int run(const StateDir& state, bool json) {
 }  // namespace
 
 void add_doctor_command(CLI::App& app, Action& action) {
+  struct Options {
+    std::optional<std::uint32_t> pid;
+    bool processes = false;
+    bool json = false;
+  };
   CLI::App* command =
       app.add_subcommand("doctor", "What this kernel and host allow, and what to do about the rest");
-  command->footer("Example:\n  sudo weir doctor");
+  command->footer(
+      "Examples:\n"
+      "  sudo weir doctor\n"
+      "  sudo weir doctor --pid 1234     which TLS libraries a process has, and whether they can be read\n"
+      "  sudo weir doctor --processes    the same of all\n");
   auto state_dir = add_state_dir_option(*command);
-  auto json = std::make_shared<bool>(false);
-  command->add_flag("--json", *json, "as JSON");
-  command->callback(
-      [state_dir, json, &action] { action = [state_dir, json] { return run(*state_dir, *json); }; });
+  auto options = std::make_shared<Options>();
+  CLI::Option* pid = command->add_option("--pid", options->pid, "instead: the TLS libraries of this process")
+                         ->check(CLI::Range(1, INT32_MAX))
+                         ->type_name("PID");
+  command->add_flag("--processes", options->processes, "instead: those of all running processes")
+      ->excludes(pid);
+  command->add_flag("--json", options->json, "as JSON");
+  command->callback([state_dir, options, &action] {
+    action = [state_dir, options] {
+      if (options->pid || options->processes) return report_targets(options->pid, options->json);
+      return run(*state_dir, options->json);
+    };
+  });
 }
 
 }  // namespace weir::agent

@@ -12,7 +12,7 @@ import unittest
 import urllib.parse
 
 from harness import clients
-from harness.agent import WEIR
+from harness.agent import AS_NOBODY, WEIR, bpf_objects, readable_copy
 from harness.case import EndToEndTest
 from harness.processes import alive, check, end, kill_group, run, spawn, wait_until
 
@@ -27,6 +27,8 @@ WRONG_USES = (
     ["env", "--format", "no-such-format"],
     ["ca", "no-such-command"],
     ["status", "--wait", "soon"],
+    ["doctor", "--pid", "none"],
+    ["doctor", "--pid", "1", "--processes"],
     ["ls", "--pid", "none"],
     ["ls", "--status", "many"],
     ["ls", "--since", "whenever"],
@@ -111,6 +113,72 @@ class UsageTest(EndToEndTest):
                 self.assertTrue(program["advice"], f"what serves instead? {program}")
 
 
+class DoctorTest(EndToEndTest):
+    """What it says of a process is what an agent would find there."""
+
+    def examine(self, *options):
+        return json.loads(check([WEIR, "doctor", "--json", *options]).stdout)["processes"]
+
+    def hold(self, *command):
+        """A process that lives until the test ends; it has mapped its libraries when it writes a line."""
+        process = spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(end, process)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.stdin.close)
+        process.stdout.readline()
+        return process.pid
+
+    def hold_python(self, *modules):
+        return self.hold(clients.PYTHON, "-c", f"import {', '.join(modules)}; print(flush=True); input()")
+
+    def test_a_process_with_openssl(self):
+        pid = self.hold_python("ssl")
+        (process,) = self.examine("--pid", str(pid))
+        self.assertEqual(process["process.pid"], pid)
+        self.assertEqual(process["process.executable.path"], os.path.realpath(clients.PYTHON))
+        (library,) = process["libraries"]
+        self.assertEqual(library["library"], "openssl")
+        self.assertEqual(os.path.basename(library["file"]), "libssl.so.3")
+        self.assertIs(library["readable"], True)
+        places = {probe["place"] for probe in library["probes"]}
+        self.assertEqual(places, {"entry", "return", "end"})
+        shown = check([WEIR, "doctor", "--pid", str(pid)]).stdout
+        self.assertRegex(shown, rf"(?m)^{pid} {process['process.executable.path']}$")
+        self.assertRegex(shown, r"(?m)^  ok  libssl\.so\.3  \S+/libssl\.so\.3  \d+ probes: \d+ at entries")
+
+    def test_all_processes(self):
+        """One whose library can't be read, and why; one that has none."""
+        command = clients.tls_client_command(self.origin.port, "--loop", "/held", "--hold", "1", ca=self.ca)
+        stripped = self.hold(clients.BUILT / "tls_client_stripped", *command[1:])
+        plain = self.hold_python("os")
+        processes = {process["process.pid"]: process for process in self.examine("--processes")}
+        self.assertEqual(processes[plain]["libraries"], [])
+        (library,) = processes[stripped]["libraries"]
+        self.assertIs(library["readable"], False)
+        self.assertEqual(library["reason"], "static OpenSSL without symbols")
+        self.assertEqual(library["probes"], [])
+        shown = check([WEIR, "doctor", "--processes"]).stdout
+        self.assertRegex(shown, rf"(?m)^{stripped} .*\n  no  .*static OpenSSL without symbols")
+        self.assertNotRegex(shown, rf"(?m)^{plain} ")
+        self.assertRegex(shown.splitlines()[-1], r"^\d+ processe?s? ha(s|ve) no TLS library that is known$")
+
+    def test_a_process_that_is_not_there(self):
+        gone = check(["true"]).pid
+        ended = run([WEIR, "doctor", "--pid", str(gone)])
+        self.assertEqual(ended.status, 1)
+        self.assertIn(str(gone), ended.stderr)
+
+    def test_without_root(self):
+        """One's own processes, and a word about those of others."""
+        weir = readable_copy(self.directory)
+        own = self.hold(*AS_NOBODY, clients.PYTHON, "-c", "import ssl; print(flush=True); input()")
+        (process,) = json.loads(check([*AS_NOBODY, weir, "doctor", "--json", "--pid", str(own)]).stdout)["processes"]
+        self.assertEqual([library["readable"] for library in process["libraries"]], [True])
+        others = run([*AS_NOBODY, weir, "doctor", "--pid", str(self.hold_python("ssl"))])
+        self.assertEqual(others.status, 1)
+        self.assertIn("as root", others.stderr)
+
+
 class StoreTest(EndToEndTest):
     """One agent and three exchanges that the filters must tell apart."""
 
@@ -182,6 +250,17 @@ class StoreTest(EndToEndTest):
         complete = output.read_text().rpartition("\n")[0]
         for record in clients.json_lines(complete):
             self.assertEqual(record["process.executable.name"], "tls_client")
+
+    def test_weir_itself_is_not_probed(self):
+        """It contains OpenSSL, and each of the proxy's calls would trap."""
+        held = bpf_objects({self.agent.pid})
+        links = json.loads(check(["bpftool", "--json", "link", "show"]).stdout)
+        paths = {link.get("path") for link in links if ("link", link["id"]) in held}
+        self.assertTrue(any("libssl.so" in path for path in paths if path), paths)
+        self.assertNotIn(os.path.realpath(WEIR), paths)
+        (process,) = json.loads(check([WEIR, "doctor", "--json", "--pid", str(self.agent.pid)]).stdout)["processes"]
+        reasons = [(library["file"], library["reason"]) for library in process["libraries"]]
+        self.assertEqual(reasons, [(os.path.realpath(WEIR), "weir itself: left alone")])
 
     def test_status(self):
         status = self.agent.status()
