@@ -87,6 +87,10 @@ BrokerService::Result BrokerService::handle(const Request& request) {
       if (gate_ == nullptr) say(result.reply, Status::refused, "execs don't wait");
       if (gate_ != nullptr) gate_->release(request.number);
       return result;
+    case Operation::warm_up:
+      if (kernel_ == nullptr) say(result.reply, Status::refused, "no native tap");
+      if (kernel_ != nullptr) kernel_->warm_up();
+      return result;
     case Operation::hello:
     case Operation::ready:
     case Operation::start_failed:
@@ -98,6 +102,7 @@ BrokerService::Result BrokerService::handle(const Request& request) {
 
 void BrokerService::worker_gone() {
   for (const bpf::TargetHandle target : targets_) kernel_->detach(target);
+  if (kernel_ != nullptr) kernel_->finish_detaching();
   targets_.clear();
   files_.clear();
 }

@@ -33,6 +33,7 @@ enum class Operation : std::uint32_t {
   mapping_events,      // processor -> descriptor; done when there are no more processors
   next_exec,  // -> number in `number`, descriptor of a file whose exec waits; not_there when none does
   exec_done,  // number: it may go on
+  warm_up,    // a library is about to be attached
 };
 
 struct SignLeafRequest {

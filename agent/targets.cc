@@ -25,6 +25,10 @@ bpf::FileIdentity identity_of(const Reply& reply) {
   return {reply.device, reply.inode, reply.inode_generation};
 }
 
+bool is_named_like_tls(std::string_view name) {
+  return name.find("ssl") != name.npos || name.find("tls") != name.npos;
+}
+
 }  // namespace
 
 void Targets::scan() {
@@ -65,11 +69,18 @@ void Targets::look_at_execs() {
       return;
     if (answer->reply.status != Status::ok) continue;
     consider(*answer, "", false);
+    if (!answer->descriptors.empty() && bpf::brings_libraries(answer->descriptors.front().get())) warm_up();
     Request done;
     done.operation = Operation::exec_done;
     done.number = answer->reply.number;
     (void)broker_.call(done);
   }
+}
+
+void Targets::warm_up() {
+  Request request;
+  request.operation = Operation::warm_up;
+  (void)broker_.call(request);
 }
 
 Targets::Counts Targets::counts() const {
@@ -98,6 +109,9 @@ bool Targets::look_at(std::uint32_t pid, std::set<bpf::FileIdentity>& mapped) {
   auto read = bpf::read_mappings(iterator->descriptors.front().get(),
                                  [&](const bpf::Mapping& mapping) { mappings.push_back(mapping); });
   if (!read) failed(read.error().what);
+  // A process waits for nobody here: the likeliest first.
+  std::ranges::stable_partition(mappings,
+                                [](const bpf::Mapping& mapping) { return is_named_like_tls(mapping.name); });
   std::set<bpf::FileIdentity> before;
   for (const auto& [id, file] : files_) before.insert(id);
   for (const bpf::Mapping& mapping : mappings) {

@@ -51,6 +51,7 @@ class Targets {
     bool unreadable = false;
   };
 
+  void warm_up();
   static bool is_fresh(const File& file);
   void scan_known_libraries();
   // Looks at a process's mappings (0: at all), and notes what is new, or unreadable, of each.

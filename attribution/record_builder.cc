@@ -350,6 +350,14 @@ std::string library_reason(const Process* process, Time began) {
   return late ? "opened before attach" : "";
 }
 
+// Whether the probes that read some of a connection came in the middle of it.
+bool probed_late(const RecordContext& context, Time began) {
+  if (context.process == nullptr || !context.connection.tls.seen) return false;
+  return std::ranges::any_of(context.process->tls_notes_at(began), [&](const TlsNote& note) {
+    return note.unreadable.empty() && note.since > began && note.library == context.connection.tls.library;
+  });
+}
+
 std::string tls_reason(const RecordContext& context, Time began) {
   std::string reason = library_reason(context.process, began);
   return reason.empty() ? "no probe for this TLS library" : reason;
@@ -371,6 +379,7 @@ std::string opaque_reason(const RecordContext& context, Time began) {
       {connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes() > 0, "events lost"},
       {connection.opened && connection.opened->before_start, "opened before start"},
       {tls_unread(connection), tls_reason(context, began)},
+      {probed_late(context, began), "opened before attach"},
       {read, "not HTTP"},
       {true, "no probe saw its bytes"},
   };

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -21,6 +22,7 @@
 #include <string_view>
 #include <utility>
 
+#include "bpf/detacher.h"
 #include "bpf/features.h"
 #include "bpf/filter_table.h"
 #include "bpf/libbpf_log.h"
@@ -65,6 +67,9 @@ constexpr ProgramEntry kPrograms[] = {
     {"each_task", "task (iterator)", How::iterator, false, ""},
     {"each_mapping", "task_vma (iterator)", How::iterator, false, ""},
 };
+
+// About half a grace period.
+constexpr std::chrono::milliseconds kWarm{5};
 
 // By enum wire_uprobe_program.
 constexpr const char* kUprobePrograms[WIRE_UPROBE_PROGRAMS] = {
@@ -155,6 +160,8 @@ class LibbpfKernelSide final : public KernelSide {
   std::expected<FileIdentity, Error> identify(int file_descriptor) override;
   std::expected<TargetHandle, Error> attach(int file_descriptor, std::span<const ProbeSite> sites) override;
   void detach(TargetHandle target) override;
+  void finish_detaching() override { detacher_.wait_for_all(); }
+  void warm_up() override;
 
  private:
   void choose_ways(const LoadOptions& options);
@@ -165,6 +172,8 @@ class LibbpfKernelSide final : public KernelSide {
   std::expected<void, std::string> test_probes();
   std::expected<void, Error> attach_program(const ProgramEntry& entry, bpf_program* program, int cgroup);
   std::expected<int, Error> open_iterator(const char* name);
+  std::expected<std::vector<Link>, Error> attach_links(int file_descriptor, std::span<const ProbeSite> sites);
+  void detach_links(const FileIdentity& file, std::vector<Link>& links);
   std::expected<std::vector<Link>, Error> attach_multi(bpf_program* program, const std::string& path,
                                                        std::span<const ProbeSite> sites);
   std::expected<std::vector<Link>, Error> attach_singly(bpf_program* program, const std::string& path,
@@ -177,7 +186,14 @@ class LibbpfKernelSide final : public KernelSide {
   bool uprobe_multi_ = true;
   std::map<std::string, std::string> refused_;  // optional programs that the kernel did not take
   std::map<std::string, Link> links_;
-  std::map<TargetHandle, std::vector<Link>> targets_;
+  struct Target {
+    FileIdentity file;
+    std::vector<Link> links;
+  };
+  std::map<TargetHandle, Target> targets_;
+  Detacher detacher_;
+  Descriptor idle_file_;  // that nobody runs
+  std::chrono::steady_clock::time_point warm_until_;
   TargetHandle next_target_ = 1;
 };
 
@@ -409,6 +425,18 @@ std::expected<std::vector<Link>, Error> LibbpfKernelSide::attach_singly(bpf_prog
 
 std::expected<TargetHandle, Error> LibbpfKernelSide::attach(int file_descriptor,
                                                             std::span<const ProbeSite> sites) {
+  auto file = identify(file_descriptor);
+  if (!file) return std::unexpected(file.error());
+  detacher_.wait_for(*file);
+  auto links = attach_links(file_descriptor, sites);
+  if (!links) return std::unexpected(links.error());
+  const TargetHandle target = next_target_++;
+  targets_[target] = {*file, std::move(*links)};
+  return target;
+}
+
+std::expected<std::vector<Link>, Error> LibbpfKernelSide::attach_links(int file_descriptor,
+                                                                       std::span<const ProbeSite> sites) {
   const std::string path = "/proc/self/fd/" + std::to_string(file_descriptor);
   std::vector<Link> links;
   for (const std::uint32_t index : kAttachOrder) {
@@ -422,16 +450,34 @@ std::expected<TargetHandle, Error> LibbpfKernelSide::attach(int file_descriptor,
     std::ranges::move(*attached, std::back_inserter(links));
   }
   if (links.empty()) return std::unexpected(Error{"nothing to attach", "name at least one known program"});
-  const TargetHandle target = next_target_++;
-  targets_[target] = std::move(links);
-  return target;
+  return links;
 }
 
 void LibbpfKernelSide::detach(TargetHandle target) {
   const auto found = targets_.find(target);
   if (found == targets_.end()) return;
-  while (!found->second.empty()) found->second.pop_back();  // entries first, as they were attached last
+  detach_links(found->second.file, found->second.links);
   targets_.erase(found);
+}
+
+void LibbpfKernelSide::detach_links(const FileIdentity& file, std::vector<Link>& links) {
+  detacher_.detach(file, [&links] {
+    while (!links.empty()) links.pop_back();  // entries first, as they were attached last
+  });
+}
+
+// What is slow is a grace period, which the kernel waits for unless probes have just been changed
+// (percpu_down_write in kernel/events/uprobes.c, kernel/rcu/sync.c).
+void LibbpfKernelSide::warm_up() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now < warm_until_) return;
+  if (idle_file_.get() < 0) {
+    idle_file_ = Descriptor(::memfd_create("weir-idle", MFD_CLOEXEC));
+    if (idle_file_.get() < 0 || ::ftruncate(idle_file_.get(), ::sysconf(_SC_PAGESIZE)) != 0) return;
+  }
+  const ProbeSite site{WIRE_SELF_TEST, 0, 0};
+  if (auto links = attach_links(idle_file_.get(), std::span(&site, 1))) detach_links({}, *links);
+  warm_until_ = std::chrono::steady_clock::now() + kWarm;
 }
 
 }  // namespace

@@ -84,10 +84,17 @@ class KernelSide {
   // Of a file that is open for reading.
   virtual std::expected<FileIdentity, Error> identify(int file_descriptor) = 0;
 
-  // Attaches all sites of one file at once; all or nothing. The descriptor may be closed afterwards.
+  // Attaches all sites of one file at once; all or nothing. The descriptor may be closed afterwards. Waits
+  // for a detach of the same file that is under way: nothing is counted twice.
   virtual std::expected<TargetHandle, Error> attach(int file_descriptor,
                                                     std::span<const ProbeSite> sites) = 0;
+  // Returns before the kernel has taken the probes away: they still tell what happens for up to 0.1 s.
   virtual void detach(TargetHandle target) = 0;
+  // Until all are taken away.
+  virtual void finish_detaching() = 0;
+  // The first attach after a quiet spell takes 5 to 15 ms, those after it less than one: makes the next one
+  // of those.
+  virtual void warm_up() = 0;
 };
 
 // What this kernel allows, for `weir doctor`: tried one by one, nothing stays loaded.

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t kMaxHeaders = 4096;
 constexpr std::uint64_t kMaxTableBytes = 256ull * 1024 * 1024;
+constexpr std::size_t kMaxNeeded = 256;
 constexpr std::size_t kMaxDynamicEntries = 4096;
 constexpr std::uint64_t kMaxSectionNames = 64 * 1024;
 constexpr std::size_t kMaxNoteBytes = 4096;
@@ -102,17 +103,26 @@ std::string ElfFile::text_at(const Elf64_Shdr& strings, std::uint64_t offset) {
 }
 
 std::string ElfFile::soname() {
+  const auto names = dynamic_texts(DT_SONAME, 1);
+  return names.empty() ? std::string() : names.front();
+}
+
+std::vector<std::string> ElfFile::needed() {
+  return dynamic_texts(DT_NEEDED, kMaxNeeded);
+}
+
+std::vector<std::string> ElfFile::dynamic_texts(std::int64_t tag, std::size_t limit) {
   const auto dynamic = std::ranges::find(sections_, Elf64_Word{SHT_DYNAMIC}, &Elf64_Shdr::sh_type);
   if (dynamic == sections_.end()) return {};
   const Elf64_Shdr* strings = linked(*dynamic);
   if (strings == nullptr) return {};
-  std::string name;
+  std::vector<std::string> texts;
   std::size_t left = kMaxDynamicEntries;
   reader_.each<Elf64_Dyn>(content_of(*dynamic), [&](const Elf64_Dyn& entry) {
-    if (entry.d_tag == DT_SONAME) name = text_at(*strings, entry.d_un.d_val);
-    return entry.d_tag != DT_NULL && name.empty() && --left > 0;
+    if (entry.d_tag == tag) texts.push_back(text_at(*strings, entry.d_un.d_val));
+    return entry.d_tag != DT_NULL && texts.size() < limit && --left > 0;
   });
-  return name;
+  return texts;
 }
 
 std::string ElfFile::build_id() {

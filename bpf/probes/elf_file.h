@@ -39,6 +39,8 @@ class ElfFile {
   // neither.
   std::string soname();
   std::string build_id();
+  // The names of the files that the loader is to load with it.
+  std::vector<std::string> needed();
 
   // The functions that the file itself defines, by name, from the dynamic symbols and from all symbols. The
   // keys are views of `names`. An error when a table of symbols can't be read.
@@ -80,6 +82,7 @@ class ElfFile {
                                            std::uint32_t flags) const;
   std::string_view name_of(const Elf64_Shdr& section) const;
   const Elf64_Shdr* linked(const Elf64_Shdr& section) const;
+  std::vector<std::string> dynamic_texts(std::int64_t tag, std::size_t limit);
   std::string text_at(const Elf64_Shdr& strings, std::uint64_t offset);
   std::optional<std::uint64_t> unwinder_entry(std::uint64_t address);
   template <class Visit>

@@ -416,4 +416,15 @@ std::expected<std::vector<FoundLibrary>, std::string> find_tls_libraries(int fil
   return libraries;
 }
 
+bool brings_libraries(int file_descriptor) {
+  static constexpr std::string_view kLanguages[] = {"libc.so.6",     "libm.so.6",     "libdl.so.2",
+                                                    "librt.so.1",    "libgcc_s.so.1", "libpthread.so.0",
+                                                    "libstdc++.so.6"};
+  auto file = ElfFile::open(file_descriptor);
+  return file && std::ranges::any_of(file->needed(), [](const std::string& name) {
+           return std::ranges::find(kLanguages, name) == std::end(kLanguages) &&
+                  !name.starts_with("ld-linux");
+         });
+}
+
 }  // namespace weir::bpf

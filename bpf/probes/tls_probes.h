@@ -24,4 +24,8 @@ struct FoundLibrary {
 // The error says why the file could not be searched: it is no ELF file of this machine, or a broken one.
 std::expected<std::vector<FoundLibrary>, std::string> find_tls_libraries(int file_descriptor);
 
+// Whether the loader brings other files with the program than the languages' own libraries: one of them, or
+// of those that it brings in turn, may be a TLS library.
+bool brings_libraries(int file_descriptor);
+
 }  // namespace weir::bpf

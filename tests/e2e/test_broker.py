@@ -23,11 +23,11 @@ REPLY_SIZE = 4656
 OK = 0
 HELLO, READY, START_FAILED, SIGN_LEAF, OPEN_KNOWN_LIBRARY, OPEN_MAPPING, ATTACH = range(1, 8)
 DETACH, FORGET_FILE, FIND_SOCKET_OWNER, TASK_ITERATOR, MAPPING_ITERATOR = range(8, 13)
-MAPPING_EVENTS, NEXT_EXEC, EXEC_DONE = range(13, 16)
+MAPPING_EVENTS, NEXT_EXEC, EXEC_DONE, WARM_UP = range(13, 17)
 UNANSWERED = (READY, START_FAILED)
 # What chance may hit: each asks for something that any worker gets, or gives up something of its own.
 HARMLESS = {HELLO, OPEN_KNOWN_LIBRARY, DETACH, FORGET_FILE, FIND_SOCKET_OWNER, TASK_ITERATOR, MAPPING_ITERATOR}
-HARMLESS |= {MAPPING_EVENTS, NEXT_EXEC, EXEC_DONE}
+HARMLESS |= {MAPPING_EVENTS, NEXT_EXEC, EXEC_DONE, WARM_UP}
 
 _PIDFD_GETFD = 438
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -63,7 +63,7 @@ class HostileWorkerTest(EndToEndTest):
             pass
 
     def random_request(self, number):
-        operation = random.choice([*range(17), random.getrandbits(32)])
+        operation = random.choice([*range(18), random.getrandbits(32)])
         if operation in UNANSWERED:
             operation = 0
         fields = bytearray(random.randbytes(3080))

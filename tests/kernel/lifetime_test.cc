@@ -52,6 +52,7 @@ TEST(Lifetime, DetachingTakesTheProbesDown) {
   EXPECT_EQ(links_of("self").size(), before.size() + links);
   tap.kernel().detach(*target);
   EXPECT_EQ(links_of("self"), before);
+  tap.kernel().finish_detaching();
 }
 
 TEST(Lifetime, AttachingIsAllOrNothing) {

@@ -53,7 +53,7 @@ def _wget(base, ca):
     return kept + [([*common, f"--post-data={'b' * i}", f"{base}/{i}"], "") for i in range(1, COUNT, 2)]
 
 
-def _typed(base, count=COUNT):
+def typed(base, count=COUNT):
     """What a terminal-like client is to send over one connection."""
     path = "/" + base.split("/", 3)[3]
     text = ""
@@ -65,7 +65,7 @@ def _typed(base, count=COUNT):
     return text
 
 
-def _nss_database(directory):
+def nss_database(directory):
     database = directory / "nss"
     if not database.exists():
         database.mkdir()
@@ -113,13 +113,13 @@ def rows(origin, ca, directory, wanted=""):
             methods=("GET", "GET"), may_fail=True),
         Row("openssl s_client", "openssl",
             [(["openssl", "s_client", "-quiet", "-CAfile", ca, "-connect", f"localhost:{port['good']}"],
-              _typed(url("openssl s_client")))], may_fail=True),
+              typed(url("openssl s_client")))], may_fail=True),
         Row("gnutls-cli", "gnutls",
-            [(["gnutls-cli", f"--x509cafile={ca}", "-p", str(port["good"]), "localhost"], _typed(url("gnutls-cli")))],
+            [(["gnutls-cli", f"--x509cafile={ca}", "-p", str(port["good"]), "localhost"], typed(url("gnutls-cli")))],
             may_fail=True),
         Row("nss tstclnt", "nss",
-            [(["tstclnt", "-h", "localhost", "-p", str(port["good"]), "-4", "-o", "-d", _nss_database(directory), "-C"],
-              _typed(url("nss tstclnt")))], may_fail=True, stays=True),
+            [(["tstclnt", "-h", "localhost", "-p", str(port["good"]), "-4", "-o", "-d", nss_database(directory), "-C"],
+              typed(url("nss tstclnt")))], may_fail=True, stays=True),
         Row("BoringSSL", "boringssl", _tls_client("tls_client_boringssl", url("BoringSSL"), ca),
             methods=("GET", "GET")),
         Row("static OpenSSL", "openssl", _tls_client("tls_client_static", url("static OpenSSL"), ca),
