@@ -177,6 +177,36 @@ TEST_F(Native, UnlinkedBytesWaitForTheirSocket) {
               ElementsAre("native https://example.test/early", "native https://example.test/late"));
 }
 
+TEST_F(Native, ObjectsThatWaitAtOnceGetEachItsOwnSocket) {
+  opened(1, kOrigin);
+  opened(2, kOrigin);
+  View first(engine(), 1, Tap::native), second(engine(), 2, Tap::native);
+  first.unlinked().sent(get("/first"), 1);
+  second.unlinked().sent(get("/second"), 1.1);
+  second.linked(2).received(ok("y"), 2);
+  first.linked(1).received(ok("x"), 2.1);
+  ASSERT_EQ(exchanges().size(), 2u);
+  EXPECT_THAT(summary(),
+              ElementsAre("native https://example.test/second", "native https://example.test/first"));
+  EXPECT_EQ(text(*exchanges()[0], "weir.socket.cookie"), "2");
+  EXPECT_EQ(text(*exchanges()[1], "weir.socket.cookie"), "1");
+}
+
+// Parent and child have the object at the same place: what the one waits for isn't the other's.
+TEST_F(Native, AForkedChildsObjectIsItsOwn) {
+  constexpr ProcessKey kChild{1001, kCurl.start_boottime_ns + 1};
+  process(kChild, "/usr/bin/curl");
+  opened(1, kOrigin);
+  View parent(engine(), 1, Tap::native, kCurl), child(engine(), 1, Tap::native, kChild);
+  parent.exchange("/parent", "x", 1);
+  child.unlinked().sent(get("/child"), 2);
+  EXPECT_EQ(exchanges().size(), 1u);
+  child.linked(1).received(ok("y"), 3);
+  ASSERT_EQ(exchanges().size(), 2u);
+  EXPECT_EQ(exchanges()[0]->pid, kCurl.pid);
+  EXPECT_EQ(exchanges()[1]->pid, kChild.pid);
+}
+
 TEST_F(Native, UnlinkedBytesAreBounded) {
   EngineConfig config = default_config();
   config.limits.unlinked_bytes = 100;

@@ -41,6 +41,7 @@ function serve(request, response) {
 }
 
 const server = https.createServer({ cert: fs.readFileSync(certificate), key: fs.readFileSync(key) }, serve);
+server.keepAliveTimeout = 0; // an idle client must not meet the connection's end
 server.listen({ port: 0, host: '127.0.0.1', backlog: 1000 }, () => {
   own = `https://localhost:${server.address().port}`;
   say({ port: server.address().port });

@@ -54,7 +54,7 @@ async def main():
         app = web.Application()
         app["sessions"] = (first, second)
         app.router.add_route("*", "/{path:.*}", serve)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, keepalive_timeout=3600)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context, backlog=1000).start()
         port = runner.addresses[0][1]
