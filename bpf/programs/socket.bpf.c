@@ -48,8 +48,18 @@ static __always_inline bool was_accepted(struct sock* sk) {
          !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & BOUND_TO_PORT);
 }
 
+#define KERNEL_THREAD 0x00200000  // PF_KTHREAD, include/linux/sched.h
+
+// A connection's. What was received can be read after its end, which has been told then.
+static __always_inline bool is_open(const struct sock* sk) {
+  int state = BPF_CORE_READ(sk, __sk_common.skc_state);
+  bool by_process = !(BPF_CORE_READ(bpf_get_current_task_btf(), flags) & KERNEL_THREAD);
+  return state != TCP_CLOSE && state != TCP_LISTEN && by_process;
+}
+
 // A socket without an entry is older than the programs (or was evicted).
 static __noinline struct connection* meet_old_socket(struct sock* sk, __u64 cookie) {
+  if (!is_open(sk)) return 0;
   struct connection connection = {};
   connection.owner.cookie = cookie;
   fill_tuple(&connection.tuple, sk);
@@ -274,10 +284,8 @@ static __always_inline int socket_used(struct sock* sk, int length, __u32 direct
   __u64 cookie = bpf_get_socket_cookie(sk);
   struct tls_call* call = open_call(regs);
   struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
-  if (call) {
-    if (!connection) connection = meet_old_socket(sk, cookie);
-    call_uses(call, cookie);
-  }
+  if (!connection) connection = meet_old_socket(sk, cookie);
+  if (call) call_uses(call, cookie);
   if (!connection || length <= 0) return 0;
   __u32 flags = connection->flags;
   if (flags & CONNECTION_OURS) return 0;
@@ -353,10 +361,8 @@ int BPF_PROG(system_call, struct pt_regs* regs, long number) {
   __u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
   if (!cookie || (family != AF_INET && family != AF_INET6)) return 0;
   struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
-  if (call) {
-    if (!connection) connection = meet_old_socket(sk, cookie);
-    call_uses(call, cookie);
-  }
+  if (!connection) connection = meet_old_socket(sk, cookie);
+  if (call) call_uses(call, cookie);
   struct memory memory = {};
   if (connection && (connection->flags & CONNECTION_OPEN) && connection->beginnings < BEGINNINGS &&
       is_send(number) && find_memory(regs, &memory))

@@ -20,8 +20,8 @@ REQUESTS_BY = {
     "http.client": [clients.PYTHON, "-B", clients.SOURCES / "matrix/requests_by.py", "http.client"],
 }
 AT_ONCE = 200
-COUNT = 10_000 if SOAK else 240
-COUNT_ASKED_ITSELF = 2_000 if SOAK else 80
+COUNT = 4_000 if SOAK else 200
+COUNT_ASKED_ITSELF = 2_000 if SOAK else 40
 COUNT_THROUGH_RELAY = 20
 
 
@@ -193,6 +193,32 @@ class MemoryBioTest(EndToEndTest):
             numbers = sorted(int(r["url.full"].rpartition("/")[2]) for r in records)
             self.assertEqual(numbers, list(range(count)))
         self.assertEqual([r for r in self.agent.exchanges() if r["process.pid"] == relay], [])
+
+    def test_older_than_the_agent(self):
+        """Whose the bytes are can't be told any more: the connection has a record, and says why it is all."""
+        noted = self.directory / "old-cookies.jsonl"
+        command = [*clients.with_cookies(noted), clients.PYTHON, "-B", PROGRAMS / "kept.py", self.url("/old"), self.ca]
+        client = spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(end, client)
+        self.assertEqual(client.stdout.readline(), "0\n")
+        agent = self.start_agent()
+        self.assertEqual(client.communicate(timeout=20)[0], "1\n")
+
+        def records():
+            return [r for r in agent.feed.records() if r.get("process.pid") == client.pid]
+
+        agent.wait_for(records, "a record of the connection")
+        agent.stop()
+        (record,) = records()
+        (connect,) = clients.cookies_of(noted)
+        expected = {
+            "weir.record": "connection",
+            "weir.socket.cookie": connect["cookie"],
+            "network.local.port": connect["local_port"],
+            "network.peer.port": self.origin.port,
+            "weir.opaque.reason": "opened before start",
+        }
+        self.assertEqual({key: record.get(key) for key in expected}, expected)
 
 
 if __name__ == "__main__":

@@ -241,6 +241,37 @@ session.shake_hands(), session.ask(600), session.read()
           .empty());
 }
 
+// Nobody saw the ClientHello: the connection is told of, its bytes are nobody's.
+TEST_F(SocketOfClientHello, OlderThanThePrograms) {
+  Child python({"python3", "-c", std::string(kSessions) + R"(
+session = Session(connect())
+session.shake_hands()
+print("ready", flush=True)
+sys.stdin.read()
+session.ask(70), session.read()
+)",
+                std::to_string(origin_->port())},
+               {libssl_->environment()});
+  const SocketCookie cookie{std::stoull("0" + python.read_line())};
+  const std::uint32_t pid = python.pid();
+  ASSERT_EQ(python.read_line(), "ready");
+  Tap late;
+  const int file = libssl_->open();
+  ASSERT_TRUE(late.kernel().attach(file, libssl_->sites()));
+  ::close(file);
+  python.finish();
+  ASSERT_TRUE(late.wait_for([&] { return !late.events().closed(cookie).empty(); }));
+  const auto opened = late.events().opened_by(pid);
+  ASSERT_EQ(opened.size(), 1u);
+  EXPECT_EQ(opened[0]->cookie, cookie);
+  EXPECT_EQ(opened[0]->tuple.peer.port, origin_->port());
+  EXPECT_TRUE(opened[0]->before_start);
+  EXPECT_EQ(late.events().closed(cookie).size(), 1u);
+  const auto bytes = late.events().all<Bytes>([=](const auto& event) { return event.process.pid == pid; });
+  EXPECT_FALSE(bytes.empty());
+  for (const Bytes* one : bytes) EXPECT_EQ(one->cookie, SocketCookie{});
+}
+
 // A server's object has the random bytes of its client, here the same process.
 TEST_F(SocketOfClientHello, ReceivedByTheProcessThatSentIt) {
   const auto cookies = run(R"(
