@@ -292,7 +292,7 @@ enum wire_uprobe_program {
   WIRE_UPROBE_PROGRAMS,
 };
 
-// What the probed function is: the low byte of a site's cookie. The next byte is enum wire_tls_library.
+// What the probed function is.
 enum wire_tls_call {
   WIRE_CALL_READ = 1,    // (object, buffer, int length) -> int bytes
   WIRE_CALL_READ_EX,     // (object, buffer, size_t length, size_t* bytes) -> int 1
@@ -309,11 +309,14 @@ enum wire_tls_call {
   WIRE_CALL_GO_CLOSE,  // (*Conn)
 };
 
-// A site's cookie. Where the library keeps the 32 random bytes of its ClientHello, they tell the object's
-// socket: at `random_at` of the object (0: not known), or of what the pointer at `pointer_at` of it points to
-// (0: the object itself). A server's object has its client's: what is not 0 at `server_at` of the object (0:
-// not known) tells it, one bit of the byte there or as much as enum wire_server_flag says.
-#define WIRE_SITE(library, call) ((__u64)(call) | (__u64)(library) << 8)
+// A site's cookie: the call (5 bits), the library (4), and how far above the stack pointer the return address
+// is, in units of 8 bytes (7): a site need not be the function's first instruction or its last. Where the
+// library keeps the 32 random bytes of its ClientHello, they tell the object's socket: at `random_at` of the
+// object (0: not known), or of what the pointer at `pointer_at` of it points to (0: the object itself). A
+// server's object has its client's: what is not 0 at `server_at` of the object (0: not known) tells it, one
+// bit of the byte there or as much as enum wire_server_flag says.
+#define WIRE_SITE(library, call) ((__u64)(call) | (__u64)(library) << 5)
+#define WIRE_SITE_BELOW(bytes) ((__u64)((bytes) / 8) << 9)
 #define WIRE_SITE_RANDOM(pointer_at, random_at) ((__u64)(pointer_at) << 16 | (__u64)(random_at) << 32)
 #define WIRE_SITE_SERVER(server_at, flag) ((__u64)(server_at) << 48 | (__u64)(flag) << 60)
 

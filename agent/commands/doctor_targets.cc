@@ -57,11 +57,25 @@ std::string probes_text(const std::vector<bpf::ProbeSite>& sites) {
   return std::to_string(sites.size()) + (sites.size() == 1 ? " probe: " : " probes: ") + text;
 }
 
+// Of a called function: the kernel emulates the instruction under a probe, or runs it by a single step, which
+// is dear.
+std::string steps_text(const bpf::PlacedFunction& function) {
+  const std::size_t stepped = function.returns - function.returns_emulated;
+  const std::string entry = function.entry_emulated ? "entry emulated" : "entry single-stepped";
+  if (stepped == 0) return entry + ", return emulated";
+  if (stepped == function.returns) return entry + ", return single-stepped";
+  return entry + ", " + std::to_string(stepped) + " of " + std::to_string(function.returns) +
+         " returns single-stepped";
+}
+
 void print_library(const TargetFile& file, const bpf::FoundLibrary& library) {
   const bool good = library.unreadable.empty();
   print_line(std::string(good ? "  ok  " : "  no  ") + escape_for_terminal(library.name) + "  " +
              escape_for_terminal(file.path) + "  " +
              (good ? probes_text(library.sites) : library.unreadable));
+  for (const bpf::PlacedFunction& function : library.functions)
+    if (function.returns > 0)
+      print_line("        " + escape_for_terminal(function.name) + ": " + steps_text(function));
 }
 
 void print_process(const ProcessTargets& process) {
@@ -79,12 +93,19 @@ json::object library_json(const TargetFile& file, const bpf::FoundLibrary& libra
   json::array probes;
   for (const bpf::ProbeSite& site : library.sites)
     probes.push_back({{"place", place_of(site)}, {"offset", site.offset}});
+  json::array functions;
+  for (const bpf::PlacedFunction& function : library.functions)
+    functions.push_back({{"name", function.name},
+                         {"entry_emulated", function.entry_emulated},
+                         {"returns", function.returns},
+                         {"returns_emulated", function.returns_emulated}});
   return {{"file", file.path},
           {"library", name_of(library.library)},
           {"name", library.name},
           {"readable", library.unreadable.empty()},
           {"reason", library.unreadable},
-          {"probes", probes}};
+          {"probes", probes},
+          {"functions", functions}};
 }
 
 json::object process_json(const ProcessTargets& process) {

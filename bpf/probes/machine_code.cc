@@ -116,35 +116,33 @@ class Walk {
  public:
   explicit Walk(CodeSource& source) : source_(source) {}
 
-  std::expected<std::vector<std::uint64_t>, std::string> from(const FunctionCode& first) {
+  std::expected<CallCode, std::string> from(const FunctionCode& first) {
     if (auto done = through(first); !done) return std::unexpected(done.error());
-    while (!targets_.empty()) {
-      const std::uint64_t target = *targets_.begin();
-      targets_.erase(targets_.begin());
+    while (!waiting_.empty()) {
+      const std::uint64_t target = *waiting_.begin();
+      waiting_.erase(waiting_.begin());
       if (is_walked(target)) continue;
       const auto function = function_at(target);
       if (!function) return std::unexpected(function.error());
       if (auto done = through(*function); !done) return std::unexpected(done.error());
     }
     if (returns_.empty()) return std::unexpected("has no return");
-    return std::vector(returns_.begin(), returns_.end());
+    code_.returns.assign(returns_.begin(), returns_.end());
+    return std::move(code_);
   }
 
  private:
-  struct Extent {
-    std::uint64_t address, size;
-  };
-
   bool is_walked(std::uint64_t address) const {
-    return std::ranges::any_of(walked_,
-                               [&](const Extent& extent) { return address - extent.address < extent.size; });
+    return std::ranges::any_of(code_.parts, [&](const CallCode::Part& part) {
+      return address - part.function.address < part.function.bytes.size();
+    });
   }
 
   std::expected<void, std::string> through(const FunctionCode& function) {
     bytes_ += function.bytes.size();
-    if (walked_.size() >= kMaxFunctions || bytes_ > kMaxBytes)
+    if (code_.parts.size() >= kMaxFunctions || bytes_ > kMaxBytes)
       return std::unexpected("leads to too much code");
-    walked_.push_back({function.address, function.bytes.size()});
+    code_.parts.push_back({function, {}, false});
     SwitchTables tables(function, source_);
     Instruction instruction;
     const std::span<const std::uint8_t> code = function.bytes;
@@ -152,6 +150,7 @@ class Walk {
       const std::uint64_t at = function.address + done;
       if (!decoder_.decode(code.subspan(done), instruction))
         return std::unexpected("has code that can't be decoded");
+      code_.parts.back().instructions.push_back(static_cast<std::uint32_t>(done));
       if (instruction.is(ZYDIS_MNEMONIC_RET)) returns_.insert(at);
       if (instruction.is_jump()) {
         if (auto noted = note_jump(instruction, at, tables); !noted) return noted;
@@ -166,13 +165,18 @@ class Walk {
     const auto target = absolute_address(jump, 0, at);
     if (jump.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
       if (!target) return std::unexpected("has a jump that can't be followed");
-      targets_.insert(*target);
+      code_.jump_targets.insert(*target);
+      waiting_.insert(*target);
       return {};
     }
-    if (tables.is_inside(jump)) return {};
+    if (tables.is_inside(jump)) {
+      code_.parts.back().has_switch = true;
+      return {};
+    }
     const auto pointer = target ? source_.pointer_at(*target) : std::nullopt;
     if (!pointer) return std::unexpected("leaves through a pointer");
-    targets_.insert(*pointer);
+    code_.jump_targets.insert(*pointer);
+    waiting_.insert(*pointer);
     return {};
   }
 
@@ -212,16 +216,15 @@ class Walk {
 
   CodeSource& source_;
   Decoder decoder_;
-  std::vector<Extent> walked_;
+  CallCode code_;
   std::size_t bytes_ = 0;
-  std::set<std::uint64_t> targets_;
+  std::set<std::uint64_t> waiting_;
   std::set<std::uint64_t> returns_;
 };
 
 }  // namespace
 
-std::expected<std::vector<std::uint64_t>, std::string> find_returns(const FunctionCode& function,
-                                                                    CodeSource& source) {
+std::expected<CallCode, std::string> read_call(const FunctionCode& function, CodeSource& source) {
   return Walk(source).from(function);
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "bpf/probes/client_random.h"
@@ -13,6 +14,7 @@
 #include "bpf/probes/library_texts.h"
 #include "bpf/probes/machine_code.h"
 #include "bpf/probes/nss_methods.h"
+#include "bpf/probes/placement.h"
 #include "bpf/probes/server_flag.h"
 #include "bpf/wire.h"
 
@@ -133,6 +135,10 @@ bool is_call(wire_tls_call call) {
   return call <= WIRE_CALL_SEND_FILE;
 }
 
+bool has_result(wire_tls_call call) {
+  return call == WIRE_CALL_READ_EX || call == WIRE_CALL_WRITE_EX;
+}
+
 std::vector<std::string_view> names_of_tables() {
   std::vector<std::string_view> names;
   for (const LibraryTable& table : kLibraries) {
@@ -183,43 +189,77 @@ class FileCode : public CodeSource {
   ElfFile& file_;
 };
 
+// Which programs stand at a call, and where its calling convention has what they read at the entry.
+struct CallPrograms {
+  std::uint32_t enter, leave, end;
+  std::span<const GeneralRegister> arguments;
+  std::span<const GeneralRegister> object;  // of them
+};
+
+// The object, the buffer, its length and, for some, where the result goes (System V AMD64 ABI, 3.2.3).
+constexpr GeneralRegister kArguments[] = {GeneralRegister::rdi, GeneralRegister::rsi, GeneralRegister::rdx,
+                                          GeneralRegister::rcx};
+constexpr CallPrograms kCall{WIRE_TLS_ENTER, WIRE_TLS_RETURN, WIRE_TLS_END, std::span(kArguments).first(3),
+                             std::span(kArguments).first(1)};
+constexpr CallPrograms kCallWithResult{WIRE_TLS_ENTER, WIRE_TLS_RETURN, WIRE_TLS_END, kArguments,
+                                       std::span(kArguments).first(1)};
+// The object, and the slice's address and length; the goroutine is in R14.
+constexpr GeneralRegister kGoArguments[] = {GeneralRegister::rax, GeneralRegister::r14, GeneralRegister::rbx,
+                                            GeneralRegister::rcx};
+constexpr CallPrograms kGoCall{WIRE_GO_ENTER, WIRE_GO_RETURN, WIRE_GO_END, kGoArguments,
+                               std::span(kGoArguments).first(1)};
+
 // The sites of one library, each place once: functions that jump to the same other function share its
 // returns.
 class Sites {
  public:
   explicit Sites(ElfFile& file) : file_(file), code_(file) {}
 
-  std::expected<void, std::string> add_entry(const ElfFunction& function, std::uint32_t program,
-                                             std::uint64_t cookie) {
-    return put(program, function.address, cookie);
+  // A probe where the function is entered.
+  std::expected<void, std::string> add_entry(std::string_view name, const ElfFunction& function,
+                                             const CallPrograms& programs, std::uint64_t cookie) {
+    const auto code = read(function);
+    const Place entry = code ? place_entry(*code, programs.object) : Place{function.address, 0, false};
+    placed_.push_back({std::string(name), entry.emulated, 0, 0});
+    return put(programs.end, entry, cookie);
   }
 
-  // A probe at the entry and one at each return.
-  std::expected<void, std::string> add_call(const ElfFunction& function, std::uint32_t enter,
-                                            std::uint32_t leave, std::uint64_t cookie) {
-    const auto returns = returns_of(function);
-    if (!returns) return std::unexpected(returns.error());
-    if (auto entry = put(enter, function.address, cookie); !entry) return entry;
-    for (const std::uint64_t address : *returns)
-      if (auto site = put(leave, address, cookie); !site) return site;
+  // The same, and one for each return.
+  std::expected<void, std::string> add_call(std::string_view name, const ElfFunction& function,
+                                            const CallPrograms& programs, std::uint64_t cookie) {
+    const auto code = read(function);
+    if (!code) return std::unexpected(code.error());
+    const Place entry = place_entry(*code, programs.arguments);
+    if (auto site = put(programs.enter, entry, cookie); !site) return site;
+    PlacedFunction placed{std::string(name), entry.emulated, 0, 0};
+    for (const Place& place : place_returns(*code)) {
+      if (auto site = put(programs.leave, place, cookie); !site) return site;
+      ++placed.returns;
+      placed.returns_emulated += place.emulated ? 1 : 0;
+    }
+    placed_.push_back(std::move(placed));
     return {};
   }
 
-  std::vector<ProbeSite> take() { return std::move(sites_); }
+  void move_to(FoundLibrary& library) {
+    library.sites = std::move(sites_);
+    library.functions = std::move(placed_);
+  }
 
  private:
-  std::expected<std::vector<std::uint64_t>, std::string> returns_of(ElfFunction function) {
+  std::expected<CallCode, std::string> read(ElfFunction function) {
     if (function.size == 0) function = file_.function_at(function.address).value_or(function);
     const auto code = code_.code_of(function);
     if (!code) return std::unexpected("has a size that can't be");
-    return find_returns(*code, code_);
+    return read_call(*code, code_);
   }
 
-  std::expected<void, std::string> put(std::uint32_t program, std::uint64_t address, std::uint64_t cookie) {
-    const auto offset = file_.code_offset(address);
+  std::expected<void, std::string> put(std::uint32_t program, const Place& place, std::uint64_t cookie) {
+    const auto offset = file_.code_offset(place.address);
     std::uint8_t first = 0;
-    if (!offset || !file_.read_at(address, {&first, 1})) return std::unexpected("is not in the file");
-    if (places_.emplace(program, *offset).second) sites_.push_back({program, *offset, cookie});
+    if (!offset || !file_.read_at(place.address, {&first, 1})) return std::unexpected("is not in the file");
+    if (places_.emplace(program, *offset).second)
+      sites_.push_back({program, *offset, cookie | WIRE_SITE_BELOW(place.below)});
     return {};
   }
 
@@ -227,6 +267,7 @@ class Sites {
   FileCode code_;
   std::set<std::pair<std::uint32_t, std::uint64_t>> places_;
   std::vector<ProbeSite> sites_;
+  std::vector<PlacedFunction> placed_;
 };
 
 // The part of each site's cookie that says what of an object tells its socket; 0 for what isn't known.
@@ -244,8 +285,8 @@ std::uint64_t object_facts(const LibraryTable& table, ElfFile& file, const ElfFi
   return facts;
 }
 
-std::expected<std::vector<ProbeSite>, std::string> sites_of(const LibraryTable& table, ElfFile& file,
-                                                            const ElfFile::Functions& functions) {
+std::expected<Sites, std::string> sites_of(const LibraryTable& table, ElfFile& file,
+                                           const ElfFile::Functions& functions) {
   Sites sites(file);
   const std::uint64_t facts = object_facts(table, file, functions);
   for (const ProbePoint& point : table.points) {
@@ -256,41 +297,41 @@ std::expected<std::vector<ProbeSite>, std::string> sites_of(const LibraryTable& 
       continue;
     }
     const std::uint64_t cookie = WIRE_SITE(table.wire, point.call) | facts;
-    const auto added = is_call(point.call)
-                           ? sites.add_call(found->second, WIRE_TLS_ENTER, WIRE_TLS_RETURN, cookie)
-                           : sites.add_entry(found->second, WIRE_TLS_END, cookie);
+    const auto& programs = has_result(point.call) ? kCallWithResult : kCall;
+    const auto added = is_call(point.call) ? sites.add_call(name, found->second, programs, cookie)
+                                           : sites.add_entry(name, found->second, programs, cookie);
     if (!added && point.need != Need::helpful) return std::unexpected(name + " " + added.error());
   }
-  return sites.take();
+  return sites;
 }
 
-std::expected<std::vector<ProbeSite>, std::string> sites_of(const NssMethods& methods, ElfFile& file) {
+std::expected<Sites, std::string> sites_of(const NssMethods& methods, ElfFile& file) {
   const auto cookie = [](wire_tls_call call) { return WIRE_SITE(WIRE_LIBRARY_NSS, call); };
-  const std::pair<std::uint64_t, wire_tls_call> calls[] = {
-      {methods.read, WIRE_CALL_READ},
-      {methods.recv, WIRE_CALL_READ},
-      {methods.write, WIRE_CALL_WRITE},
-      {methods.send, WIRE_CALL_WRITE},
+  const std::tuple<std::string_view, std::uint64_t, wire_tls_call> calls[] = {
+      {"read", methods.read, WIRE_CALL_READ},
+      {"recv", methods.recv, WIRE_CALL_READ},
+      {"write", methods.write, WIRE_CALL_WRITE},
+      {"send", methods.send, WIRE_CALL_WRITE},
   };
   Sites sites(file);
-  for (const auto& [address, call] : calls) {
-    const auto added = sites.add_call({address, 0}, WIRE_TLS_ENTER, WIRE_TLS_RETURN, cookie(call));
+  for (const auto& [name, address, call] : calls) {
+    const auto added = sites.add_call(name, {address, 0}, kCall, cookie(call));
     if (!added) return std::unexpected("a method of its table " + added.error());
   }
-  const bool placed = sites.add_entry({methods.close, 0}, WIRE_TLS_END, cookie(WIRE_CALL_FREE)) &&
-                      sites.add_entry({methods.shutdown, 0}, WIRE_TLS_END, cookie(WIRE_CALL_SHUTDOWN));
+  const bool placed = sites.add_entry("close", {methods.close, 0}, kCall, cookie(WIRE_CALL_FREE)) &&
+                      sites.add_entry("shutdown", {methods.shutdown, 0}, kCall, cookie(WIRE_CALL_SHUTDOWN));
   if (!placed) return std::unexpected("a method of its table is not in the file");
-  return sites.take();
+  return sites;
 }
 
 std::optional<FoundLibrary> find_nss(ElfFile& file, const ElfFile::Functions& functions) {
   if (!functions.contains(kNssCore)) return std::nullopt;
-  FoundLibrary library{TlsLibrary::nss, file.soname(), {}, {}};
+  FoundLibrary library{TlsLibrary::nss, file.soname(), {}, {}, {}};
   if (!library.name.starts_with("lib")) library.name = "static NSS";
   const auto methods = find_nss_methods(file);
   auto sites = methods ? sites_of(*methods, file) : std::unexpected(methods.error());
   if (sites) {
-    library.sites = *std::move(sites);
+    sites->move_to(library);
   } else {
     library.unreadable = "NSS: " + sites.error();
   }
@@ -335,10 +376,13 @@ void add_unreadable(const ElfFile::Functions& functions, const std::vector<Libra
   for (const std::string_view title : titles) {
     const std::string name = with_version(title, texts);
     if (is_read_with_symbols(title)) {
-      libraries.push_back(
-          {library_titled(title), "static " + name, {}, "static " + std::string(title) + " without symbols"});
+      libraries.push_back({library_titled(title),
+                           "static " + name,
+                           {},
+                           {},
+                           "static " + std::string(title) + " without symbols"});
     } else {
-      libraries.push_back({TlsLibrary::unknown, name, {}, std::string(title)});
+      libraries.push_back({TlsLibrary::unknown, name, {}, {}, std::string(title)});
     }
   }
 }
@@ -356,25 +400,25 @@ constexpr GoPoint kGoPoints[] = {
     {"crypto/tls.(*Conn).Close", WIRE_GO_END, WIRE_CALL_GO_CLOSE},
 };
 
-std::expected<std::vector<ProbeSite>, std::string> sites_of(const GoProgram& program, ElfFile& file) {
+std::expected<Sites, std::string> sites_of(const GoProgram& program, ElfFile& file) {
   Sites sites(file);
   for (const GoPoint& point : kGoPoints) {
     const auto found = program.functions.find(point.symbol);
     if (found == program.functions.end()) continue;
     const std::uint64_t cookie = WIRE_SITE(WIRE_LIBRARY_GO, point.call);
     const auto added = point.program == WIRE_GO_END
-                           ? sites.add_entry(found->second, WIRE_GO_END, cookie)
-                           : sites.add_call(found->second, WIRE_GO_ENTER, WIRE_GO_RETURN, cookie);
+                           ? sites.add_entry(point.symbol, found->second, kGoCall, cookie)
+                           : sites.add_call(point.symbol, found->second, kGoCall, cookie);
     if (!added) return std::unexpected(std::string(point.symbol) + " " + added.error());
   }
-  return sites.take();
+  return sites;
 }
 
 std::optional<FoundLibrary> find_go(ElfFile& file) {
   std::vector<std::string_view> names;
   for (const GoPoint& point : kGoPoints) names.push_back(point.symbol);
   const auto program = read_go_program(file, names);
-  FoundLibrary library{TlsLibrary::go, "Go", {}, {}};
+  FoundLibrary library{TlsLibrary::go, "Go", {}, {}, {}};
   if (!program) {
     library.unreadable = "Go: " + program.error();
     return library;
@@ -384,7 +428,7 @@ std::optional<FoundLibrary> find_go(ElfFile& file) {
   if (!(*program)->arguments_in_registers) {
     library.unreadable = "Go before 1.17";
   } else if (auto sites = sites_of(**program, file)) {
-    library.sites = *std::move(sites);
+    sites->move_to(library);
   } else {
     library.unreadable = sites.error();
   }
@@ -402,9 +446,9 @@ std::expected<std::vector<FoundLibrary>, std::string> find_tls_libraries(int fil
   std::vector<FoundLibrary> libraries;
   for (const LibraryTable& table : kLibraries) {
     if (!contains(table, *functions)) continue;
-    FoundLibrary library{table.library, name_of(table, *file, texts), {}, {}};
+    FoundLibrary library{table.library, name_of(table, *file, texts), {}, {}, {}};
     if (auto sites = sites_of(table, *file, *functions)) {
-      library.sites = *std::move(sites);
+      sites->move_to(library);
     } else {
       library.unreadable = sites.error();
     }

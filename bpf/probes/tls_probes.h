@@ -12,11 +12,21 @@
 
 namespace weir::bpf {
 
+// What a call of a probed function costs: probes at instructions that the kernel carries out itself are the
+// cheap ones (placement.h).
+struct PlacedFunction {
+  std::string name;
+  bool entry_emulated = false;
+  std::size_t returns = 0;  // where it is probed: 0 for one that ends an object
+  std::size_t returns_emulated = 0;
+};
+
 struct FoundLibrary {
   TlsLibrary library = TlsLibrary::unknown;
-  std::string name;              // "libssl.so.3", "static OpenSSL 3.0.13", "Go 1.21.3"
-  std::vector<ProbeSite> sites;  // none at one place twice; empty when it can't be read
-  std::string unreadable;        // why it can't be read: "static BoringSSL without symbols"; "" when it can
+  std::string name;                         // "libssl.so.3", "static OpenSSL 3.0.13", "Go 1.21.3"
+  std::vector<ProbeSite> sites{};           // none at one place twice; empty when it can't be read
+  std::vector<PlacedFunction> functions{};  // those that the sites are of
+  std::string unreadable;  // why it can't be read: "static BoringSSL without symbols"; "" when it can
 };
 
 // Any regular file: untrusted input, read within a budget of time and memory. Borrows the descriptor. Empty:

@@ -16,7 +16,7 @@ int go_enter(struct pt_regs* ctx) {
   go_seen = 1;
   __u64 site = bpf_get_attach_cookie(ctx);
   struct goroutine goroutine = {.pointer = ctx->r14, .tgid = caller.process.tgid};
-  __u64 depth = goroutine_depth(goroutine.pointer, PT_REGS_SP(ctx));
+  __u64 depth = goroutine_depth(goroutine.pointer, frame_of(site, PT_REGS_SP(ctx)));
   if (!depth) {
     COUNT(calls_lost, 1);
     return 0;
@@ -55,7 +55,8 @@ int go_return(struct pt_regs* ctx) {
   if (!open) return 0;
   struct tls_call call = {};
   bool others;
-  bool found = take_call(open, ~goroutine_depth(goroutine.pointer, PT_REGS_SP(ctx)), &call, &others);
+  __u64 stack = frame_of(bpf_get_attach_cookie(ctx), PT_REGS_SP(ctx));
+  bool found = take_call(open, ~goroutine_depth(goroutine.pointer, stack), &call, &others);
   if (!others) bpf_map_delete_elem(&goroutines, &goroutine);
   if (!found) return 0;
 

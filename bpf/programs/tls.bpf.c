@@ -15,7 +15,8 @@ int tls_enter(struct pt_regs* ctx) {
 
   __u64 thread = bpf_get_current_pid_tgid();
   struct tls_thread* open = OPEN_CALLS(tls_threads, &thread);
-  struct tls_call* call = open ? place_call(open, key.pointer, site, PT_REGS_SP(ctx)) : 0;
+  __u64 stack = frame_of(site, PT_REGS_SP(ctx));
+  struct tls_call* call = open ? place_call(open, key.pointer, site, stack) : 0;
   if (!call) return 0;
   __u32 kind = call_of(site);
   call->object = key.pointer;
@@ -27,7 +28,7 @@ int tls_enter(struct pt_regs* ctx) {
   call->other_cookie = 0;
   call->used_linked = 0;
   call->site = site;
-  call->stack = PT_REGS_SP(ctx);
+  call->stack = stack;
   return 0;
 }
 
@@ -52,8 +53,9 @@ static __always_inline bool is_end(const struct tls_call* call, long result) {
   return (int)result == 0 && call->length;
 }
 
-// Stands on the function's `ret` instructions. A uretprobe would not do: the kernel kills a thread whose
-// return addresses come back in another order than its stack's, as they do when fibers switch inside a call.
+// Stands on the function's `ret` instructions, or before them (probes/placement.h). A uretprobe would not do:
+// the kernel kills a thread whose return addresses come back in another order than its stack's, as they do
+// when fibers switch inside a call.
 SEC("uprobe.multi.s")
 int tls_return(struct pt_regs* ctx) {
   __u64 thread = bpf_get_current_pid_tgid();
@@ -61,8 +63,7 @@ int tls_return(struct pt_regs* ctx) {
   if (!open) return 0;
   struct tls_call call = {};
   bool others;
-  // At `ret` as at the entry the return address is on top of the stack.
-  bool found = take_call(open, PT_REGS_SP(ctx), &call, &others);
+  bool found = take_call(open, frame_of(bpf_get_attach_cookie(ctx), PT_REGS_SP(ctx)), &call, &others);
   if (!others) bpf_map_delete_elem(&tls_threads, &thread);
   if (!found) return 0;
 

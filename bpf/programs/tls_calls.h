@@ -7,10 +7,15 @@
 #include "common.h"
 
 static __always_inline __u32 call_of(__u64 site) {
-  return site & 0xff;
+  return site & 0x1f;
 }
 static __always_inline __u32 library_of(__u64 site) {
-  return (site >> 8) & 0xff;
+  return (site >> 5) & 0xf;
+}
+// Where the return address is: the same at the call's entry and at its end, wherever in the function the
+// sites are.
+static __always_inline __u64 frame_of(__u64 site, __u64 stack) {
+  return stack + ((site >> 9) & 0x7f) * 8;
 }
 
 static __always_inline bool is_sending(__u64 site) {

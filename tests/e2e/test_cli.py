@@ -145,6 +145,11 @@ class DoctorTest(EndToEndTest):
         shown = check([WEIR, "doctor", "--pid", str(pid)]).stdout
         self.assertRegex(shown, rf"(?m)^{pid} {process['process.executable.path']}$")
         self.assertRegex(shown, r"(?m)^  ok  libssl\.so\.3  \S+/libssl\.so\.3  \d+ probes: \d+ at entries")
+        self.assertIn("SSL_read: entry emulated, return emulated", shown)
+        self.assertIn("SSL_read_ex: entry emulated, return single-stepped", shown)
+        functions = {function["name"]: function for function in library["functions"]}
+        self.assertTrue(functions["SSL_clear"]["entry_emulated"], functions)
+        self.assertEqual((functions["SSL_write"]["returns"], functions["SSL_write"]["returns_emulated"]), (1, 1))
 
     def test_all_processes(self):
         """One whose library can't be read, and why; one that has none."""

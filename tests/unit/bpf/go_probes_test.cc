@@ -19,14 +19,18 @@ void expect_go_sites(const FoundLibrary& library, const std::string& path_with_s
                                                          {"crypto/tls.(*Conn).Write", WIRE_CALL_GO_WRITE}};
   for (const auto& [name, call] : calls) {
     const KnownFunction& known = functions.at(name);
-    EXPECT_EQ(places(library, WIRE_GO_ENTER, call), std::set{known.offset})
+    EXPECT_EQ(entries_meant(path_with_symbols, functions, places(library, WIRE_GO_ENTER, call)),
+              std::set{known.offset})
         << path_with_symbols << " " << name;
     const auto returns = returns_by_objdump(path_with_symbols, known);
     EXPECT_GE(returns.size(), 2u);
-    EXPECT_EQ(places(library, WIRE_GO_RETURN, call), returns) << path_with_symbols << " " << name;
+    EXPECT_EQ(returns_meant(path_with_symbols, known, places(library, WIRE_GO_RETURN, call)), returns)
+        << path_with_symbols << " " << name;
   }
-  EXPECT_EQ(places(library, WIRE_GO_END), std::set{functions.at("crypto/tls.(*Conn).Close").offset});
-  for (const ProbeSite& site : library.sites) EXPECT_EQ(site.cookie >> 8, std::uint64_t{WIRE_LIBRARY_GO});
+  EXPECT_EQ(entries_meant(path_with_symbols, functions, places(library, WIRE_GO_END)),
+            std::set{functions.at("crypto/tls.(*Conn).Close").offset});
+  for (const ProbeSite& site : library.sites)
+    EXPECT_EQ(site.cookie >> 5 & 0xf, std::uint64_t{WIRE_LIBRARY_GO});
 }
 
 class GoProbes : public ::testing::TestWithParam<const char*> {

@@ -30,7 +30,9 @@ class Program : public CodeSource {
   }
   std::expected<Returns, std::string> returns() {
     const auto& [address, code] = *functions_.begin();
-    return find_returns({address, code}, *this);
+    const auto call = read_call({address, code}, *this);
+    if (!call) return std::unexpected(call.error());
+    return call->returns;
   }
   std::string error() {
     const auto found = returns();

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -93,7 +94,7 @@ FoundLibrary only_library(const std::string& path) {
 std::set<std::uint64_t> places(const FoundLibrary& library, std::uint32_t program, std::uint32_t call) {
   std::set<std::uint64_t> offsets;
   for (const ProbeSite& site : library.sites)
-    if (site.program == program && (site.cookie & 0xff) == call) offsets.insert(site.offset);
+    if (site.program == program && (site.cookie & 0x1f) == call) offsets.insert(site.offset);
   return offsets;
 }
 
@@ -127,21 +128,87 @@ std::map<std::string, KnownFunction> functions_by_nm(const std::string& path, bo
   return functions;
 }
 
-std::set<std::uint64_t> returns_by_objdump(const std::string& path, const KnownFunction& function) {
+namespace {
+
+struct Line {
+  std::uint64_t offset;
+  std::string text;  // "push   %rbp"
+
+  bool is_return() const { return text.starts_with("ret") || text.find(" ret") != std::string::npos; }
+  bool leads_elsewhere() const { return text.starts_with("j") || text.starts_with("call"); }
+  // AT&T's syntax has the destination last.
+  bool changes(std::initializer_list<const char*> names) const {
+    return std::ranges::any_of(names, [&](const char* name) { return text.ends_with(name); }) &&
+           !text.starts_with("push") && !text.starts_with("cmp") && !text.starts_with("test");
+  }
+};
+
+std::vector<Line> listing(const std::string& path, const KnownFunction& function) {
   const std::uint64_t shift = code_shift(path), start = function.offset - shift;
   std::istringstream lines(
       output_of("objdump -d --no-show-raw-insn --start-address=" + std::to_string(start) +
                 " --stop-address=" + std::to_string(start + function.size) + " " + path));
-  std::set<std::uint64_t> returns;
+  std::vector<Line> listed;
   for (std::string line; std::getline(lines, line);) {
     unsigned long address = 0;
-    char instruction[16] = "", second[16] = "";
-    if (std::sscanf(line.c_str(), " %lx: %15s %15s", &address, instruction, second) < 2) continue;
-    const bool plain = std::strcmp(instruction, "ret") == 0;
-    const bool prefixed = std::strcmp(second, "ret") == 0;  // repz ret, bnd ret
-    if (plain || prefixed) returns.insert(address + shift);
+    int text = 0;
+    if (std::sscanf(line.c_str(), " %lx: %n", &address, &text) == 1 && text > 0)
+      listed.push_back({address + shift, line.substr(static_cast<std::size_t>(text))});
   }
+  return listed;
+}
+
+}  // namespace
+
+std::set<std::uint64_t> returns_by_objdump(const std::string& path, const KnownFunction& function) {
+  std::set<std::uint64_t> returns;
+  for (const Line& line : listing(path, function))
+    if (line.is_return()) returns.insert(line.offset);
   return returns;
+}
+
+std::set<std::uint64_t> entries_meant(const std::string& path,
+                                      const std::map<std::string, KnownFunction>& functions,
+                                      const std::set<std::uint64_t>& places) {
+  std::set<std::uint64_t> meant;
+  for (const std::uint64_t place : places) {
+    KnownFunction holder;
+    for (const auto& [name, function] : functions)
+      if (function.offset <= place && place < function.offset + function.size) holder = function;
+    meant.insert(holder.offset);
+    for (const Line& line : listing(path, holder)) {
+      if (line.offset == place) {
+        if (place != holder.offset) {
+          EXPECT_TRUE(line.leads_elsewhere() || line.text.starts_with("push")) << path << " " << line.text;
+        }
+        break;
+      }
+      EXPECT_LT(line.offset, place) << path << ": within an instruction";
+      EXPECT_FALSE(line.leads_elsewhere()) << path << " " << line.text;
+      EXPECT_FALSE(line.changes({"%rdi", "%edi", "%rsi", "%esi", "%r14"})) << path << " " << line.text;
+    }
+  }
+  return meant;
+}
+
+std::set<std::uint64_t> returns_meant(const std::string& path, const KnownFunction& function,
+                                      const std::set<std::uint64_t>& places) {
+  std::set<std::uint64_t> meant;
+  bool passed = false;
+  for (const Line& line : listing(path, function)) {
+    if (places.contains(line.offset)) {
+      passed = true;
+      EXPECT_TRUE(line.is_return() || line.text.starts_with("jne")) << path << " " << line.text;
+    } else if (passed) {
+      EXPECT_FALSE(line.leads_elsewhere() || line.changes({"%rax", "%eax"})) << path << " " << line.text;
+    }
+    if (passed && line.is_return()) {
+      meant.insert(line.offset);
+      passed = false;
+    }
+  }
+  EXPECT_FALSE(passed) << path;
+  return meant;
 }
 
 }  // namespace weir::bpf

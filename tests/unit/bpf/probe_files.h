@@ -46,4 +46,13 @@ struct KnownFunction {
 std::map<std::string, KnownFunction> functions_by_nm(const std::string& path, bool dynamic);
 std::set<std::uint64_t> returns_by_objdump(const std::string& path, const KnownFunction& function);
 
+// The functions' entries, or the function's `ret` instructions, that places stand for. By binutils, too: a
+// place is one itself, or an instruction of the kernel's fast class from which (to which) nothing leads
+// elsewhere and nothing changes the arguments (the result).
+std::set<std::uint64_t> entries_meant(const std::string& path,
+                                      const std::map<std::string, KnownFunction>& functions,
+                                      const std::set<std::uint64_t>& places);
+std::set<std::uint64_t> returns_meant(const std::string& path, const KnownFunction& function,
+                                      const std::set<std::uint64_t>& places);
+
 }  // namespace weir::bpf
