@@ -58,6 +58,10 @@ class Server:
 
 class MemoryBioTest(EndToEndTest):
     @classmethod
+    def certificates(cls):
+        return {"good": cls.authority.leaf("good"), "plain": None}
+
+    @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.agent = cls.start_class_agent()
@@ -194,31 +198,39 @@ class MemoryBioTest(EndToEndTest):
             self.assertEqual(numbers, list(range(count)))
         self.assertEqual([r for r in self.agent.exchanges() if r["process.pid"] == relay], [])
 
-    def test_older_than_the_agent(self):
-        """Whose the bytes are can't be told any more: the connection has a record, and says why it is all."""
-        noted = self.directory / "old-cookies.jsonl"
-        command = [*clients.with_cookies(noted), clients.PYTHON, "-B", PROGRAMS / "kept.py", self.url("/old"), self.ca]
+    def start_kept(self, base):
+        """A client that has asked BASE/0, and its noted connects."""
+        noted = self.directory / f"{base.partition(':')[0]}-old-cookies.jsonl"
+        command = [*clients.with_cookies(noted), clients.PYTHON, "-B", PROGRAMS / "kept.py", base, self.ca]
         client = spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.addCleanup(end, client)
         self.assertEqual(client.stdout.readline(), "0\n")
+        return client, clients.cookies_of(noted)
+
+    def test_older_than_the_agent(self):
+        """Whose a connection's encrypted bytes are can't be told any more: it has a record, and says why it is all.
+        Cleartext is read from then on."""
+        plain = f"http://localhost:{self.origin.ports['plain']}/old"
+        started = [self.start_kept(self.url("/old")), self.start_kept(plain)]
         agent = self.start_agent()
-        self.assertEqual(client.communicate(timeout=20)[0], "1\n")
+        for client, _ in started:
+            self.assertEqual(client.communicate(timeout=20)[0], "1\n")
 
-        def records():
-            return [r for r in agent.feed.records() if r.get("process.pid") == client.pid]
+        def records_of(client, kind):
+            found = [r for r in agent.feed.records() if r.get("process.pid") == client.pid]
+            return [r for r in found if r["weir.record"] == kind]
 
-        agent.wait_for(records, "a record of the connection")
-        agent.stop()
-        (record,) = records()
-        (connect,) = clients.cookies_of(noted)
-        expected = {
-            "weir.record": "connection",
-            "weir.socket.cookie": connect["cookie"],
-            "network.local.port": connect["local_port"],
-            "network.peer.port": self.origin.port,
-            "weir.opaque.reason": "opened before start",
-        }
-        self.assertEqual({key: record.get(key) for key in expected}, expected)
+        for (client, (connect,)), port in zip(started, (self.origin.port, self.origin.ports["plain"])):
+            agent.wait_for(lambda client=client: records_of(client, "connection"), "a record of the connection")
+            (record,) = records_of(client, "connection")
+            self.assertEqual(record["weir.socket.cookie"], connect["cookie"])
+            self.assertEqual(record["network.local.port"], connect["local_port"])
+            self.assertEqual(record["network.peer.port"], port)
+        encrypted, cleartext = (client for client, _ in started)
+        self.assertEqual(records_of(encrypted, "connection")[0]["weir.opaque.reason"], "opened before start")
+        self.assertEqual(records_of(encrypted, "exchange"), [])
+        self.assertEqual(records_of(cleartext, "connection")[0]["weir.incomplete"], "joined_midstream")
+        self.assertEqual([r["url.full"] for r in records_of(cleartext, "exchange")], [f"{plain}/1"])
 
 
 if __name__ == "__main__":
