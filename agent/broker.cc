@@ -343,7 +343,8 @@ class Broker {
     std::vector<int> descriptors{config_file->get(), locked_.directory.get(), upstream_roots_.get()};
     if (kernel_) {
       descriptors.insert(descriptors.end(), {kernel_->ring_descriptor(), kernel_->tuples_descriptor(),
-                                             kernel_->control_descriptor(), kernel_->untold_descriptor()});
+                                             kernel_->control_descriptor(), kernel_->untold_descriptor(),
+                                             service_->open_changes()});
     }
     if (gate_) descriptors.insert(descriptors.end(), {gate_->event_descriptor(), gate_->page_descriptor()});
     if (jsonl_) descriptors.push_back(jsonl_.get());

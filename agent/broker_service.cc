@@ -13,6 +13,7 @@
 #include <fstream>
 #include <string>
 
+#include "agent/file_changes.h"
 #include "agent/known_libraries.h"
 
 namespace weir::agent {
@@ -107,6 +108,11 @@ void BrokerService::worker_gone() {
   files_.clear();
 }
 
+int BrokerService::open_changes() {
+  changes_ = open_file_changes();
+  return changes_.get();
+}
+
 void BrokerService::sign_leaf(const SignLeafRequest& request, Reply& reply) {
   if (request.name_length == 0 || request.name_length > request.name.size()) {
     return say(reply, Status::refused, "bad name length");
@@ -173,6 +179,8 @@ void BrokerService::keep_file(Descriptor file, Result& result) {
   if (is_weir_itself(*identity)) return say(result.reply, Status::refused, "weir itself");
   result.opened = Descriptor(::fcntl(file.get(), F_DUPFD_CLOEXEC, 0));
   if (!result.opened) return say(result.reply, Status::failed, std::strerror(errno));
+  // Before anybody looks at the content.
+  if (changes_) result.reply.watch = watch_content(changes_.get(), file.get());
   result.reply.handle = next_file_++;
   result.reply.device = identity->device;
   result.reply.inode = identity->inode;

@@ -31,6 +31,9 @@ class BrokerService {
 
   // Detaches what a dead worker had attached, and forgets its files.
   void worker_gone();
+  // Tells what happens to the files that were opened for the worker (file_changes.h); a worker's own, made
+  // anew with each call.
+  int open_changes();
 
  private:
   void find_socket_owner(std::uint32_t inode, Reply& reply);
@@ -56,6 +59,7 @@ class BrokerService {
   std::optional<bpf::FileIdentity> own_file_;
   std::map<std::uint32_t, File> files_;
   std::vector<bpf::TargetHandle> targets_;
+  Descriptor changes_;
   std::uint32_t next_file_ = 1;
   SocketOwners owners_;
 };

@@ -19,7 +19,12 @@ constexpr std::chrono::milliseconds longest_wait{100};
 constexpr std::chrono::milliseconds heartbeat_interval{250};
 // What is no longer mapped is released so soon; what appears is told by the mapping events.
 constexpr std::chrono::seconds scan_interval{10};
+constexpr std::chrono::seconds changed_scan_delay{1};
 constexpr std::chrono::seconds least_between_looks{5};
+
+std::chrono::steady_clock::time_point now_and(std::chrono::seconds later) {
+  return std::chrono::steady_clock::now() + later;
+}
 
 std::expected<Descriptor, Error> open_task_iterator(BrokerClient& broker) {
   Request request;
@@ -66,12 +71,12 @@ std::expected<std::unique_ptr<bpf::MappingWatch>, Error> watch_mappings(BrokerCl
 struct NativeTap::State {
   State(BrokerClient& connection, std::unique_ptr<bpf::EventSource> event_source, EventPublisher& notes,
         const bpf::Filters& filters, std::unique_ptr<bpf::MappingWatch> mapping_watch,
-        Descriptor waiting_execs)
+        Descriptor file_changes, Descriptor waiting_execs)
       : broker(connection),
         exec_event(std::move(waiting_execs)),
         source(std::move(event_source)),
         watch(std::move(mapping_watch)),
-        targets(connection, notes, filters) {}
+        targets(connection, notes, filters, std::move(file_changes), exec_event.get()) {}
 
   void read_ring(const std::stop_token& stop) {
     while (!stop.stop_requested()) source->poll(longest_wait);
@@ -79,19 +84,24 @@ struct NativeTap::State {
   }
 
   void look_for_libraries(const std::stop_token& stop) {
-    auto next_scan = std::chrono::steady_clock::now() + scan_interval;
-    std::vector<pollfd> waits{{stopping.get(), POLLIN, 0}, {exec_event.get(), POLLIN, 0}};
+    auto next_scan = now_and(scan_interval);
+    std::vector<pollfd> waits{{stopping.get(), POLLIN, 0},
+                              {exec_event.get(), POLLIN, 0},
+                              {targets.changes_descriptor(), POLLIN, 0}};
     for (const int descriptor : watch->descriptors()) waits.push_back({descriptor, POLLIN, 0});
     while (!stop.stop_requested()) {
       source->beat();
       look_at_tasks_again();
       bool all_told = true;
       const int ready = ::poll(waits.data(), waits.size(), heartbeat_interval.count());
-      if (ready > 0 && waits[1].revents != 0) targets.look_at_execs();
+      // First: what is known of a file that was changed must not serve for what comes now.
+      if (ready > 0 && targets.look_at_changes())
+        next_scan = std::min(next_scan, now_and(changed_scan_delay));
+      if (ready > 0) targets.look_at_execs();
       if (ready > 0) all_told = watch->read([this](const bpf::Mapped& mapped) { targets.look(mapped); });
       if (!all_told || std::chrono::steady_clock::now() >= next_scan) {
         targets.scan();
-        next_scan = std::chrono::steady_clock::now() + scan_interval;
+        next_scan = now_and(scan_interval);
       }
     }
   }
@@ -138,8 +148,9 @@ std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& 
   if (!source) return std::unexpected(to_error(source.error()));
   auto watch = watch_mappings(broker);
   if (!watch) return std::unexpected(watch.error());
-  auto state = std::make_unique<State>(broker, std::move(*source), notes, filters, std::move(*watch),
-                                       std::move(descriptors.exec_event));
+  auto state =
+      std::make_unique<State>(broker, std::move(*source), notes, filters, std::move(*watch),
+                              std::move(descriptors.file_changes), std::move(descriptors.exec_event));
   if (auto seeded = seed_processes(broker, *state->source); !seeded) return std::unexpected(seeded.error());
   state->targets.scan();
   State* running = state.get();

@@ -17,6 +17,7 @@ class NativeTap {
     Descriptor ring;
     Descriptor control;
     Descriptor untold;
+    Descriptor file_changes;
     Descriptor exec_event;  // none: execs don't wait
     std::uint64_t ring_bytes = 0;
   };

@@ -107,15 +107,17 @@ struct Reply {
   std::uint64_t inode = 0;
   std::uint32_t inode_generation = 0;
   std::uint32_t number = 0;
+  std::int32_t watch = 0;  // of an opened file's content (file_changes.h)
+  std::uint32_t padding = 0;
   std::array<char, 512> text{};
   std::array<std::uint8_t, 4096> data{};
 };
 static_assert(std::is_trivially_copyable_v<Reply>);
 
 // The reply to hello carries a Welcome in `data`, and these descriptors in this order: the configuration's
-// text (a memfd), the state directory, the upstream roots as one PEM (a memfd); ring, tuples, control and
-// untold if has_native; the event of waiting execs and the page of what is counted of them if has_exec_gate;
-// the JSONL file if has_jsonl; the recording if has_recording.
+// text (a memfd), the state directory, the upstream roots as one PEM (a memfd); ring, tuples, control, untold
+// and what happens to files if has_native; the event of waiting execs and the page of what is counted of them
+// if has_exec_gate; the JSONL file if has_jsonl; the recording if has_recording.
 struct Welcome {
   std::uint64_t ring_bytes = 0;
   std::uint64_t network_namespace_cookie = 0;

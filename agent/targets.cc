@@ -1,11 +1,14 @@
 // Target discovery. Must never attach one file twice: each call would then be counted twice.
 #include "agent/targets.h"
 
+#include <poll.h>
+
 #include <algorithm>
 #include <chrono>
 #include <iterator>
 #include <string_view>
 
+#include "agent/file_changes.h"
 #include "agent/log.h"
 #include "agent/tls_files.h"
 
@@ -41,8 +44,7 @@ void Targets::scan() {
     File& file = entry->second;
     if (mapped.contains(entry->first)) file.used = now();
     const bool in_use = file.known || file.used + kept_unused > now();
-    if (!in_use) release(file);
-    entry = in_use ? std::next(entry) : files_.erase(entry);
+    entry = in_use ? std::next(entry) : forget(entry);
   }
   if (aliases_.size() > most_aliases) aliases_.clear();
 }
@@ -60,7 +62,40 @@ void Targets::look(const bpf::Mapped& mapped) {
       files, [&](const auto& id) { return files_.contains(id) && files_[id].unreadable; });
 }
 
+bool Targets::look_at_changes() {
+  bool mapped = false;
+  bool appeared = false;
+  const bool all = read_file_changes(changes_.get(), [&](const FileChange& change) {
+    const auto watched = watched_.find(change.watch);
+    if (watched == watched_.end()) {
+      appeared = appeared || !change.ended;
+      return;
+    }
+    const auto file = files_.find(watched->second);
+    if (file == files_.end() || (change.ended && !change.content)) {
+      if (file != files_.end()) file->second.watch = 0;  // there is no file any more, or soon
+      watched_.erase(watched);
+      return;
+    }
+    // Its probes stand where other code is now.
+    mapped = true;
+    forget(file);
+  });
+  if (appeared) scan_known_libraries();
+  return mapped || !all;
+}
+
+std::map<bpf::FileIdentity, Targets::File>::iterator Targets::forget(
+    std::map<bpf::FileIdentity, File>::iterator entry) {
+  release(entry->second);
+  watched_.erase(entry->second.watch);
+  forget_watch(changes_.get(), entry->second.watch);
+  return files_.erase(entry);
+}
+
 void Targets::look_at_execs() {
+  pollfd waits{exec_event_, POLLIN, 0};
+  if (exec_event_ < 0 || ::poll(&waits, 1, 0) <= 0) return;
   while (true) {
     Request next;
     next.operation = Operation::next_exec;
@@ -116,7 +151,10 @@ bool Targets::look_at(std::uint32_t pid, std::set<bpf::FileIdentity>& mapped) {
   for (const auto& [id, file] : files_) before.insert(id);
   for (const bpf::Mapping& mapping : mappings) {
     mapped.insert(mapping.file);
-    if (!files_.contains(mapping.file)) look_at(mapping);
+    if (!files_.contains(mapping.file)) {
+      look_at_execs();
+      look_at(mapping);
+    }
     const auto file = files_.find(mapping.file);
     if (file == files_.end()) continue;
     const bool is_new = !before.contains(mapping.file) || is_fresh(file->second);
@@ -139,6 +177,10 @@ void Targets::consider(const BrokerClient::Answer& answer, const std::string& na
   File& file = entry->second;
   file.used = now();
   file.known = file.known || known;
+  if (answer.reply.watch > 0) {
+    file.watch = answer.reply.watch;
+    watched_[file.watch] = entry->first;
+  }
   if (is_new && !answer.descriptors.empty()) {
     const auto found = find_tls_libraries(answer.descriptors.front().get(), name);
     for (const bpf::FoundLibrary& library : found.value_or(std::vector<bpf::FoundLibrary>()))

@@ -24,15 +24,25 @@ namespace weir::agent {
 class Targets {
  public:
   // `filters`: libraries that the configuration leaves out are not probed.
-  Targets(BrokerClient& broker, EventPublisher& publisher, bpf::Filters filters)
-      : broker_(broker), publisher_(publisher), filters_(std::move(filters)) {}
+  // `changes`: file_changes.h. `exec_event`: borrowed; who waits to be started goes before all else.
+  Targets(BrokerClient& broker, EventPublisher& publisher, bpf::Filters filters, Descriptor changes,
+          int exec_event)
+      : broker_(broker),
+        publisher_(publisher),
+        filters_(std::move(filters)),
+        changes_(std::move(changes)),
+        exec_event_(exec_event) {}
 
   // Looks at the known libraries and at all mappings, attaches what is new, and forgets what nobody maps any
   // more.
   void scan();
   // A process has just mapped a file.
   void look(const bpf::Mapped& mapped);
-  // Programs wait to be started.
+  // Files were changed since they were looked at: what was found in them holds no longer. True when all
+  // mappings are to be looked at again.
+  bool look_at_changes();
+  int changes_descriptor() const { return changes_.get(); }
+  // Programs wait to be started, perhaps.
   void look_at_execs();
 
   struct Counts {
@@ -49,9 +59,11 @@ class Targets {
     bool known = false;                  // the host's own: stays probed though nobody maps it now
     Time used{};                         // when it was last seen mapped, or about to be
     bool unreadable = false;
+    std::int32_t watch = 0;  // of its content
   };
 
   void warm_up();
+  std::map<bpf::FileIdentity, File>::iterator forget(std::map<bpf::FileIdentity, File>::iterator entry);
   static bool is_fresh(const File& file);
   void scan_known_libraries();
   // Looks at a process's mappings (0: at all), and notes what is new, or unreadable, of each.
@@ -67,6 +79,9 @@ class Targets {
   EventPublisher& publisher_;
   const bpf::Filters filters_;
   std::map<bpf::FileIdentity, File> files_;
+  Descriptor changes_;
+  int exec_event_;  // readable when a program waits to be started; -1: none does
+  std::map<std::int32_t, bpf::FileIdentity> watched_;
   // Files under overlayfs, as stat() tells of them: whether a process that maps one is to be looked at again.
   std::map<bpf::FileIdentity, bool> aliases_;
   mutable std::mutex mutex_;

@@ -117,6 +117,7 @@ struct Inheritance {
   Descriptor tuples;
   Descriptor control;
   Descriptor untold;
+  Descriptor file_changes;
   Descriptor exec_event;
   Descriptor exec_page;
   Descriptor jsonl;
@@ -143,6 +144,7 @@ std::expected<Inheritance, Error> greet(BrokerClient& broker) {
     inheritance.tuples = take();
     inheritance.control = take();
     inheritance.untold = take();
+    inheritance.file_changes = take();
   }
   if (inheritance.welcome.has_exec_gate) {
     inheritance.exec_event = take();
@@ -338,11 +340,11 @@ class Worker {
       return;
     }
     exec_gate_.emplace(std::move(inheritance_.exec_page));
-    auto native = NativeTap::start(
-        broker_,
-        {std::move(inheritance_.ring), std::move(inheritance_.control), std::move(inheritance_.untold),
-         std::move(inheritance_.exec_event), inheritance_.welcome.ring_bytes},
-        engine_->add_source(), engine_->add_source(), filters_of(config_));
+    auto native = NativeTap::start(broker_,
+                                   {std::move(inheritance_.ring), std::move(inheritance_.control),
+                                    std::move(inheritance_.untold), std::move(inheritance_.file_changes),
+                                    std::move(inheritance_.exec_event), inheritance_.welcome.ring_bytes},
+                                   engine_->add_source(), engine_->add_source(), filters_of(config_));
     if (native) {
       native_ = std::move(*native);
     } else {
