@@ -17,9 +17,11 @@ constexpr const char* directories[] = {
     "/usr/local/lib64",
     "/usr/local/ssl/lib64",
     "/opt/openssl/lib64",
+    "/usr/lib/x86_64-linux-gnu/android",  // Debian's BoringSSL
 };
 
-constexpr const char* names[] = {"libssl.so.3", "libssl.so.1.1", "libgnutls.so.30", "libssl3.so"};
+constexpr const char* names[] = {"libssl.so.3", "libssl.so.1.1", "libgnutls.so.30", "libssl3.so",
+                                 "libssl.so.0"};
 
 }  // namespace
 

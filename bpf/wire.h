@@ -294,14 +294,18 @@ enum wire_uprobe_program {
 
 // What the probed function is.
 enum wire_tls_call {
-  WIRE_CALL_READ = 1,    // (object, buffer, int length) -> int bytes
-  WIRE_CALL_READ_EX,     // (object, buffer, size_t length, size_t* bytes) -> int 1
-  WIRE_CALL_READ_LONG,   // (object, buffer, size_t length) -> ssize_t bytes
-  WIRE_CALL_WRITE,       // as for reading
-  WIRE_CALL_WRITE_EX,    //
-  WIRE_CALL_WRITE_LONG,  //
-  WIRE_CALL_SEND_FILE,   // (object, descriptor, ...) -> ssize_t bytes, which are in no buffer
-  WIRE_CALL_FREE,        // (object)
+  WIRE_CALL_READ = 1,     // (object, buffer, int length) -> int bytes
+  WIRE_CALL_READ_EX,      // (object, buffer, size_t length, size_t* bytes) -> int 1
+  WIRE_CALL_READ_LONG,    // (object, buffer, size_t length) -> ssize_t bytes
+  WIRE_CALL_READ_FLAGS,   // (object, buffer, int length, int flags) -> int bytes, which stay if the flags say
+                          // "peek"
+  WIRE_CALL_READ_PACKET,  // (object, struct mbuffer_st**) -> ssize_t bytes, which are in GnuTLS's own buffer
+  WIRE_CALL_WRITE,        // as for reading
+  WIRE_CALL_WRITE_EX,     //
+  WIRE_CALL_WRITE_LONG,   //
+  WIRE_CALL_SEND_FILE,    // (object, descriptor, ...) -> ssize_t bytes, which are in no buffer
+  WIRE_CALL_FLUSH,        // (object, ...): writes again, by calls of its own, what was written before
+  WIRE_CALL_FREE,         // (object)
   WIRE_CALL_CLEAR,
   WIRE_CALL_SHUTDOWN,
   WIRE_CALL_GO_READ,   // (*Conn, []byte) -> (int, error), in Go's registers

@@ -84,14 +84,17 @@ constexpr ProbePoint kBoringSslPoints[] = {
 };
 
 // gnutls_record_send jumps to gnutls_record_send2 (3.6.3 and later), gnutls_record_send_file calls
-// gnutls_record_send. What goes by gnutls_record_recv_packet is in no buffer of the caller's.
+// gnutls_record_send. A corked gnutls_record_send takes the bytes, and gnutls_record_uncork gives them to it
+// again.
 constexpr std::string_view kGnuTlsCore[] = {"gnutls_handshake", "gnutls_record_send"};
 constexpr ProbePoint kGnuTlsPoints[] = {
     {"gnutls_record_recv", WIRE_CALL_READ_LONG, Need::always},
     {"gnutls_record_recv_seq", WIRE_CALL_READ_LONG, Need::if_defined},
+    {"gnutls_record_recv_packet", WIRE_CALL_READ_PACKET, Need::if_defined},
     {"gnutls_record_send", WIRE_CALL_WRITE_LONG, Need::always},
     {"gnutls_record_send2", WIRE_CALL_WRITE_LONG, Need::if_defined},
     {"gnutls_record_send_range", WIRE_CALL_WRITE_LONG, Need::helpful},
+    {"gnutls_record_uncork", WIRE_CALL_FLUSH, Need::if_defined},
     {"gnutls_deinit", WIRE_CALL_FREE, Need::always},
     {"gnutls_bye", WIRE_CALL_SHUTDOWN, Need::helpful},
 };
@@ -132,11 +135,11 @@ constexpr OtherLibrary kOtherLibraries[] = {
 constexpr std::string_view kNssCore = "SSL_ImportFD";
 
 bool is_call(wire_tls_call call) {
-  return call <= WIRE_CALL_SEND_FILE;
+  return call <= WIRE_CALL_FLUSH;
 }
 
-bool has_result(wire_tls_call call) {
-  return call == WIRE_CALL_READ_EX || call == WIRE_CALL_WRITE_EX;
+bool has_fourth_argument(wire_tls_call call) {
+  return call == WIRE_CALL_READ_EX || call == WIRE_CALL_WRITE_EX || call == WIRE_CALL_READ_FLAGS;
 }
 
 std::vector<std::string_view> names_of_tables() {
@@ -196,13 +199,14 @@ struct CallPrograms {
   std::span<const GeneralRegister> object;  // of them
 };
 
-// The object, the buffer, its length and, for some, where the result goes (System V AMD64 ABI, 3.2.3).
+// The object, the buffer, its length and, for some, where the result goes, or flags (System V AMD64
+// ABI, 3.2.3).
 constexpr GeneralRegister kArguments[] = {GeneralRegister::rdi, GeneralRegister::rsi, GeneralRegister::rdx,
                                           GeneralRegister::rcx};
 constexpr CallPrograms kCall{WIRE_TLS_ENTER, WIRE_TLS_RETURN, WIRE_TLS_END, std::span(kArguments).first(3),
                              std::span(kArguments).first(1)};
-constexpr CallPrograms kCallWithResult{WIRE_TLS_ENTER, WIRE_TLS_RETURN, WIRE_TLS_END, kArguments,
-                                       std::span(kArguments).first(1)};
+constexpr CallPrograms kCallOfFour{WIRE_TLS_ENTER, WIRE_TLS_RETURN, WIRE_TLS_END, kArguments,
+                                   std::span(kArguments).first(1)};
 // The object, and the slice's address and length; the goroutine is in R14.
 constexpr GeneralRegister kGoArguments[] = {GeneralRegister::rax, GeneralRegister::r14, GeneralRegister::rbx,
                                             GeneralRegister::rcx};
@@ -297,7 +301,7 @@ std::expected<Sites, std::string> sites_of(const LibraryTable& table, ElfFile& f
       continue;
     }
     const std::uint64_t cookie = WIRE_SITE(table.wire, point.call) | facts;
-    const auto& programs = has_result(point.call) ? kCallWithResult : kCall;
+    const auto& programs = has_fourth_argument(point.call) ? kCallOfFour : kCall;
     const auto added = is_call(point.call) ? sites.add_call(name, found->second, programs, cookie)
                                            : sites.add_entry(name, found->second, programs, cookie);
     if (!added && point.need != Need::helpful) return std::unexpected(name + " " + added.error());
@@ -309,13 +313,14 @@ std::expected<Sites, std::string> sites_of(const NssMethods& methods, ElfFile& f
   const auto cookie = [](wire_tls_call call) { return WIRE_SITE(WIRE_LIBRARY_NSS, call); };
   const std::tuple<std::string_view, std::uint64_t, wire_tls_call> calls[] = {
       {"read", methods.read, WIRE_CALL_READ},
-      {"recv", methods.recv, WIRE_CALL_READ},
+      {"recv", methods.recv, WIRE_CALL_READ_FLAGS},
       {"write", methods.write, WIRE_CALL_WRITE},
       {"send", methods.send, WIRE_CALL_WRITE},
   };
   Sites sites(file);
   for (const auto& [name, address, call] : calls) {
-    const auto added = sites.add_call(name, {address, 0}, kCall, cookie(call));
+    const auto& programs = has_fourth_argument(call) ? kCallOfFour : kCall;
+    const auto added = sites.add_call(name, {address, 0}, programs, cookie(call));
     if (!added) return std::unexpected("a method of its table " + added.error());
   }
   const bool placed = sites.add_entry("close", {methods.close, 0}, kCall, cookie(WIRE_CALL_FREE)) &&

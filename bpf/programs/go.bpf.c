@@ -32,6 +32,7 @@ int go_enter(struct pt_regs* ctx) {
   call->linked_cookie = object->cookie;
   call->other_cookie = 0;
   call->used_linked = 0;
+  call->peeks = 0;
   call->site = site;
   call->stack = ~depth;
   __sync_fetch_and_add(&object->open_calls, 1);

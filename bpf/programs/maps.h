@@ -64,12 +64,13 @@ struct tls_object {
 struct tls_call {
   __u64 stack;
   __u64 object;
-  __u64 buffer;
+  __u64 buffer;         // 0: what the call moves is in no memory that can be read
   __u64 count;          // address of the size_t result, 0 when the return value is the count
   __u64 linked_cookie;  // the object's socket when the call began
   __u64 other_cookie;   // the first other socket that the call used
   __u64 site;
-  __u64 used_linked;
+  __u32 used_linked;
+  __u32 peeks;   // the bytes stay where they are, for another call
   __u64 length;  // of the buffer
 };
 #define NESTED_CALLS 8

@@ -3,6 +3,8 @@
 // return, as many as the library says.
 #include "tls_objects.h"
 
+#define PR_PEEK 2  // PR_MSG_PEEK, prio.h
+
 SEC("uprobe.multi")
 int tls_enter(struct pt_regs* ctx) {
   struct caller caller;
@@ -20,21 +22,26 @@ int tls_enter(struct pt_regs* ctx) {
   if (!call) return 0;
   __u32 kind = call_of(site);
   call->object = key.pointer;
-  call->buffer = PT_REGS_PARM2(ctx);
+  call->buffer = kind == WIRE_CALL_SEND_FILE ? 0 : PT_REGS_PARM2(ctx);
   // int or size_t: only whether there is a buffer matters.
   call->length = PT_REGS_PARM3(ctx) & 0xffffffff;
   call->count = kind == WIRE_CALL_READ_EX || kind == WIRE_CALL_WRITE_EX ? PT_REGS_PARM4(ctx) : 0;
   call->linked_cookie = object ? object->cookie : 0;
   call->other_cookie = 0;
   call->used_linked = 0;
+  call->peeks = kind == WIRE_CALL_READ_FLAGS && (PT_REGS_PARM4(ctx) & PR_PEEK);
   call->site = site;
   call->stack = stack;
   return 0;
 }
 
 static __always_inline __u64 committed_bytes(const struct tls_call* call, long result) {
+  if (call->peeks) return 0;
   switch (call_of(call->site)) {
+    case WIRE_CALL_FLUSH:
+      return 0;
     case WIRE_CALL_READ_LONG:
+    case WIRE_CALL_READ_PACKET:
     case WIRE_CALL_WRITE_LONG:
     case WIRE_CALL_SEND_FILE:
       return result > 0 ? result : 0;
@@ -48,9 +55,35 @@ static __always_inline __u64 committed_bytes(const struct tls_call* call, long r
 
 // A read that gives nothing is the end; one into no room gives nothing at any time.
 static __always_inline bool is_end(const struct tls_call* call, long result) {
-  __u32 kind = call_of(call->site);
-  if (kind != WIRE_CALL_READ && kind != WIRE_CALL_READ_LONG) return false;
-  return (int)result == 0 && call->length;
+  if ((int)result) return false;
+  switch (call_of(call->site)) {
+    case WIRE_CALL_READ:
+    case WIRE_CALL_READ_LONG:
+    case WIRE_CALL_READ_FLAGS:
+      return call->length;
+    case WIRE_CALL_READ_PACKET:
+      return true;
+  }
+  return false;
+}
+
+// What gnutls_packet_get() reads (struct mbuffer_st, lib/gnutls_int.h).
+struct packet {
+  __u64 next;
+  __u64 previous;
+  __u64 mark;  // where the content begins
+  __u64 data;
+  __u32 size;
+};
+
+// Where a packet's content is; 0 if it isn't what it should be.
+static __always_inline __u64 packet_content(__u64 place, __u64 bytes) {
+  struct packet packet = {};
+  __u64 address = 0;
+  if (bpf_copy_from_user(&address, sizeof(address), (void*)place) ||
+      bpf_copy_from_user(&packet, sizeof(packet), (void*)address))
+    return 0;
+  return packet.data && packet.size - packet.mark == bytes ? packet.data + packet.mark : 0;
 }
 
 // Stands on the function's `ret` instructions, or before them (probes/placement.h). A uretprobe would not do:
@@ -71,7 +104,9 @@ int tls_return(struct pt_regs* ctx) {
   fill_caller(&caller);
   struct tls_key key = {.pointer = call.object, .tgid = caller.process.tgid};
   long result = PT_REGS_RC(ctx);
-  struct tls_object* object = finish_call(&key, &caller, &call, committed_bytes(&call, result));
+  __u64 bytes = committed_bytes(&call, result);
+  if (call_of(call.site) == WIRE_CALL_READ_PACKET && bytes) call.buffer = packet_content(call.buffer, bytes);
+  struct tls_object* object = finish_call(&key, &caller, &call, bytes);
   if (object && is_end(&call, result)) tell_ended(&key, &caller, object, call.site, WIRE_RECEIVED);
   return 0;
 }

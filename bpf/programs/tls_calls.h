@@ -24,6 +24,7 @@ static __always_inline bool is_sending(__u64 site) {
     case WIRE_CALL_WRITE_EX:
     case WIRE_CALL_WRITE_LONG:
     case WIRE_CALL_SEND_FILE:
+    case WIRE_CALL_FLUSH:
     case WIRE_CALL_GO_WRITE:
       return true;
   }

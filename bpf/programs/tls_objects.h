@@ -183,10 +183,10 @@ static __always_inline void tell_said(const struct tls_key* key, const struct ca
   fill_object(&payload.object, key, caller, object->generation, call->site);
   *total += bytes;
   tell_losses(&payload, &object->lost);
-  if (call_of(call->site) == WIRE_CALL_SEND_FILE)
-    tell_gap(&payload, bytes, WIRE_GAP_UNADDRESSED);
-  else
+  if (call->buffer)
     bpf_loop(PAYLOAD_CHUNKS, tell_chunk, &payload, 0);
+  else
+    tell_gap(&payload, bytes, WIRE_GAP_UNADDRESSED);
   note_losses(&payload, &object->lost);
 }
 

@@ -61,8 +61,9 @@ class MatrixTest(EndToEndTest):
         process.wait(30)
 
     def records_of(self, row):
-        mark = "/" + row.name.replace(" ", "-") + "/"
-        return [record for record in self.agent.exchanges() if mark in record.get("url.full", "")]
+        mark, port = "/" + row.name.replace(" ", "-") + "/", self.origin.ports[row.server]
+        return [record for record in self.agent.exchanges()
+                if mark in record.get("url.full", "") and record["network.peer.port"] == port]
 
     def faults_read(self, row, pids):
         try:

@@ -35,8 +35,20 @@ class Sizes(EndToEndTest):
     def paths(self, way, size):
         return f"/uploads/{way.name}/{size}", f"/files/{way.name}/{size}"
 
+    def faults_of_way(self, way, paths, may_lose=False):
+        """Sends and fetches over one connection what the paths say; gives what is wrong, and each path's lost bytes."""
+        wrong, lost = [], []
+        try:
+            self.transfer(way, paths)
+            for path in paths:
+                faults, gap = self.faults_of(way, path)
+                wrong += faults + ([f"{path}: {gap} bytes were lost"] if gap and not may_lose else [])
+                lost.append(gap)
+        except AssertionError as error:
+            wrong.append(f"{way.name}: {error}")
+        return wrong, lost
+
     def transfer(self, way, paths):
-        """Sends and fetches over one connection what the paths say."""
         requests = []
         for path in paths:
             size = int(path.rpartition("/")[2])
@@ -101,10 +113,7 @@ class SmallSizesTest(Sizes):
         wrong = []
         for way in self.ways:
             paths = [path for size in SIZES for path in self.paths(way, size)]
-            self.transfer(way, paths)
-            for path in paths:
-                faults, lost = self.faults_of(way, path)
-                wrong += faults + ([f"{path}: {lost} bytes were lost"] if lost else [])
+            wrong += self.faults_of_way(way, paths)[0]
             print(way.name)
         self.assert_no_mismatch(wrong)
 
@@ -132,12 +141,9 @@ class LargeSizeTest(Sizes):
             lost = []
             for path in self.paths(way, LARGE):
                 # One after the other: what begins while the ring is full has no record.
-                self.transfer(way, [path])
-                faults, gap = self.faults_of(way, path)
+                faults, gaps = self.faults_of_way(way, [path], self.MAY_LOSE)
                 wrong += faults
-                lost.append(gap)
-                if gap and not self.MAY_LOSE:
-                    wrong.append(f"{path}: {gap} bytes were lost")
+                lost += gaps
             print(f"{way.name}: bytes lost, sent and received: {lost}")
         self.assert_no_mismatch(wrong)
 

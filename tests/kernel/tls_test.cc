@@ -254,6 +254,68 @@ for request in b"GET /10 HTTP/1.1\r\n\r\n", b"GET /2000 HTTP/1.1\r\n\r\n":
   }
 }
 
+// With counters of its own: Tls has none of what is lost.
+class SentByTheKernel : public Tls {};
+
+// A kernel that encrypts is not needed: a BIO of the program's own says that it does, and the file goes into
+// a socket that nobody reads as TLS.
+TEST_F(SentByTheKernel, AFileIsAGapOfItsLength) {
+  constexpr std::uint64_t kLength = 70'000;
+  Child python({"python3", "-c", R"(
+import ctypes, socket, sys, tempfile
+ssl = ctypes.CDLL("libssl.so.3")
+pointer, size = ctypes.c_void_p, int(sys.argv[2])
+def call(name, *arguments, result=pointer):
+    function = getattr(ssl, name)
+    function.restype = result
+    value = function(*arguments)
+    return pointer(value) if result is pointer else value
+tls = call("SSL_new", call("SSL_CTX_new", call("TLS_client_method")))
+raw = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+ssl.SSL_set_fd(tls, raw.fileno())
+assert ssl.SSL_connect(tls) == 1
+request = b"GET /10 HTTP/1.1\r\n\r\n"
+assert ssl.SSL_write(tls, request, len(request)) == len(request)
+buffer = ctypes.create_string_buffer(1000)
+while ssl.SSL_read(tls, buffer, 1000) > 0:
+    pass
+sink, other_end = socket.socketpair()
+FLUSH, GET_KTLS_SEND, GET_FD, DESCRIPTOR = 11, 73, 105, 0x0100
+@ctypes.CFUNCTYPE(ctypes.c_long, pointer, ctypes.c_int, ctypes.c_long, pointer)
+def control(bio, command, number, place):
+    if command == GET_FD and place:
+        ctypes.cast(place, ctypes.POINTER(ctypes.c_int))[0] = sink.fileno()
+    return sink.fileno() if command == GET_FD else command in (FLUSH, GET_KTLS_SEND)
+method = call("BIO_meth_new", DESCRIPTOR | 99, b"stands for the kernel's TLS")
+ssl.BIO_meth_set_ctrl(method, control)
+bio = call("BIO_new", method)
+ssl.BIO_set_init(bio, 1)
+call("SSL_set0_wbio", tls, bio, result=None)
+with tempfile.TemporaryFile() as file:
+    file.write(bytes(size))
+    file.flush()
+    sent = call("SSL_sendfile", tls, file.fileno(), ctypes.c_long(0), ctypes.c_size_t(size), 0,
+                result=ctypes.c_ssize_t)
+    assert sent == size, sent
+    assert call("SSL_sendfile", tls, -1, ctypes.c_long(0), ctypes.c_size_t(1), 0, result=ctypes.c_ssize_t) < 0
+raw.close()
+)",
+                std::to_string(origin_->port()), std::to_string(kLength)},
+               {libssl_->environment()});
+  const std::uint32_t pid = python.pid();
+  python.finish();
+  const auto* opened = only_connection(pid);
+  ASSERT_NE(opened, nullptr);
+  const auto served = origin_->served_to(opened->tuple.local.port);
+  const auto gaps =
+      tap_->events().all<Gap>([&](const auto& event) { return event.cookie == opened->cookie; });
+  ASSERT_EQ(gaps.size(), 1u);
+  EXPECT_EQ(gaps[0]->direction, Direction::sent);
+  EXPECT_EQ(gaps[0]->offset, served.request.size());
+  EXPECT_EQ(gaps[0]->length, kLength);
+  EXPECT_EQ(tap_->events().closed(opened->cookie)[0]->plaintext_sent, served.request.size() + kLength);
+}
+
 // A server's side is not copied, nor is its connection told.
 TEST_F(Tls, AcceptedConnectionsAreSilent) {
   const TemporaryDirectory directory;

@@ -60,6 +60,8 @@ http {{
   uwsgi_temp_path {directory}/temporary;
   scgi_temp_path {directory}/temporary;
   client_max_body_size 0;
+  ssl_protocols TLSv1.2 TLSv1.3;
+  ssl_early_data on;
   keepalive_requests 1000000;
   keepalive_timeout 10m;
 {servers}

@@ -23,9 +23,6 @@ class Way:
     unread: bool = False
     soak: bool = True  # in the long form only
 
-    def requests(self, origin, size, upload, download):
-        return [f"PUT:{upload}={origin.file(size)}", f"GET:{download}"]
-
     def run(self, origin, ca, directory, requests):
         """Gives what the client says of each request."""
         _, answers = clients.run_json([*self.start(self, origin, ca, directory), *requests], timeout=300)
@@ -48,6 +45,10 @@ def _script(*command):
 
 def _python(way):
     return _script(PYTHON, "-B", FOLDER / "transfer.py", way)
+
+
+def _python_ways(name, library, module, variants, **more):
+    return [Way(f"{name}-{variant}", library, _python(f"{module}:{variant}"), **more) for variant in variants]
 
 
 def _node(way):
@@ -93,13 +94,15 @@ WAYS = [
     Way("openssl-node", "openssl", _node("h1"), soak=False),
     Way("openssl-node-h2", "openssl", _node("h2"), server="h2", version="2"),
     _Curl("openssl-curl-h2", "openssl", None, server="h2", version="2"),
+    *_python_ways("openssl", "openssl", "over_openssl", ("ex", "peek", "peek_ex", "early")),
+    Way("boringssl", "boringssl", _tls_client("tls_client_boringssl")),
     Way("gnutls-send", "gnutls", _python("over_gnutls:send"), soak=False),
+    *_python_ways("gnutls", "gnutls", "over_gnutls", ("send2", "range", "cork", "sendfile", "seq", "packet")),
+    *_python_ways("nss", "nss", "over_nss", ("read", "recv", "peek", "writev", "sendfile", "transmitfile")),
     Way("go-1.23", "go", _go("1.23", "h1"), soak=False),
     Way("go-1.23-h2", "go", _go("1.23", "h2"), server="h2", version="2"),
     Way("go-1.19", "go", _go("1.19", "h1")),
-    Way("cleartext-send", "none", _python("cleartext:send"), server="plain"),
-    Way("cleartext-vectors", "none", _python("cleartext:vectors"), server="plain"),
-    Way("cleartext-peek", "none", _python("cleartext:peek"), server="plain"),
+    *_python_ways("cleartext", "none", "cleartext", ("send", "vectors", "peek"), server="plain"),
     Way("cleartext-sendfile", "none", _python("cleartext:sendfile"), server="plain", unread=True),
     _Curl("cleartext-curl", "none", None, server="plain"),
 ]

@@ -22,10 +22,11 @@ const ways = {
     open: () => require('http2').connect(`https://${host}:${port}`, trusted),
     close: (session) => session.close(),
     async answer(session, method, path, content) {
-      const stream = session.request({ ':method': method, ':path': path, 'content-length': content.length });
-      stream.end(content);
-      const [head] = await once(stream, 'response');
-      return [head[':status'], stream];
+      const head = { ':method': method, ':path': path, 'content-length': content.length };
+      const stream = session.request(head, { endStream: content.length === 0 });
+      if (content.length) stream.end(content);
+      const [answer] = await once(stream, 'response');
+      return [answer[':status'], stream];
     },
   },
 };
