@@ -34,43 +34,54 @@ bool is_banner(std::string_view text) {
 }
 
 // "/home/.../registry/src/index.crates.io-.../rustls-0.23.37/src/conn.rs"
-constexpr std::string_view kRustlsPath = "/rustls-";
+constexpr std::size_t kRustlsPathBytes = 8;  // "/rustls-"
 
 bool is_rustls(std::string_view text) {
-  const std::string_view version = version_of(text.substr(kRustlsPath.size()));
-  return version.starts_with("0.") && text.substr(kRustlsPath.size() + version.size()).starts_with("/src/");
+  const std::string_view version = version_of(text.substr(kRustlsPathBytes));
+  return version.starts_with("0.") && text.substr(kRustlsPathBytes + version.size()).starts_with("/src/");
 }
 
+// A text in two parts, so that this program's own constants don't have it: it is none of these libraries.
 struct Row {
   std::string_view title;
-  SoughtText mark;
-  // In the text of the mark, behind its first `version_at` characters; 0: it has none.
-  std::size_t version_at;
+  std::string_view begin, rest;
+  bool ended = false;  // by NUL
+  bool (*accept)(std::string_view from_text_on) = nullptr;
+  bool has_version = false;  // after the text
+
+  std::string text() const {
+    std::string text(begin);
+    text += rest;
+    if (ended) text.push_back('\0');
+    return text;
+  }
 };
 
 // OpenSSL's and BoringSSL's own file names differ in their last letter only.
 constexpr Row kRows[] = {
-    {"OpenSSL", {{"ssl/ssl_lib.c\0", 14}}, 0},
-    {"BoringSSL", {{"ssl/ssl_lib.cc\0", 15}}, 0},
-    {"rustls", {kRustlsPath, is_rustls}, kRustlsPath.size()},
-    {"Mbed TLS", {"mbedtls_ssl_fetch_input"}, 0},
-    {"wolfSSL", {"non-blocking socket wants data to be read"}, 0},
-    {"s2n-tls", {"/s2n_recv.c:"}, 0},
+    {"OpenSSL", "ssl/ssl", "_lib.c", true},
+    {"BoringSSL", "ssl/ssl", "_lib.cc", true},
+    {"rustls", "/rust", "ls-", false, is_rustls, true},
+    {"Mbed TLS", "mbedtls_ssl", "_fetch_input"},
+    {"wolfSSL", "non-blocking socket wants", " data to be read"},
+    {"s2n-tls", "/s2n", "_recv.c:"},
 };
 
 }  // namespace
 
 std::vector<LibraryText> find_library_texts(ElfFile& file) {
+  std::vector<std::string> marks;
+  for (const Row& row : kRows) marks.push_back(row.text());
   std::vector<SoughtText> sought{{kBanner, is_banner}};
-  for (const Row& row : kRows) sought.push_back(row.mark);
+  for (std::size_t i = 0; i < marks.size(); ++i) sought.push_back({marks[i], kRows[i].accept});
   const auto found = find_texts(file.reader(), file.constants(), sought);
   std::vector<LibraryText> texts;
   for (std::size_t i = 0; i < std::size(kRows); ++i) {
     const Row& row = kRows[i];
     const auto& place = found[i + 1];
     LibraryText text{row.title, place.has_value(), {}};
-    if (place && row.version_at != 0)
-      text.version = version_of(std::string_view(place->tail).substr(row.version_at));
+    if (place && row.has_version)
+      text.version = version_of(std::string_view(place->tail).substr(marks[i].size()));
     texts.push_back(std::move(text));
   }
   if (found.front()) texts.front().version = banner_version(found.front()->tail);

@@ -274,6 +274,12 @@ TEST(TlsProbes, TextsThatNameOtherLibraries) {
   EXPECT_EQ(with("/rustls-native-certs-0.6/"), "");
 }
 
+// What it seeks is not in it as it is sought.
+TEST(TlsProbes, TheSearchDoesNotFindItself) {
+  for (const auto& library : libraries_in(probe_target("searcher")))
+    ADD_FAILURE() << library.name << ": " << library.unreadable;
+}
+
 class Damaged : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
