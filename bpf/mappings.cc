@@ -21,6 +21,9 @@ namespace {
 // With the control page within what a user may lock for each processor (perf_event_mlock_kb).
 constexpr std::size_t kDataPages = 16;
 
+// With a name of PATH_MAX.
+constexpr std::size_t kLargestRecord = 4096 + 128;
+
 // PERF_RECORD_MMAP2 as asked for by open_mapping_events(), without the file's name behind it.
 struct MmapRecord {
   perf_event_header header;
@@ -49,7 +52,8 @@ class PerfRing {
     auto* const control = static_cast<perf_event_mmap_page*>(start_);
     const std::uint64_t head = __atomic_load_n(&control->data_head, __ATOMIC_ACQUIRE);
     std::uint64_t tail = control->data_tail;
-    bool whole = true;
+    // That one is lost is told with the next record that fits, which may be long after a ring is full.
+    bool whole = head - tail + kLargestRecord <= size_;
     while (tail < head) {
       perf_event_header header{};
       copy(tail, &header, sizeof header);
