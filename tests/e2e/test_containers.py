@@ -64,8 +64,7 @@ class ContainersTest(EndToEndTest):
         self.curl(older, "/older/0")
         self.curl(older, "/older/1")
         self.assert_read_once(agent, older, "/older/0", "/older/1")
-        # Two that share the image's files, which are probed once.
-        probed = agent.status()["native"]["targets"]
+        # Two that share the image's files: probes that stood there for each container would tell all twice.
         newer, third = self.podman.start(), self.podman.start()
         for i in range(2):
             self.curl(newer, f"/newer/{i}")
@@ -74,7 +73,6 @@ class ContainersTest(EndToEndTest):
         self.assert_read_once(agent, newer, "/newer/0", "/newer/1")
         self.assert_read_once(agent, third, "/third/0", "/third/1")
         self.assert_read_once(agent, older, "/older/2")
-        self.assertEqual(agent.status()["native"]["targets"], probed)
 
 
 class ReplacedFilesTest(EndToEndTest):
