@@ -117,7 +117,7 @@ static __always_inline struct tls_object* link_socket(struct tls_object* object,
   if (role == ROLE_UNKNOWN && used && (used->flags & CONNECTION_ACCEPTED)) role = ROLE_SERVER;
   __u64 cookie = has_random ? socket_of_hello(&random, caller, call->other_cookie, role) : 0;
   if (!cookie && may_speak_on(used, role, has_random)) cookie = call->other_cookie;
-  if (!cookie && role != ROLE_SERVER) return object;
+  if (!cookie && (role != ROLE_SERVER || (object && object->cookie))) return object;
   if (object && object->cookie == cookie) return object;
   if (!object || object->cookie) object = make_object(key, caller);
   if (!object) return 0;
