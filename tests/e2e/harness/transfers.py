@@ -21,7 +21,6 @@ class Way:
     version: str = "1.1"
     # The body that is sent is in no buffer of the program's: all of it is a gap.
     unread: bool = False
-    soak: bool = True  # in the long form only
 
     def run(self, origin, ca, directory, requests):
         """Gives what the client says of each request."""
@@ -85,21 +84,21 @@ class _Curl(Way):
 
 
 WAYS = [
-    Way("openssl-3", "openssl", _tls_client("tls_client"), soak=False),
+    Way("openssl-3", "openssl", _tls_client("tls_client")),
     Way("openssl-3-ex", "openssl", _tls_client("tls_client", "--ex")),
     Way("openssl-3-nonblocking", "openssl", _tls_client("tls_client", "--nonblocking", "--partial", "--ex")),
     Way("openssl-3-static", "openssl", _tls_client("tls_client_static")),
     Way("openssl-python", "openssl", _python("blocking")),
     Way("openssl-asyncio", "openssl", _python("asyncio")),
-    Way("openssl-node", "openssl", _node("h1"), soak=False),
+    Way("openssl-node", "openssl", _node("h1")),
     Way("openssl-node-h2", "openssl", _node("h2"), server="h2", version="2"),
     _Curl("openssl-curl-h2", "openssl", None, server="h2", version="2"),
     *_python_ways("openssl", "openssl", "over_openssl", ("ex", "peek", "peek_ex", "early")),
     Way("boringssl", "boringssl", _tls_client("tls_client_boringssl")),
-    Way("gnutls-send", "gnutls", _python("over_gnutls:send"), soak=False),
+    Way("gnutls-send", "gnutls", _python("over_gnutls:send")),
     *_python_ways("gnutls", "gnutls", "over_gnutls", ("send2", "range", "cork", "sendfile", "seq", "packet")),
     *_python_ways("nss", "nss", "over_nss", ("read", "recv", "peek", "writev", "sendfile", "transmitfile")),
-    Way("go-1.23", "go", _go("1.23", "h1"), soak=False),
+    Way("go-1.23", "go", _go("1.23", "h1")),
     Way("go-1.23-h2", "go", _go("1.23", "h2"), server="h2", version="2"),
     Way("go-1.19", "go", _go("1.19", "h1")),
     *_python_ways("cleartext", "none", "cleartext", ("send", "vectors", "peek"), server="plain"),
