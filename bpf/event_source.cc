@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
@@ -24,6 +25,9 @@
 namespace weir::bpf {
 namespace {
 
+// How long a record waits for others while they keep coming: waking this thread for each costs the programs
+// that are watched more than the record.
+constexpr std::chrono::milliseconds kBatchInterval{5};
 // One poll() gives others a turn after this many records.
 constexpr std::size_t kRecordsPerPoll = 4096;
 constexpr std::size_t kArgumentBytes = 4096;
@@ -159,17 +163,22 @@ class RingEventSource final : public EventSource {
     if (!ring_) return std::unexpected(system_error("cannot map the ring buffer"));
     if (!control_) return std::unexpected(system_error("cannot map the control page"));
     epoll_event interest{};
-    interest.events = EPOLLIN;
+    interest.events = EPOLLIN | EPOLLET;  // that the kernel side woke us, not that something is there
     if (epoll_.get() < 0 || ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ring_descriptor_.get(), &interest) != 0)
       return std::unexpected(system_error("cannot wait for the ring buffer"));
+    set_batching(false);  // a worker before this one may have left it on
     return {};
   }
 
   std::size_t poll(std::chrono::milliseconds wait) override {
-    if (const std::size_t taken = drain(); taken > 0) return taken;
-    epoll_event ready{};
-    ::epoll_wait(epoll_.get(), &ready, 1, static_cast<int>(wait.count()));
-    return drain();
+    if (batching_) return poll_batch(std::min(wait, kBatchInterval));
+    std::size_t taken = drain();
+    if (taken == 0) {
+      wait_for_ring(wait);
+      taken = drain();
+    }
+    if (taken > 0) set_batching(true);
+    return taken;
   }
 
   void drain_for_the_end() override {
@@ -224,6 +233,26 @@ class RingEventSource final : public EventSource {
   }
 
  private:
+  void wait_for_ring(std::chrono::milliseconds wait) {
+    epoll_event ready{};
+    ::epoll_wait(epoll_.get(), &ready, 1, static_cast<int>(wait.count()));
+  }
+
+  // The kernel side wakes us only for a ring that fills; one interval without a record ends that.
+  std::size_t poll_batch(std::chrono::milliseconds interval) {
+    if (!more_waits_) wait_for_ring(interval);
+    const std::size_t taken = drain();
+    more_waits_ = taken >= kRecordsPerPoll;
+    if (taken == 0) set_batching(false);
+    return taken;
+  }
+
+  void set_batching(bool on) {
+    batching_ = on;
+    more_waits_ = false;
+    __atomic_store_n(&control_.at<wire_control>(0)->batching, on ? 1 : 0, __ATOMIC_SEQ_CST);
+  }
+
   std::size_t drain() {
     const std::size_t taken =
         ring_.consume(kRecordsPerPoll, [this](std::span<const std::byte> record) { take(record); });
@@ -283,6 +312,8 @@ class RingEventSource final : public EventSource {
   Ring ring_;
   SharedMemory control_;
   KernelTable untold_;
+  bool batching_ = false;
+  bool more_waits_ = false;  // of a batch than one poll() takes
   std::vector<wire_untold> waiting_;
   std::uint64_t waiting_for_ = 0;  // the ring's position behind which they may be published
   std::uint64_t untold_collected_ = 0;

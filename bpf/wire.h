@@ -187,8 +187,9 @@ WIRE_SIZE(wire_bytes, 72);
 enum wire_gap_cause {
   WIRE_GAP_UNREADABLE = 1,  // the caller's memory could not be read
   WIRE_GAP_UNADDRESSED,     // the call didn't say where the bytes are: sendfile, splice, io_uring
-  // Told before the next bytes of either direction that the ring has room for; `offset` is where the loss ends, its
-  // beginning is what was told before, and `length` is 0. A loss at the very end shows by the stream's end alone.
+  // Told before the next bytes of either direction that the ring has room for; `offset` is where the loss
+  // ends, its beginning is what was told before, and `length` is 0. A loss at the very end shows by the
+  // stream's end alone.
   WIRE_GAP_RING_FULL,
 };
 
@@ -261,7 +262,8 @@ static inline __u64 wire_hash_byte(__u64 hash, __u8 byte) {
   return (hash ^ byte) * 0x100000001b3ull;
 }
 
-// One page shared by both sides. User space writes `heartbeat_boot_ns` and `ingress`; the programs count.
+// One page shared by both sides. User space writes `heartbeat_boot_ns`, `ingress` and
+// `batching`; the programs count.
 // Plaintext that was not captured is in exactly one of the three counts of bytes.
 struct wire_control {
   __u64 heartbeat_boot_ns;
@@ -277,8 +279,9 @@ struct wire_control {
   __u64 untold_processes;    // process records that met a full ring: look at all tasks again
   __u64 filtered_connections;
   __u64 self_test_hits;
+  __u64 batching;  // 1: the ring is looked at every few milliseconds; wake its reader when much is in it
 };
-WIRE_SIZE(wire_control, 104);
+WIRE_SIZE(wire_control, 112);
 
 // The uprobe programs, by index (ProbeSite::program).
 enum wire_uprobe_program {

@@ -42,6 +42,23 @@ static __always_inline void fill_header(struct wire_header* header, __u32 kind, 
     record_;                                                                   \
   })
 
+// To wake the reader costs more than to write a record. One that comes by itself is woken only for what would
+// fill the ring before it does.
+static __always_inline __u64 wakeup_flags(void) {
+  struct wire_control* page = control_page();
+  if (!page || !page->batching) return 0;
+  return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > payload_limit / 8 ? BPF_RB_FORCE_WAKEUP
+                                                                         : BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline void submit(void* record) {
+  bpf_ringbuf_submit(record, wakeup_flags());
+}
+
+static __always_inline void forget_thread(const __u64* thread) {
+  if (!bpf_map_delete_elem(&tls_threads, thread)) __sync_fetch_and_add(&tls_threads_now, -1);
+}
+
 static __always_inline void fill_process_key(struct wire_process_key* key, struct task_struct* task) {
   key->tgid = BPF_CORE_READ(task, tgid);
   key->padding = 0;

@@ -56,7 +56,7 @@ static __always_inline bool tell_opened(struct connection* connection) {
   }
   fill_opened(record, connection);
   connection->flags &= ~CONNECTION_UNTOLD;
-  bpf_ringbuf_submit(record, 0);
+  submit(record);
   return true;
 }
 

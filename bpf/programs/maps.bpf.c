@@ -21,6 +21,8 @@ __u32 own_processes[OWN_PROCESSES] = {};
 __u32 last_generation = 0;
 // A call of Go's crypto/tls was seen: until then nobody looks for goroutines.
 __u32 go_seen = 0;
+// Entries of tls_threads.
+__u64 tls_threads_now = 0;
 // Payload is dropped once the ring holds this many bytes: the rest is for what tells the structure.
 const volatile __u64 payload_limit = 0;
 // Groups of filters that have a rule, and that have one of "only".

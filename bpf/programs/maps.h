@@ -204,6 +204,7 @@ extern struct verdicts_map verdicts SEC(".maps");
 extern __u32 own_processes[OWN_PROCESSES];
 extern __u32 last_generation;
 extern __u32 go_seen;
+extern __u64 tls_threads_now;
 extern const volatile __u64 payload_limit;
 extern const volatile __u32 filter_groups;
 extern const volatile __u32 only_groups;

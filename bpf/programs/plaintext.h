@@ -35,7 +35,7 @@ static __always_inline bool submit_gap(const struct payload* payload, __u64 offs
   record->length = length;
   record->direction = direction;
   record->cause = cause;
-  bpf_ringbuf_submit(record, 0);
+  submit(record);
   return true;
 }
 
@@ -85,7 +85,7 @@ enum copied { COPIED, FAULTED, DROPPED };
     record->offset = payload->offset;                                                                  \
     record->length = length;                                                                           \
     record->direction = payload->direction;                                                            \
-    bpf_ringbuf_submit(record, 0);                                                                     \
+    submit(record);                                                                                    \
     return COPIED;                                                                                     \
   } while (0)
 

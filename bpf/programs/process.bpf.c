@@ -6,7 +6,7 @@ static __always_inline void tell(struct task_struct* task, __u32 kind) {
   struct wire_process* record = RESERVE(wire_process, kind, untold_processes);
   if (!record) return;
   fill_process(record, task);
-  bpf_ringbuf_submit(record, 0);
+  submit(record);
 }
 
 SEC("tp_btf/sched_process_fork")
@@ -45,14 +45,15 @@ int BPF_PROG(process_execed, struct task_struct* task) {
   if (size > WIRE_PATH_BYTES) return 0;
   size += fill_arguments(&record->process, record->text + size, task) + sizeof(record->process);
   fill_header(&record->process.header, WIRE_PROCESS_EXECED, size);
-  if (size > sizeof(*record) || bpf_ringbuf_output(&ring, record, size, 0)) COUNT(untold_processes, 1);
+  if (size > sizeof(*record) || bpf_ringbuf_output(&ring, record, size, wakeup_flags()))
+    COUNT(untold_processes, 1);
   return 0;
 }
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exited, struct task_struct* task) {
   __u64 thread = ((__u64)task->tgid << 32) | task->pid;
-  bpf_map_delete_elem(&tls_threads, &thread);
+  forget_thread(&thread);
   if (BPF_CORE_READ(task, signal, live.counter) == 0) tell(task, WIRE_PROCESS_EXITED);
   return 0;
 }

@@ -34,7 +34,8 @@ static __always_inline struct tls_call* call_of_goroutine(struct pt_regs* regs, 
 static __always_inline struct tls_call* open_call(struct pt_regs* regs) {
   __u64 thread = bpf_get_current_pid_tgid();
   struct tls_thread* open = bpf_map_lookup_elem(&tls_threads, &thread);
-  return open ? innermost_call(open, PT_REGS_SP_CORE(regs)) : call_of_goroutine(regs, thread >> 32);
+  struct tls_call* call = open ? innermost_call(open, PT_REGS_SP_CORE(regs)) : 0;
+  return call ? call : call_of_goroutine(regs, thread >> 32);
 }
 
 #define BOUND_TO_PORT 8  // SOCK_BINDPORT_LOCK, include/net/sock.h

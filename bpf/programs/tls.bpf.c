@@ -16,7 +16,7 @@ int tls_enter(struct pt_regs* ctx) {
   if (object && (object->flags & OBJECT_ACCEPTED) && !ingress_wanted()) return 0;
 
   __u64 thread = bpf_get_current_pid_tgid();
-  struct tls_thread* open = OPEN_CALLS(tls_threads, &thread);
+  struct tls_thread* open = open_calls_of_thread(&thread);
   __u64 stack = frame_of(site, PT_REGS_SP(ctx));
   struct tls_call* call = open ? place_call(open, key.pointer, site, stack) : 0;
   if (!call) return 0;
@@ -97,7 +97,7 @@ int tls_return(struct pt_regs* ctx) {
   struct tls_call call = {};
   bool others;
   bool found = take_call(open, frame_of(bpf_get_attach_cookie(ctx), PT_REGS_SP(ctx)), &call, &others);
-  if (!others) bpf_map_delete_elem(&tls_threads, &thread);
+  if (!others && tls_threads_now > THREADS_KEPT) forget_thread(&thread);
   if (!found) return 0;
 
   struct caller caller;

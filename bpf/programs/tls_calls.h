@@ -57,6 +57,19 @@ static __always_inline struct tls_call* place_call(struct tls_thread* open, __u6
   return &open->calls[index & (NESTED_CALLS - 1)];
 }
 
+// A thread's entry stays for its next call, until it ends, unless there are this many.
+#define THREADS_KEPT 8192
+
+static __always_inline struct tls_thread* open_calls_of_thread(const __u64* thread) {
+  struct tls_thread* open = bpf_map_lookup_elem(&tls_threads, thread);
+  if (open) return open;
+  if (!bpf_map_update_elem(&tls_threads, thread, (const void*)&no_calls, BPF_NOEXIST))
+    __sync_fetch_and_add(&tls_threads_now, 1);
+  open = bpf_map_lookup_elem(&tls_threads, thread);
+  if (!open) COUNT(calls_lost, 1);
+  return open;
+}
+
 // `threads` is the map, `key` its key.
 #define OPEN_CALLS(threads, key)                                               \
   ({                                                                           \

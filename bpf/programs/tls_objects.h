@@ -18,9 +18,11 @@ struct caller {
 };
 
 static __always_inline void fill_caller(struct caller* caller) {
-  struct task_struct* task = (struct task_struct*)bpf_get_current_task();
-  fill_process_key(&caller->process, task);
-  caller->exec_id = BPF_CORE_READ(task, group_leader, self_exec_id);
+  struct task_struct* task = bpf_get_current_task_btf();
+  caller->process.tgid = task->tgid;
+  caller->process.padding = 0;
+  caller->process.start_boottime_ns = task->group_leader->start_boottime;
+  caller->exec_id = task->group_leader->self_exec_id;
 }
 
 static __always_inline struct tls_object* find_object(const struct tls_key* key,
@@ -146,7 +148,7 @@ static __always_inline void tell_handshake(const struct tls_key* key, const stru
   if (library_of(site) == WIRE_LIBRARY_OPENSSL &&
       !bpf_probe_read_user(&first, sizeof(first), (void*)key->pointer) && first >= 0x0301 && first <= 0x0304)
     record->version = first;
-  bpf_ringbuf_submit(record, 0);
+  submit(record);
 }
 
 static __always_inline void tell_ended(const struct tls_key* key, const struct caller* caller,
@@ -161,7 +163,7 @@ static __always_inline void tell_ended(const struct tls_key* key, const struct c
   record->offset = direction == WIRE_SENT ? object->sent : object->received;
   record->direction = direction;
   record->padding = 0;
-  bpf_ringbuf_submit(record, 0);
+  submit(record);
 }
 
 static long tell_chunk(__u64 index, void* payload) {
