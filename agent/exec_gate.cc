@@ -145,6 +145,7 @@ std::optional<ExecGate::Held> ExecGate::take() {
   GateNotice notice;
   auto packet = receive_packet(channel_.get(), std::as_writable_bytes(std::span(&notice, 1)));
   if (!packet || packet->size != sizeof notice || packet->descriptors.size() != 1) return std::nullopt;
+  ::eventfd_write(event_.get(), 1);  // there may be more
   return Held{notice.number, std::move(packet->descriptors.front())};
 }
 

@@ -262,6 +262,7 @@ class Gate {
     page_.late += waiting_.size();
     answered_ = false;
     let_all_go();
+    ::eventfd_write(gate_event_descriptor, 1);  // whoever comes to look is waited for again
   }
 
   void let_all_go() {

@@ -73,6 +73,12 @@ class ExecGateTest(EndToEndTest):
             self.addCleanup(self.signal, signal.SIGCONT, pid)
             self.signal(signal.SIGSTOP, pid)
 
+    @staticmethod
+    def is_running_python(pid):
+        """A forked child before its exec, or while that waits, or after it."""
+        with open(f"/proc/{pid}/wchan") as channel, open(f"/proc/{pid}/comm") as name:
+            return "python" in name.read() and "fanotify" not in channel.read()
+
     def counters(self):
         return self.agent.counters()["native"]
 
@@ -94,6 +100,29 @@ class ExecGateTest(EndToEndTest):
         # What has run starts without asking, whoever is stopped.
         self.stop(self.agent.pid, self.gate)
         self.assertLess(self.start_of(program), 0.4)
+
+    def test_what_is_no_program_keeps_none_from_being_looked_at(self):
+        worker = self.agent.worker_pid()
+        for _ in range(5):
+            script = self.directory / f"script-{next(self.numbers)}"
+            script.write_text("#!/usr/bin/true\n")
+            script.chmod(0o755)
+            # All wait, in this order, when the worker looks.
+            files = [script, self.new_program(), self.new_program()]
+            self.stop(worker)
+            children = []
+            for file in files:
+                children.append(os.fork())
+                if children[-1] == 0:
+                    try:
+                        os.execv(file, [file])
+                    finally:
+                        os._exit(126)
+                wait_until(lambda: not self.is_running_python(children[-1]), 5, "it doesn't wait")
+            self.signal(signal.SIGCONT, worker)
+            for child in children:
+                self.assertEqual(os.waitpid(child, 0)[1], 0)
+        self.holds_again()
 
     def test_with_the_broker_stopped(self):
         self.stop(self.agent.pid)

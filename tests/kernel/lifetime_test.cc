@@ -50,9 +50,12 @@ TEST(Lifetime, DetachingTakesTheProbesDown) {
   ASSERT_TRUE(target) << target.error().what;
   const std::size_t links = default_options().uprobe_multi ? 3 : libssl.sites().size();
   EXPECT_EQ(links_of("self").size(), before.size() + links);
+  auto links_now = links_of("self");
   tap.kernel().detach(*target);
   EXPECT_EQ(links_of("self"), before);
   tap.kernel().finish_detaching();
+  for (const auto& link : links_now)
+    if (!before.contains(link)) EXPECT_FALSE(exists(link));
 }
 
 TEST(Lifetime, AttachingIsAllOrNothing) {
