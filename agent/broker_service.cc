@@ -76,6 +76,7 @@ BrokerService::Result BrokerService::handle(const Request& request) {
       return result;
     case Operation::task_iterator:
     case Operation::mapping_iterator:
+    case Operation::socket_iterator:
       open_iterator(request, result);
       return result;
     case Operation::mapping_events:
@@ -106,6 +107,7 @@ void BrokerService::worker_gone() {
   if (kernel_ != nullptr) kernel_->finish_detaching();
   targets_.clear();
   files_.clear();
+  had_worker_ = true;
 }
 
 int BrokerService::open_changes() {
@@ -230,8 +232,9 @@ void BrokerService::open_iterator(const Request& request, Result& result) {
   if (kernel_ == nullptr) return say(result.reply, Status::refused, "no native tap");
   if (request.operation == Operation::mapping_iterator && request.number > INT32_MAX)
     return say(result.reply, Status::refused, "bad pid");
-  auto opened = request.operation == Operation::task_iterator
-                    ? kernel_->open_task_iterator()
+  auto opened = request.operation == Operation::task_iterator ? kernel_->open_task_iterator()
+                : request.operation == Operation::socket_iterator
+                    ? kernel_->open_socket_iterator(had_worker_)
                     : kernel_->open_mapping_iterator(request.number);
   if (!opened) return say(result.reply, Status::failed, opened.error().what);
   result.opened = Descriptor(*opened);

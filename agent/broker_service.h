@@ -62,6 +62,7 @@ class BrokerService {
   Descriptor changes_;
   std::uint32_t next_file_ = 1;
   SocketOwners owners_;
+  bool had_worker_ = false;  // one before this: connections were told to it, which the next one doesn't know
 };
 
 }  // namespace weir::agent

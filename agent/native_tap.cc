@@ -26,9 +26,9 @@ std::chrono::steady_clock::time_point now_and(std::chrono::seconds later) {
   return std::chrono::steady_clock::now() + later;
 }
 
-std::expected<Descriptor, Error> open_task_iterator(BrokerClient& broker) {
+std::expected<Descriptor, Error> open_iterator(BrokerClient& broker, Operation which) {
   Request request;
-  request.operation = Operation::task_iterator;
+  request.operation = which;
   auto iterator = broker.call(request);
   if (!iterator) return std::unexpected(iterator.error());
   if (iterator->reply.status != Status::ok || iterator->descriptors.empty()) {
@@ -38,11 +38,20 @@ std::expected<Descriptor, Error> open_task_iterator(BrokerClient& broker) {
 }
 
 std::expected<void, Error> seed_processes(BrokerClient& broker, bpf::EventSource& source) {
-  const auto iterator = open_task_iterator(broker);
+  const auto iterator = open_iterator(broker, Operation::task_iterator);
   if (!iterator) return std::unexpected(iterator.error());
   const auto seeded = source.seed_processes(iterator->get());
   if (!seeded) return std::unexpected(to_error(seeded.error()));
   return {};
+}
+
+// Without it, a connection that is older than the tap is known from its first use on.
+void seed_connections(BrokerClient& broker, bpf::EventSource& source) {
+  const auto iterator = open_iterator(broker, Operation::socket_iterator);
+  if (!iterator)
+    return log_warning("older connections are known from their first use on: " + to_string(iterator.error()));
+  if (const auto seeded = source.seed_connections(iterator->get()); !seeded)
+    log_warning("older connections may be missing: " + to_string(to_error(seeded.error())));
 }
 
 // Without the events, what appears is found by the next scan.
@@ -113,7 +122,7 @@ struct NativeTap::State {
     const auto now = std::chrono::steady_clock::now();
     if (untold == known_untold || now < next_look) return;
     next_look = now + least_between_looks;
-    const auto iterator = open_task_iterator(broker);
+    const auto iterator = open_iterator(broker, Operation::task_iterator);
     if (!iterator) return log_warning("processes may be missing: " + to_string(iterator.error()));
     known_untold = untold;
     if (const auto read = source->look_at_processes_again(iterator->get()); !read)
@@ -152,6 +161,7 @@ std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& 
       std::make_unique<State>(broker, std::move(*source), notes, filters, std::move(*watch),
                               std::move(descriptors.file_changes), std::move(descriptors.exec_event));
   if (auto seeded = seed_processes(broker, *state->source); !seeded) return std::unexpected(seeded.error());
+  seed_connections(broker, *state->source);
   state->targets.scan();
   State* running = state.get();
   state->reader = std::jthread([running](const std::stop_token& stop) { running->read_ring(stop); });

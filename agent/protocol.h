@@ -30,6 +30,7 @@ enum class Operation : std::uint32_t {
   find_socket_owner,   // socket's inode number -> pid in `handle`, its executable in `text`
   task_iterator,       // -> descriptor
   mapping_iterator,    // pid, or 0 for all -> descriptor
+  socket_iterator,     // -> descriptor
   mapping_events,      // processor -> descriptor; done when there are no more processors
   next_exec,  // -> number in `number`, descriptor of a file whose exec waits; not_there when none does
   exec_done,  // number: it may go on

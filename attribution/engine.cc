@@ -59,8 +59,7 @@ void Engine::State::on(ConnectionOpened& event) {
     if (known.network_namespace_cookie == 0) known.network_namespace_cookie = event.network_namespace_cookie;
   }
   if (!connection->owner) connection->owner = connection->opened->owner;
-  // Of a connection that is older than the source, the kernel may not say who opened it: its first bytes
-  // will.
+  // Of a connection that is older than the source, its first bytes may tell better who opened it.
   if (connection->opened->accepted) connection->role = Role::server;
   if (!connection->opened->accepted && !connection->opened->before_start) connection->role = Role::client;
   settle(*connection);
@@ -212,6 +211,7 @@ bool Engine::State::decide_role(Connection& connection, Direction direction,
   const bool sent = direction == Direction::sent;
   if (starts_request(data)) connection.role = sent ? Role::client : Role::server;
   if (starts_response(data)) connection.role = sent ? Role::server : Role::client;
+  if (connection.role == Role::undecided && connection.opened) connection.role = Role::client;
   return connection.role != Role::undecided;
 }
 
@@ -224,6 +224,7 @@ PlaintextStream& Engine::State::stream(Connection& connection, Tap tap, const Tl
         [this, &connection, tap, cleartext = tap == Tap::native && !object](http::Exchange exchange) {
           hold(connection, tap, cleartext, std::move(exchange));
         });
+    if (joined_late(connection, tap)) slot->join(latest);
   }
   return *slot;
 }

@@ -40,6 +40,10 @@ void PlaintextStream::end(Direction direction, Time when, bool broken_off) {
   if (!broken_off) builder_.end(http_side(direction), when);
 }
 
+void PlaintextStream::join(Time when) {
+  for (const auto side : {http::Side::request, http::Side::response}) builder_.gap(side, 0, when);
+}
+
 void PlaintextStream::join_at(Direction direction, std::uint64_t offset) {
   OneSide& one = side(direction);
   if (!std::exchange(one.joined, true)) one.next = offset;

@@ -27,6 +27,8 @@ class PlaintextStream {
   void end(Direction direction, Time when, bool broken_off);
   void finish(Time when) { builder_.finish(when); }
 
+  // The conversation is older than what is told of it. Before any bytes.
+  void join(Time when);
   // What came before this offset was never ours to see; without effect on a direction that is already read.
   void join_at(Direction direction, std::uint64_t offset);
   std::uint64_t next_offset(Direction direction) const { return side(direction).next; }

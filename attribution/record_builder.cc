@@ -244,10 +244,22 @@ std::string error_type(const Exchange& exchange, const DecisionMade* decision) {
   return failed ? std::to_string(exchange.response->status) : std::string();
 }
 
+// Of a URL whose host isn't known, what is.
+void add_path(FieldWriter& out, const EngineConfig& config, const std::string& target) {
+  if (!target.starts_with('/')) return;
+  const std::string shown = config.redact ? redact_url(target) : target;
+  const std::size_t query = shown.find('?');
+  out.always("url.path", shown.substr(0, query));
+  if (query != std::string::npos) out.known("url.query", shown.substr(query + 1));
+}
+
 void add_exchange(FieldWriter& out, const EngineConfig& config, const Exchange& exchange,
                   const std::string& url, const DecisionMade* decision) {
   out.known("http.request.method", exchange.request.method);
-  out.known("url.full", config.redact ? redact_url(url) : url);
+  if (url.empty())
+    add_path(out, config, exchange.request.target);
+  else
+    out.always("url.full", config.redact ? redact_url(url) : url);
   if (exchange.response) out.known("http.response.status_code", std::uint64_t{exchange.response->status});
   add_header_fields(out, "http.request.header.", exchange.request.fields, config.redact);
   if (exchange.response)

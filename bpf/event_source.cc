@@ -192,6 +192,11 @@ class RingEventSource final : public EventSource {
                                [this](const wire_task& task) { take(std::as_bytes(std::span(&task, 1))); });
   }
 
+  std::expected<std::size_t, SourceError> seed_connections(int socket_iterator) override {
+    return read_all<wire_opened>(socket_iterator,
+                                 [this](const wire_opened& one) { take(std::as_bytes(std::span(&one, 1))); });
+  }
+
   std::expected<void, SourceError> look_at_processes_again(int task_iterator) override {
     std::vector<ProcessEvent> seen;
     const auto read = read_all<wire_task>(task_iterator, [&](const wire_task& task) {

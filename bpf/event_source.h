@@ -60,7 +60,11 @@ class EventSource {
   virtual void drain_for_the_end() = 0;
   // Publishes processes that existed before: the descriptor of KernelSide::open_task_iterator().
   virtual std::expected<std::size_t, SourceError> seed_processes(int task_iterator) = 0;
-  // The same while poll() runs, from any one other thread: what the ring holds by now is published first.
+  // Publishes connections that existed before: the descriptor of KernelSide::open_socket_iterator(). Before
+  // the first poll(): what the ring tells of them comes later.
+  virtual std::expected<std::size_t, SourceError> seed_connections(int socket_iterator) = 0;
+  // As seed_processes(), while poll() runs, from any one other thread: what the ring holds by now is
+  // published first.
   virtual std::expected<void, SourceError> look_at_processes_again(int task_iterator) = 0;
   // Says "the worker lives" in the shared control page.
   virtual void beat() = 0;

@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <ctime>
 #include <iterator>
 #include <map>
 #include <optional>
@@ -66,6 +67,7 @@ constexpr ProgramEntry kPrograms[] = {
     {"self_test", "self-test (uprobe)", How::uprobe, true, ""},
     {"each_task", "task (iterator)", How::iterator, false, ""},
     {"each_mapping", "task_vma (iterator)", How::iterator, false, ""},
+    {"each_socket", "task_file (iterator)", How::iterator, false, "the first use of an older connection"},
 };
 
 // About half a grace period.
@@ -156,6 +158,7 @@ class LibbpfKernelSide final : public KernelSide {
   void set_own_processes(std::span<const std::uint32_t> tgids) override;
   std::expected<int, Error> open_task_iterator() override { return open_iterator("each_task"); }
   std::expected<int, Error> open_mapping_iterator(std::uint32_t pid) override;
+  std::expected<int, Error> open_socket_iterator(bool again) override;
   std::expected<int, Error> open_mapping_events(std::uint32_t processor) override;
   std::expected<FileIdentity, Error> identify(int file_descriptor) override;
   std::expected<TargetHandle, Error> attach(int file_descriptor, std::span<const ProbeSite> sites) override;
@@ -234,6 +237,7 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
     skeleton_->rodata->payload_limit = payload_limit(options.ring_bytes);
     const FilterTable filters = make_filter_table(options.filters);
     prepare_filters(options.filters, filters);
+    skeleton_->rodata->most_old_sockets = options.connections / 2;
     for (const std::string_view name : left_out_) bpf_program__set_autoload(find(name.data()), false);
     if (!uprobe_multi_) {
       for (const char* name : kUprobePrograms) bpf_program__set_expected_attach_type(find(name), {});
@@ -350,6 +354,15 @@ std::expected<int, Error> LibbpfKernelSide::open_mapping_iterator(std::uint32_t 
   const int descriptor = link ? bpf_iter_create(bpf_link__fd(link.get())) : -1;
   if (descriptor < 0) return std::unexpected(system_error("cannot look at a process's mappings", errno));
   return descriptor;
+}
+
+std::expected<int, Error> LibbpfKernelSide::open_socket_iterator(bool again) {
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  const auto boot_ns =
+      static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
+  skeleton_->bss->tell_again_before = again ? boot_ns : 0;
+  return open_iterator("each_socket");
 }
 
 std::expected<int, Error> LibbpfKernelSide::open_mapping_events(std::uint32_t processor) {

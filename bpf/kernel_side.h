@@ -79,6 +79,9 @@ class KernelSide {
   // descriptor that gives struct wire_task / struct wire_mapping until end of file.
   virtual std::expected<int, Error> open_task_iterator() = 0;
   virtual std::expected<int, Error> open_mapping_iterator(std::uint32_t pid) = 0;
+  // One pass over all sockets that processes hold: gives struct wire_opened for each connection that a client
+  // opened before the programs were attached, or `again`, before now; some more than once.
+  virtual std::expected<int, Error> open_socket_iterator(bool again) = 0;
   // Tells each executable mapping that a process on this processor makes: a perf event for MappingWatch.
   virtual std::expected<int, Error> open_mapping_events(std::uint32_t processor) = 0;
   // Of a file that is open for reading.

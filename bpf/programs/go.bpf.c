@@ -35,6 +35,7 @@ int go_enter(struct pt_regs* ctx) {
   call->peeks = 0;
   call->site = site;
   call->stack = ~depth;
+  if (call_of(site) == WIRE_CALL_GO_READ) object->flags |= OBJECT_READ;
   __sync_fetch_and_add(&object->open_calls, 1);
   return 0;
 }
@@ -47,26 +48,51 @@ static __always_inline void leave_object(const struct tls_key* key, const struct
   if (before == 1 && (object->flags & OBJECT_CLOSING)) end_object(key, caller, site, true);
 }
 
+// A reading goroutine waits in Read for what comes next, so an object's first return may be of a call that
+// began before the probes stood: its arguments are where Go's compilers keep them for the function's use, in
+// the places that the caller left for them above the return address. Only for an object whose other calls
+// have shown that it is one.
+static __always_inline bool adopt_read(struct tls_call* call, __u64 stack, const struct caller* caller,
+                                       __u64 site, long result) {
+  struct {
+    __u64 connection;
+    __u64 buffer;
+    __u64 length;
+  } arguments = {};
+  if (call_of(site) != WIRE_CALL_GO_READ || result <= 0 ||
+      bpf_probe_read_user(&arguments, sizeof(arguments), (void*)(stack + 8)))
+    return false;
+  struct tls_key key = {.pointer = arguments.connection, .tgid = caller->process.tgid};
+  struct tls_object* object = find_object(&key, caller);
+  if (!object || (object->flags & OBJECT_READ) || arguments.length < (__u64)result) return false;
+  object->flags |= OBJECT_READ;
+  call->object = arguments.connection;
+  call->buffer = arguments.buffer;
+  call->linked_cookie = object->cookie;
+  call->site = site;
+  return true;
+}
+
 // At each `ret`: Go moves its stacks, which a uretprobe's changed return address would not survive.
 SEC("uprobe.multi.s")
 int go_return(struct pt_regs* ctx) {
   __u32 tgid = bpf_get_current_pid_tgid() >> 32;
   struct goroutine goroutine = {.pointer = ctx->r14, .tgid = tgid};
   struct tls_thread* open = bpf_map_lookup_elem(&goroutines, &goroutine);
-  if (!open) return 0;
   struct tls_call call = {};
-  bool others;
-  __u64 stack = frame_of(bpf_get_attach_cookie(ctx), PT_REGS_SP(ctx));
-  bool found = take_call(open, ~goroutine_depth(goroutine.pointer, stack), &call, &others);
+  bool others = true, found = false;
+  __u64 site = bpf_get_attach_cookie(ctx), stack = frame_of(site, PT_REGS_SP(ctx));
+  if (open) found = take_call(open, ~goroutine_depth(goroutine.pointer, stack), &call, &others);
   if (!others) bpf_map_delete_elem(&goroutines, &goroutine);
-  if (!found) return 0;
 
   struct caller caller;
   fill_caller(&caller);
-  struct tls_key key = {.pointer = call.object, .tgid = tgid};
   long result = ctx->ax;
+  bool adopted = !found && go_seen && adopt_read(&call, stack, &caller, site, result);
+  if (!found && !adopted) return 0;
+  struct tls_key key = {.pointer = call.object, .tgid = tgid};
   finish_call(&key, &caller, &call, result > 0 ? result : 0);
-  leave_object(&key, &caller, call.site);
+  if (found) leave_object(&key, &caller, call.site);
   return 0;
 }
 

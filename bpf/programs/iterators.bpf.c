@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// What was there before the programs were loaded: processes, and which files are mapped executable where. The
-// inode is the one that probes bind to, also under overlayfs, which /proc/PID/maps doesn't tell.
+// What was there before the programs were loaded: processes, which files are mapped executable where, and
+// connections. A mapping's inode is the one that probes bind to, also under overlayfs, which /proc/PID/maps
+// doesn't tell.
+#include "old_sockets.h"
 #include "process_facts.h"
 
 #define PF_KTHREAD 0x00200000  // include/linux/sched.h
@@ -54,5 +56,58 @@ int each_mapping(struct bpf_iter__task_vma* ctx) {
                                            BPF_CORE_READ(file, f_path.dentry, d_name.name));
   record->name_bytes = written > 0 ? written - 1 : 0;
   bpf_seq_write(ctx->meta->seq, record, sizeof(*record));
+  return 0;
+}
+
+static __always_inline bool is_connected(const struct sock* sk) {
+  __u8 state = sk->__sk_common.skc_state;
+  return state == TCP_ESTABLISHED || state == TCP_SYN_SENT || state == TCP_FIN_WAIT1 ||
+         state == TCP_FIN_WAIT2 || state == TCP_CLOSE_WAIT;
+}
+
+static __u64 old_sockets = 0;
+
+// Null: not there before the programs, or not to be told. An entry that the connect hook has made is told by
+// the ring. One that its socket's end met too late, or not yet, goes again.
+static __always_inline struct connection* find_old_socket(struct sock* sk, __u64 cookie,
+                                                          struct task_struct* task) {
+  struct connection* known = bpf_map_lookup_elem(&connections, &cookie);
+  if (known) {
+    bool again = (known->flags & CONNECTION_OLD) || known->opened_boot_ns < tell_again_before;
+    return (known->flags & CONNECTION_OPEN) && again ? known : 0;
+  }
+  // Only the current process can be judged: such a connection is entered when its own uses it.
+  if (was_accepted(sk) || (filter_groups & (WIRE_FILTER_PROCESSES | WIRE_FILTER_CGROUPS))) return 0;
+  if (old_sockets >= most_old_sockets) {
+    COUNT(table_full, 1);
+    return 0;
+  }
+  known = enter_old_socket(sk, cookie, task, false);
+  if (!known || !(known->flags & CONNECTION_OLD)) return 0;
+  old_sockets++;
+  if (is_connected(sk)) return known;
+  bpf_map_delete_elem(&connections, &cookie);
+  return 0;
+}
+
+// Connections of all network namespaces, each with a process that holds it: as many times as there are
+// descriptors of it. Attached programs tell what opens or ends meanwhile.
+SEC("iter/task_file")
+int each_socket(struct bpf_iter__task_file* ctx) {
+  struct task_struct* task = ctx->task;
+  struct file* file = ctx->file;
+  if (!task || !file) return 0;
+  struct socket* socket = bpf_sock_from_file(file);
+  struct sock* sk = socket ? socket->sk : 0;
+  if (!sk || sk->sk_protocol != IPPROTO_TCP || !is_connected(sk)) return 0;
+  __u16 family = sk->__sk_common.skc_family;
+  if (family != AF_INET && family != AF_INET6) return 0;
+  struct connection* connection = find_old_socket(sk, bpf_get_socket_cookie(sk), task);
+  if (!connection) return 0;
+  struct wire_opened record;
+  fill_opened(&record, connection);
+  record.flags = WIRE_BEFORE_START;
+  connection->flags &= ~CONNECTION_UNTOLD;
+  bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
   return 0;
 }

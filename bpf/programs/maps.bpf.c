@@ -15,6 +15,7 @@ struct goroutines_map goroutines SEC(".maps");
 struct hellos_map hellos SEC(".maps");
 struct filter_rules_map filter_rules SEC(".maps");
 struct verdicts_map verdicts SEC(".maps");
+struct ciphertexts_map ciphertexts SEC(".maps");
 
 // Thread group ids that the programs leave alone; 0 is a free place.
 __u32 own_processes[OWN_PROCESSES] = {};
@@ -23,11 +24,17 @@ __u32 last_generation = 0;
 __u32 go_seen = 0;
 // Entries of tls_threads.
 __u64 tls_threads_now = 0;
+// When a record was last remembered that is yet to be sent; 0: never.
+__u64 ciphertext_boot_ns = 0;
+// The iterator of sockets tells again of connections that are older than this.
+__u64 tell_again_before = 0;
 // Payload is dropped once the ring holds this many bytes: the rest is for what tells the structure.
 const volatile __u64 payload_limit = 0;
 // Groups of filters that have a rule, and that have one of "only".
 const volatile __u32 filter_groups = 0;
 const volatile __u32 only_groups = 0;
 const volatile __u32 cleartext_wanted = 1;
+// How many sockets the iterator enters into the table of connections.
+const volatile __u64 most_old_sockets = 0;
 
 char LICENSE[] SEC("license") = "GPL";

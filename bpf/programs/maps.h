@@ -34,6 +34,7 @@ struct connection {
 #define CONNECTION_CLEARTEXT 64u  // it began like HTTP
 #define CONNECTION_HELLO 128u     // its ClientHello was seen
 #define CONNECTION_FILTERED 256u  // left out by the configuration: never told
+#define CONNECTION_LINKED 512u    // a TLS object is known to speak on it
 
 struct tls_key {
   __u64 pointer;
@@ -50,7 +51,7 @@ struct tls_object {
   __u32 generation;
   __u32 flags;
   __u32 open_calls;  // Go: other goroutines' may outlast the end
-  __u32 padding;
+  __u32 searches;    // for its ciphertext
 };
 #define OBJECT_ACCEPTED 1u
 #define OBJECT_HANDSHAKE_TOLD 2u
@@ -58,6 +59,7 @@ struct tls_object {
 #define OBJECT_RECEIVED_ENDED 8u
 #define OBJECT_CLOSING 16u   // ended, but for the calls that are open
 #define OBJECT_FILTERED 32u  // its connection is
+#define OBJECT_READ 64u      // Go: a call that reads was seen to begin
 
 // An open call of a TLS function. `stack` is the stack pointer at its entry and 0 for a free entry: a
 // thread's calls can nest and, with fibers, interleave.
@@ -104,6 +106,17 @@ struct hello_passages {
 struct hello_sockets {
   struct hello_passages sent;
   struct hello_passages received;  // with ingress
+};
+
+// How a TLS record begins that an object has made and its program is yet to send: header, and ciphertext.
+#define CIPHERTEXT_BYTES 29  // the shortest record of HTTP/2 has 31
+struct ciphertext {
+  __u64 words[4];
+};
+struct ciphertext_maker {
+  struct tls_key object;
+  __u32 generation;
+  __u32 padding;
 };
 
 struct ring_map {
@@ -185,6 +198,12 @@ struct verdicts_map {
   __type(key, struct judged);
   __type(value, __u32);
 };
+struct ciphertexts_map {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 4096);
+  __type(key, struct ciphertext);
+  __type(value, struct ciphertext_maker);
+};
 
 #ifndef WEIR_DEFINE_MAPS
 extern struct ring_map ring SEC(".maps");
@@ -199,16 +218,20 @@ extern struct goroutines_map goroutines SEC(".maps");
 extern struct hellos_map hellos SEC(".maps");
 extern struct filter_rules_map filter_rules SEC(".maps");
 extern struct verdicts_map verdicts SEC(".maps");
+extern struct ciphertexts_map ciphertexts SEC(".maps");
 
 #define OWN_PROCESSES 8
 extern __u32 own_processes[OWN_PROCESSES];
 extern __u32 last_generation;
 extern __u32 go_seen;
 extern __u64 tls_threads_now;
+extern __u64 ciphertext_boot_ns;
+extern __u64 tell_again_before;
 extern const volatile __u64 payload_limit;
 extern const volatile __u32 filter_groups;
 extern const volatile __u32 only_groups;
 extern const volatile __u32 cleartext_wanted;
+extern const volatile __u64 most_old_sockets;
 #else
 #define OWN_PROCESSES 8
 #endif

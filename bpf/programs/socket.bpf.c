@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // What passes through sockets, in the process that sends and receives: it names the socket of a TLS object,
 // it shows a ClientHello, and cleartext HTTP is read here.
+#include "ciphertext.h"
 #include "filters.h"
+#include "memory.h"
+#include "old_sockets.h"
 #include "plaintext.h"
 #include "tls_calls.h"
 
@@ -38,16 +41,7 @@ static __always_inline struct tls_call* open_call(struct pt_regs* regs) {
   return call ? call : call_of_goroutine(regs, thread >> 32);
 }
 
-#define BOUND_TO_PORT 8  // SOCK_BINDPORT_LOCK, include/net/sock.h
-
-// connect() never shares the bucket of a port with bind() (__inet_hash_connect() in
-// net/ipv4/inet_hashtables.c marks its own with -1), and an accepted socket has its listener's bucket without
-// having been bound itself.
-static __always_inline bool was_accepted(struct sock* sk) {
-  struct inet_bind_bucket* bucket = BPF_CORE_READ((struct inet_connection_sock*)sk, icsk_bind_hash);
-  return bucket && BPF_CORE_READ(bucket, fastreuse) >= 0 &&
-         !(BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & BOUND_TO_PORT);
-}
+// ---- sockets and objects that are older than the programs
 
 #define KERNEL_THREAD 0x00200000  // PF_KTHREAD, include/linux/sched.h
 
@@ -58,29 +52,42 @@ static __always_inline bool is_open(const struct sock* sk) {
   return state != TCP_CLOSE && state != TCP_LISTEN && by_process;
 }
 
-// A socket without an entry is older than the programs (or was evicted).
+// A socket without an entry that the current process uses: it was evicted, or is older than the programs and
+// the iterator of sockets didn't enter it.
 static __noinline struct connection* meet_old_socket(struct sock* sk, __u64 cookie) {
   if (!is_open(sk)) return 0;
-  struct connection connection = {};
-  connection.owner.cookie = cookie;
-  fill_tuple(&connection.tuple, sk);
-  connection.owner.netns_cookie = connection.tuple.netns_cookie;
-  struct task_struct* task = (struct task_struct*)bpf_get_current_task();
-  fill_process_key(&connection.owner.process, task);
-  connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
-  connection.opened_boot_ns = bpf_ktime_get_boot_ns();
-  bool accepted = was_accepted(sk);
-  connection.flags = accepted ? CONNECTION_ACCEPTED : CONNECTION_OPEN | CONNECTION_OLD;
-  if (!accepted && (process_filtered() || port_filtered(connection.tuple.peer_port)))
-    connection.flags = CONNECTION_FILTERED;
-  if (is_own_process(connection.owner.process.tgid)) connection.flags = CONNECTION_OURS;
-  long error = bpf_map_update_elem(&connections, &cookie, &connection, BPF_NOEXIST);
-  struct connection* known = bpf_map_lookup_elem(&connections, &cookie);
-  if (!error && known && (known->flags & CONNECTION_FILTERED)) COUNT(filtered_connections, 1);
-  if (error || !known || !(known->flags & CONNECTION_OPEN)) return known;
-  bpf_map_update_elem(&tuples, &connection.tuple, &connection.owner, BPF_ANY);
-  tell_opened(known);
+  struct connection* known =
+      enter_old_socket(sk, cookie, (struct task_struct*)bpf_get_current_task(), process_filtered());
+  if (known && (known->flags & CONNECTION_UNTOLD)) tell_opened(known);
   return known;
+}
+
+// As long as the engine keeps what an object without a socket said (attribution/object_linker.cc).
+#define CIPHERTEXT_WAIT_NS 10000000000ull
+static __always_inline bool ciphertext_awaited(void) {
+  return ciphertext_boot_ns && bpf_ktime_get_boot_ns() - ciphertext_boot_ns < CIPHERTEXT_WAIT_NS;
+}
+
+// What this socket sends may be what an object has made.
+__noinline int link_by_ciphertext(struct connection* connection, const struct memory* memory) {
+  if (!connection || !memory) return 0;
+  struct ciphertext start = {};
+  __u64 together = 0;
+  __u64 address = first_piece(memory, &together);
+  if (!address || together < CIPHERTEXT_BYTES || !read_record_start(&start, address)) return 0;
+  struct ciphertext_maker* maker = bpf_map_lookup_elem(&ciphertexts, &start);
+  if (!maker) return 0;
+  // A relay may send the same bytes again.
+  if (maker->object.tgid != bpf_get_current_pid_tgid() >> 32) return 0;
+  struct tls_object* object = bpf_map_lookup_elem(&tls_objects, &maker->object);
+  if (object && object->generation == maker->generation && !object->cookie) {
+    object->cookie = connection->owner.cookie;
+    if (connection->flags & CONNECTION_ACCEPTED) object->flags |= OBJECT_ACCEPTED;
+    if (connection->flags & CONNECTION_FILTERED) object->flags |= OBJECT_FILTERED;
+    note_object(connection, object);
+  }
+  bpf_map_delete_elem(&ciphertexts, &start);
+  return 0;
 }
 
 static __always_inline void call_uses(struct tls_call* call, __u64 cookie) {
@@ -88,62 +95,6 @@ static __always_inline void call_uses(struct tls_call* call, __u64 cookie) {
     call->used_linked = 1;
   else if (!call->other_cookie)
     call->other_cookie = cookie;
-}
-
-// ---- what the system call carries
-
-// The memory that a system call sends from or receives into: one piece, or an array of struct iovec.
-struct memory {
-  __u64 address;
-  __u64 length;  // that the caller asked for
-  __u64 vectors;
-  __u64 count;
-};
-
-// Numbers: arch/x86/entry/syscalls/syscall_64.tbl. Others (sendfile, splice, io_uring) carry no address of
-// the process's memory.
-static __always_inline bool find_memory(struct pt_regs* regs, struct memory* memory) {
-  __u64 second = PT_REGS_PARM2_CORE_SYSCALL(regs);
-  struct user_msghdr message = {};
-  switch (BPF_CORE_READ(regs, orig_ax)) {
-    case 0:   // read
-    case 1:   // write
-    case 44:  // sendto
-    case 45:  // recvfrom
-      memory->address = second;
-      memory->length = PT_REGS_PARM3_CORE_SYSCALL(regs);
-      return true;
-    case 19:  // readv
-    case 20:  // writev
-      memory->vectors = second;
-      memory->count = PT_REGS_PARM3_CORE_SYSCALL(regs);
-      return true;
-    case 46:  // sendmsg
-    case 47:  // recvmsg
-      if (bpf_probe_read_user(&message, sizeof(message), (void*)second)) return false;
-      memory->vectors = (__u64)message.msg_iov;
-      memory->count = message.msg_iovlen;
-      return true;
-  }
-  return false;
-}
-
-#define MOST_VECTORS 1024  // UIO_MAXIOV
-
-// Where the first byte is, and how many stand together there.
-static __always_inline __u64 first_piece(const struct memory* memory, __u64* together) {
-  *together = memory->length;
-  if (!memory->vectors) return memory->address;
-  for (__u64 i = 0; i < 4; i++) {
-    struct iovec vector = {};
-    if (i >= memory->count ||
-        bpf_probe_read_user(&vector, sizeof(vector), (void*)(memory->vectors + i * sizeof(vector))))
-      return 0;
-    if (!vector.iov_len) continue;
-    *together = vector.iov_len;
-    return (__u64)vector.iov_base;
-  }
-  return 0;
 }
 
 // ---- cleartext
@@ -212,12 +163,32 @@ __noinline int tell_cleartext(struct connection* connection, const struct memory
 #define HELLO_PREFIX 43  // record and handshake headers, version, random (RFC 8446, 4.1.2 and 5.1)
 #define RANDOM_AT 11     // of it
 #define BEGINNINGS 16    // sends that are looked at: a TLS session may follow some lines of cleartext
+// Of a connection that is older than the programs, whose next request may be some uploads away.
+#define OLD_BEGINNINGS (1u << 16)
 
 // A request's method and the space after it; HTTP/2's preface begins alike (RFC 9110, 9.1; RFC 9113, 3.4).
 static __always_inline bool begins_request(const __u8* text) {
   for (int i = 0; i < 12; i++) {
     if (text[i] == ' ') return i >= 3;
     if (text[i] < 'A' || text[i] > 'Z') return false;
+  }
+  return false;
+}
+
+// HTTP/2 joined in its middle: what a client's writes begin with (RFC 9113, 6).
+static __always_inline bool begins_frame(const __u8* text) {
+  __u32 length = text[0] << 16 | text[1] << 8 | text[2];
+  __u8 type = text[3], flags = text[4];
+  bool connection_frame = !(text[5] | text[6] | text[7] | text[8]);
+  switch (type) {
+    case 1:  // HEADERS
+      return length && length <= 16384 && !(flags & ~0x2d) && !(text[5] & 0x80) && (text[8] & 1);
+    case 4:  // SETTINGS, acknowledged
+      return !length && flags == 1 && connection_frame;
+    case 6:  // PING
+      return length == 8 && flags <= 1 && connection_frame;
+    case 8:  // WINDOW_UPDATE
+      return length == 4 && !flags && !(text[5] & 0x80);
   }
   return false;
 }
@@ -257,6 +228,16 @@ static __always_inline void tell_hello(struct connection* connection, __u64 addr
   if (copy_chunk(&payload, payload.left) == DROPPED) COUNT(ring_full_records, 1);
 }
 
+static __always_inline bool may_be_cleartext(const struct connection* connection) {
+  return cleartext_wanted && !(connection->flags & CONNECTION_FILTERED);
+}
+
+// A connection's first send, or any of one that is older than the programs.
+static __always_inline bool begins_http(const struct connection* connection, const __u8* text) {
+  if (connection->flags & CONNECTION_OLD) return begins_request(text) || begins_frame(text);
+  return connection->beginnings == 1 && begins_request(text);
+}
+
 // The side that speaks first, the client, decides what the connection is.
 __noinline int look_at_beginning(struct connection* connection, const struct memory* memory,
                                  __u32 direction) {
@@ -270,11 +251,17 @@ __noinline int look_at_beginning(struct connection* connection, const struct mem
   if (wanted == HELLO_PREFIX && begins_client_hello(text)) {
     note_hello(connection, text, direction);
     if (connection->flags & CONNECTION_OPEN) tell_hello(connection, address, together);
-  } else if (connection->beginnings == 1 && cleartext_wanted && !(connection->flags & CONNECTION_FILTERED) &&
-             begins_request(text)) {
+  } else if (may_be_cleartext(connection) && begins_http(connection, text)) {
+    if (!(connection->flags & CONNECTION_CLEARTEXT)) connection->beginnings = 1;
     connection->flags |= CONNECTION_CLEARTEXT;
   }
   return 0;
+}
+
+static __always_inline bool is_undecided(const struct connection* connection) {
+  __u32 flags = connection->flags;
+  if (!(flags & CONNECTION_OLD) || (flags & CONNECTION_CLEARTEXT)) return connection->beginnings < BEGINNINGS;
+  return !(flags & (CONNECTION_HELLO | CONNECTION_LINKED)) && connection->beginnings < OLD_BEGINNINGS;
 }
 
 // ---- the events
@@ -285,20 +272,25 @@ static __always_inline int socket_used(struct sock* sk, int length, __u32 direct
   __u64 cookie = bpf_get_socket_cookie(sk);
   struct tls_call* call = open_call(regs);
   struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
+  bool awaited = !call && direction == WIRE_SENT && length >= CIPHERTEXT_BYTES && ciphertext_awaited();
   if (!connection) connection = meet_old_socket(sk, cookie);
   if (call) call_uses(call, cookie);
   if (!connection || length <= 0) return 0;
   __u32 flags = connection->flags;
   if (flags & CONNECTION_OURS) return 0;
   bool by_client = (direction == WIRE_SENT) == !(flags & CONNECTION_ACCEPTED);
-  bool undecided = by_client && connection->beginnings < BEGINNINGS;
-  if (!undecided && !(flags & CONNECTION_CLEARTEXT)) return 0;
-  if ((flags & CONNECTION_ACCEPTED) && !ingress_wanted()) return 0;
+  bool wanted = !(flags & CONNECTION_ACCEPTED) || ingress_wanted();
+  bool undecided = wanted && by_client && is_undecided(connection);
+  bool cleartext = wanted && (flags & CONNECTION_CLEARTEXT);
+  if (flags & (CONNECTION_LINKED | CONNECTION_CLEARTEXT)) awaited = false;
+  if (!undecided && !cleartext && !awaited) return 0;
 
   struct memory memory = {};
   bool found = find_memory(regs, &memory);
+  if (awaited && found) link_by_ciphertext(connection, &memory);
   if (undecided && found) look_at_beginning(connection, &memory, direction);
-  if (connection->flags & CONNECTION_CLEARTEXT) tell_cleartext(connection, &memory, length, direction);
+  if (wanted && (connection->flags & CONNECTION_CLEARTEXT))
+    tell_cleartext(connection, &memory, length, direction);
   return 0;
 }
 
@@ -362,11 +354,13 @@ int BPF_PROG(system_call, struct pt_regs* regs, long number) {
   __u64 cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
   if (!cookie || (family != AF_INET && family != AF_INET6)) return 0;
   struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
+  bool awaited = !call && ciphertext_awaited();
   if (!connection) connection = meet_old_socket(sk, cookie);
   if (call) call_uses(call, cookie);
   struct memory memory = {};
-  if (connection && (connection->flags & CONNECTION_OPEN) && connection->beginnings < BEGINNINGS &&
-      is_send(number) && find_memory(regs, &memory))
+  if (!connection || !is_send(number) || !find_memory(regs, &memory)) return 0;
+  if (awaited && !(connection->flags & CONNECTION_LINKED)) link_by_ciphertext(connection, &memory);
+  if ((connection->flags & CONNECTION_OPEN) && is_undecided(connection))
     look_at_beginning(connection, &memory, WIRE_SENT);
   return 0;
 }

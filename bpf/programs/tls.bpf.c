@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Calls of TLS libraries with C's calling convention: followed from entry to return, bytes are taken at the
 // return, as many as the library says.
+#include "ciphertext_search.h"
 #include "tls_objects.h"
 
 #define PR_PEEK 2  // PR_MSG_PEEK, prio.h
@@ -51,6 +52,19 @@ static __always_inline __u64 committed_bytes(const struct tls_call* call, long r
   __u64 count = 0;
   if ((int)result != 1 || bpf_copy_from_user(&count, sizeof(count), (void*)call->count)) return 0;
   return count;
+}
+
+__noinline int remember_ciphertext(const struct tls_key* key, __u64 site, __u64 bytes) {
+  __u32 library = library_of(site);
+  if (!key || !is_sending(site) || (library != WIRE_LIBRARY_OPENSSL && library != WIRE_LIBRARY_BORINGSSL))
+    return 0;
+  struct tls_object* object = bpf_map_lookup_elem(&tls_objects, key);
+  if (!object || object->cookie || (object->flags & (OBJECT_ACCEPTED | OBJECT_FILTERED)) ||
+      object->searches >= MOST_SEARCHES)
+    return 0;
+  object->searches++;
+  struct ciphertext_maker maker = {.object = *key, .generation = object->generation};
+  return search_ciphertext(&maker, bytes);
 }
 
 // A read that gives nothing is the end; one into no room gives nothing at any time.
@@ -107,6 +121,7 @@ int tls_return(struct pt_regs* ctx) {
   __u64 bytes = committed_bytes(&call, result);
   if (call_of(call.site) == WIRE_CALL_READ_PACKET && bytes) call.buffer = packet_content(call.buffer, bytes);
   struct tls_object* object = finish_call(&key, &caller, &call, bytes);
+  if (bytes) remember_ciphertext(&key, call.site, bytes);
   if (object && is_end(&call, result)) tell_ended(&key, &caller, object, call.site, WIRE_RECEIVED);
   return 0;
 }

@@ -3,11 +3,13 @@
 //
 // A socket is an object's when the ClientHello that it carried has the object's own random bytes, whenever
 // and by whom it was sent. Where a library doesn't show them, or the ClientHello was sent before the programs
-// were there, it is the socket that the same thread uses inside a call on the object. A server's object is
-// never a socket's that its process connected, nor a client's one's that it accepted.
+// were there, it is the socket that the same thread uses inside a call on the object; if it uses none, the
+// socket that sends what the object has made (ciphertext_search.h). A server's object is never a socket's
+// that its process connected, nor a client's one's that it accepted.
 #ifndef WEIR_BPF_PROGRAMS_TLS_OBJECTS_H
 #define WEIR_BPF_PROGRAMS_TLS_OBJECTS_H
 
+#include "ciphertext.h"
 #include "filters.h"
 #include "plaintext.h"
 #include "tls_calls.h"
@@ -128,6 +130,7 @@ static __always_inline struct tls_object* link_socket(struct tls_object* object,
   if (connection ? connection->flags & CONNECTION_ACCEPTED : role == ROLE_SERVER)
     object->flags |= OBJECT_ACCEPTED;
   if (connection && (connection->flags & CONNECTION_FILTERED)) object->flags |= OBJECT_FILTERED;
+  if (connection) note_object(connection, object);
   return object;
 }
 
@@ -170,8 +173,10 @@ static long tell_chunk(__u64 index, void* payload) {
   return tell_next(payload, true);
 }
 
-static __always_inline void tell_said(const struct tls_key* key, const struct caller* caller,
-                                      struct tls_object* object, const struct tls_call* call, __u64 bytes) {
+// For the verifier a function of its own; each of the programs' files has it.
+__weak __noinline int tell_said(const struct tls_key* key, const struct caller* caller,
+                                struct tls_object* object, const struct tls_call* call, __u64 bytes) {
+  if (!key || !caller || !object || !call) return 0;
   bool sent = is_sending(call->site);
   __u64* total = sent ? &object->sent : &object->received;
   struct payload payload = {
@@ -190,6 +195,7 @@ static __always_inline void tell_said(const struct tls_key* key, const struct ca
   else
     tell_gap(&payload, bytes, WIRE_GAP_UNADDRESSED);
   note_losses(&payload, &object->lost);
+  return 0;
 }
 
 // A call is over that moved `bytes`. Returns its object, or null when nothing is to be told of it.

@@ -33,6 +33,7 @@ class Kernel final : public bpf::KernelSide {
   int untold_descriptor() const override { return -1; }
   void set_own_processes(std::span<const std::uint32_t>) override {}
   std::expected<int, bpf::Error> open_task_iterator() override { return ::open("/dev/null", O_RDONLY); }
+  std::expected<int, bpf::Error> open_socket_iterator(bool) override { return ::open("/dev/null", O_RDONLY); }
   std::expected<int, bpf::Error> open_mapping_iterator(std::uint32_t) override {
     return ::open("/dev/null", O_RDONLY);
   }
@@ -130,7 +131,7 @@ void check_opened(const BrokerService::Result& result, Operation operation) {
   if (!result.opened) return;
   require(result.reply.status == Status::ok);
   if (operation == Operation::task_iterator || operation == Operation::mapping_iterator ||
-      operation == Operation::mapping_events) {
+      operation == Operation::socket_iterator || operation == Operation::mapping_events) {
     return;
   }
   require(operation == Operation::open_known_library || operation == Operation::open_mapping);

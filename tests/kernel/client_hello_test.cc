@@ -182,7 +182,7 @@ TEST_F(SocketOfClientHello, OfAParentsObject) {
   for (const Bytes* bytes : bytes_of(cookies[0])) EXPECT_NE(bytes->process.pid, pid_);
 }
 
-// Whose of the two sockets a child's object is can't be told: neither is.
+// Whose of the two sockets a child's object is, the ClientHello can't tell; what the object has made can.
 TEST_F(SocketOfClientHello, OfAParentsObjectReplayed) {
   const auto cookies = run(std::string(R"(
 session, other = Session(connect()), connect()
@@ -192,11 +192,15 @@ other.sendall(hello)
 session.shake_hands()
 )") + kChildGoesOn);
   ASSERT_EQ(cookies.size(), 2u);
-  for (const SocketCookie cookie : cookies) EXPECT_TRUE(bytes_of(cookie).empty());
-  // They are told, as of no socket.
+  EXPECT_TRUE(bytes_of(cookies[1]).empty());
+  const std::string response = said(cookies[0], Direction::received);
+  ASSERT_GE(response.size(), 50u);
+  EXPECT_EQ(response.substr(response.size() - 50), body(50));
+  // What was said before is told as of no socket, and of the same object.
   const auto without = tap_->events().all<Bytes>([&](const auto& event) { return !event.cookie; });
-  ASSERT_FALSE(without.empty());
+  ASSERT_EQ(without.size(), 1u);
   EXPECT_EQ(without.front()->data.size(), request(50).size());
+  EXPECT_EQ(without.front()->object, bytes_of(cookies[0]).front()->object);
 }
 
 // By CONNECT, with a proxy that sends the ClientHello on from a socket of its own.
@@ -241,7 +245,8 @@ session.shake_hands(), session.ask(600), session.read()
           .empty());
 }
 
-// Nobody saw the ClientHello: the connection is told of, its bytes are nobody's.
+// Nobody saw the ClientHello: its connection is told when it is used, and its bytes are linked by what is
+// sent.
 TEST_F(SocketOfClientHello, OlderThanThePrograms) {
   Child python({"python3", "-c", std::string(kSessions) + R"(
 session = Session(connect())
@@ -268,8 +273,12 @@ session.ask(70), session.read()
   EXPECT_TRUE(opened[0]->before_start);
   EXPECT_EQ(late.events().closed(cookie).size(), 1u);
   const auto bytes = late.events().all<Bytes>([=](const auto& event) { return event.process.pid == pid; });
-  EXPECT_FALSE(bytes.empty());
-  for (const Bytes* one : bytes) EXPECT_EQ(one->cookie, SocketCookie{});
+  ASSERT_GE(bytes.size(), 2u);
+  EXPECT_EQ(bytes.front()->cookie, SocketCookie{});  // the request was read before it was sent
+  for (const Bytes* one : bytes) {
+    EXPECT_EQ(one->object, bytes.front()->object);
+    if (one != bytes.front()) EXPECT_EQ(one->cookie, cookie);
+  }
 }
 
 // A server's object has the random bytes of its client, here the same process.

@@ -52,9 +52,10 @@ TEST(BrokerService, RefusesNameLengthsOutsideTheField) {
 TEST(BrokerService, RefusesWhatNeedsTheNativeTapWhenThereIsNone) {
   EchoSigner signer;
   BrokerService service(signer, nullptr);
-  for (const auto operation : {Operation::open_known_library, Operation::open_mapping, Operation::attach,
-                               Operation::detach, Operation::task_iterator, Operation::mapping_iterator,
-                               Operation::mapping_events, Operation::next_exec, Operation::exec_done}) {
+  for (const auto operation :
+       {Operation::open_known_library, Operation::open_mapping, Operation::attach, Operation::detach,
+        Operation::task_iterator, Operation::mapping_iterator, Operation::socket_iterator,
+        Operation::mapping_events, Operation::next_exec, Operation::exec_done}) {
     Request request;
     request.operation = operation;
     EXPECT_EQ(service.handle(request).reply.status, Status::refused) << static_cast<int>(operation);
