@@ -142,7 +142,7 @@ class LateStartTest(EndToEndTest):
         pids = {flow.process.pid for flow in flows}
         wrong += [f"{path}: {found[0]} was never requested" for path, found in records.items()
                   if found[0].get("process.pid") in pids]
-        wrong += self.connection_mismatches(agent, flows, logs)
+        wrong += self.connection_mismatches(agent, flows, logs, ready)
         return wrong
 
     def server_of(self, flow, entry):
@@ -176,7 +176,7 @@ class LateStartTest(EndToEndTest):
         return [f"{key} is {record.get(key)!r}, not {value!r}" for key, value in expected.items()
                 if record.get(key) != value]
 
-    def connection_mismatches(self, agent, flows, logs):
+    def connection_mismatches(self, agent, flows, logs, ready):
         """Each connection is told of once, as its process's, and that it was joined."""
         pids = {flow.process.pid: flow for flow in flows}
         wrong = []
@@ -190,7 +190,7 @@ class LateStartTest(EndToEndTest):
         for flow in flows:
             wanted = {
                 (flow.process.pid, entry["local_port"], self.ports[self.server_of(flow, entry)])
-                for entry in logs[flow.name]
+                for entry in logs[flow.name] if entry["began"] > ready
             }
             wrong += [f"{flow.name} {key}: {found[key]} connection records" for key in wanted if found[key] != 1]
         return wrong
