@@ -12,12 +12,13 @@ using Bytes = std::vector<std::uint8_t>;
 constexpr std::uint64_t kStart = 0x1000;
 constexpr GeneralRegister kArguments[] = {GeneralRegister::rdi, GeneralRegister::rsi, GeneralRegister::rdx};
 
-// A file of one function.
+// A file of one function, and of pointers to it.
 class NothingElse : public CodeSource {
  public:
   std::optional<FunctionCode> function_at(std::uint64_t) override { return std::nullopt; }
   bool read_at(std::uint64_t, std::span<std::uint8_t>) override { return false; }
-  std::optional<std::uint64_t> pointer_at(std::uint64_t) override { return std::nullopt; }
+  // What a table of jumps has.
+  std::optional<std::uint64_t> pointer_at(std::uint64_t) override { return kStart; }
 };
 
 CallCode read(const std::initializer_list<Bytes>& instructions) {
@@ -109,6 +110,14 @@ TEST(PlaceEntry, AtTheFunctionsBeginningWhenAJumpLeadsBehindIt) {
   EXPECT_EQ(entry({kTestLength, js(5), {0x83, 0xea, 0x01}, {0xeb, 0xf9}, kRet}), (Place{kStart, 0, false}));
   // The same, and the jump leads to the beginning: that is another call, as before.
   EXPECT_EQ(entry({kTestLength, js(5), {0x83, 0xea, 0x01}, {0xeb, 0xf7}, kRet}), (Place{0x1002, 0, true}));
+}
+
+TEST(PlaceEntry, AtTheFunctionsBeginningWhenASwitchMayLeadBehindIt) {
+  // test edx,edx; js 2; jmp [rax*8+0x2000]; 2: ret
+  EXPECT_EQ(entry({kTestLength, js(7), {0xff, 0x24, 0xc5, 0x00, 0x20, 0, 0}, kRet}),
+            (Place{kStart, 0, false}));
+  // Its first instruction is passed whatever comes later.
+  EXPECT_EQ(entry({kPushRbx, {0xff, 0x24, 0xc5, 0x00, 0x20, 0, 0}, kRet}), (Place{kStart, 0, true}));
 }
 
 TEST(PlaceEntry, NotWhereTheKernelDoesNotEmulate) {
