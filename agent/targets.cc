@@ -57,7 +57,10 @@ void Targets::look(const bpf::Mapped& mapped) {
   }
   if (const auto alias = aliases_.find(mapped.file); alias != aliases_.end() && !alias->second) return;
   std::set<bpf::FileIdentity> files;
-  if (!look_at(mapped.pid, files) || files.empty() || files_.contains(mapped.file)) return;
+  if (!look_at(mapped.pid, files)) return;
+  // It is gone, and with it the file that nobody had looked at.
+  if (files.empty()) publisher_.publish(TlsLibraryNoted{.time = now(), .process = {.pid = mapped.pid}});
+  if (files.empty() || files_.contains(mapped.file)) return;
   aliases_[mapped.file] = std::ranges::any_of(
       files, [&](const auto& id) { return files_.contains(id) && files_[id].unreadable; });
 }

@@ -165,7 +165,8 @@ class FirstSightingTest(EndToEndTest):
     def outcome(self, name, records):
         exchanges = [record for record in records if f"/{name.replace(' ', '-')}/0" in record.get("url.full", "")]
         if not exchanges:
-            return str([record.get("weir.opaque.reason") for record in records][0])
+            reasons = [record["weir.opaque.reason"] for record in records if "weir.opaque.reason" in record]
+            return reasons[0] if reasons else "nothing"
         if len(exchanges) > 1:
             return f"{len(exchanges)} exchanges"
         told = exchanges[0]
