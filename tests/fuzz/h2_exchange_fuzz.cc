@@ -1,7 +1,7 @@
 // Plays any conversation in frames to the HTTP/2 builder, with gaps and ends. From its start and without gaps
 // it must give the same exchanges and count the same bytes however it is cut, and whoever found out that it
-// is HTTP/2; with gaps, each stream at most once. The first byte says how it begins; then a step is a control
-// byte, a length byte and so many bytes.
+// is HTTP/2; with gaps, each stream at most once. The first byte says how it begins; then come
+// the steps of conversation.h.
 #include <cstdint>
 #include <cstdlib>
 #include <set>
@@ -9,12 +9,11 @@
 
 #include "http/exchange_builder.h"
 #include "http/h2_frames.h"
+#include "tests/fuzz/conversation.h"
 
 namespace {
 
 using namespace weir::http;
-
-enum class Action : std::uint8_t { request, response, gap_request, gap_response, end_request, end_response };
 
 ExchangeLimits small_limits() {
   ExchangeLimits limits;
@@ -70,24 +69,6 @@ void check(const Exchange& e, std::set<std::uint64_t>& numbers, std::set<std::ui
   expect(e.request.fields.size() <= 9 && (!e.response || e.response->fields.size() <= 8));
 }
 
-template <typename Builder>
-void apply(Builder& builder, Action action, Bytes bytes, std::uint64_t gap, Time now) {
-  switch (action) {
-    case Action::request:
-      return builder.feed(Side::request, bytes, now);
-    case Action::response:
-      return builder.feed(Side::response, bytes, now);
-    case Action::gap_request:
-      return builder.gap(Side::request, gap, now);
-    case Action::gap_response:
-      return builder.gap(Side::response, gap, now);
-    case Action::end_request:
-      return builder.end(Side::request, now);
-    case Action::end_response:
-      return builder.end(Side::response, now);
-  }
-}
-
 struct Result {
   std::string log;
   bool comparable = true;  // nothing was recognised by where a chunk ends
@@ -98,13 +79,12 @@ Result run(Bytes input, bool joined, bool bytewise) {
   Result result{.log = {}, .comparable = !joined};
   std::set<std::uint64_t> numbers;
   std::set<std::uint64_t> streams;
-  std::uint64_t fed = 0;
   Builder builder(small_limits(), [&](const Exchange& e) {
     if (!e.final) return;  // by how the input is cut
     check(e, numbers, streams);
     result.log += text_of(e);
   });
-  Time now{};
+  const Time now{};
   if (joined) {
     builder.gap(Side::request, 0, now);
     builder.gap(Side::response, 0, now);
@@ -112,27 +92,14 @@ Result run(Bytes input, bool joined, bool bytewise) {
     builder.feed(Side::request, bytes_of(kH2Preface), now);
     builder.feed(Side::response, bytes_of(std::string_view("\0\0\0\4\0\0\0\0\0", FrameHeader::kSize)), now);
   }
-  while (input.size() >= 2) {
-    const auto action = static_cast<Action>(static_cast<unsigned>(input[0]) % 6);
-    const auto length = static_cast<std::size_t>(input[1]);
-    input = input.subspan(2);
-    now += std::chrono::milliseconds(400);
-    const bool data = action == Action::request || action == Action::response;
-    const bool gap = action == Action::gap_request || action == Action::gap_response;
-    if (gap) result.comparable = false;
-    auto bytes = input.first(data ? std::min(length, input.size()) : 0);
-    input = input.subspan(bytes.size());
-    fed += bytes.size();
-    for (; bytewise && bytes.size() > 1; bytes = bytes.subspan(1))
-      apply(builder, action, bytes.first(1), 0, now);
-    apply(builder, action, bytes, length, now);
-  }
-  builder.finish(now);
+  const auto played = weir::fuzz::play(builder, input, bytewise);
+  if (played.gaps) result.comparable = false;
+  builder.finish(played.end);
   expect(builder.idle());
   for (const auto number : numbers) expect(number < numbers.size());
   const auto request = builder.unparsed_bytes(Side::request);
   const auto response = builder.unparsed_bytes(Side::response);
-  expect(request + response <= fed);
+  expect(request + response <= played.fed);
   result.log += std::to_string(request) + " " + std::to_string(response) + " " +
                 std::to_string(static_cast<int>(builder.protocol()));
   return result;

@@ -1,44 +1,14 @@
 // The HTTP/2 builder: which frames are whose, whatever their order and the cuts of the two streams.
-#include "http/h2_exchange.h"
-
 #include <gtest/gtest.h>
 
 #include <random>
 
-#include "tests/unit/http/conversation.h"
-#include "tests/unit/http/h2_wire.h"
+#include "tests/unit/http/h2_talk.h"
 
 namespace weir::http {
 namespace {
 
 using namespace test;
-
-Result run_all(const std::vector<Step>& steps, const ExchangeLimits& limits = capturing()) {
-  return test::run_all<H2ExchangeBuilder>(steps, limits);
-}
-
-// A conversation of connections that each begin anew.
-struct Talk {
-  Client client;
-  Server server;
-  std::vector<Step> steps = {req(client.open()), res(server.open())};
-
-  // Not +, which doesn't say which operand's header block comes first.
-  Talk& operator<<(Step step) {
-    steps.push_back(std::move(step));
-    return *this;
-  }
-  Case expect(std::string_view name, Lines whole, Lines late = {}, Unparsed unparsed = {0, 0}) const {
-    return {name, steps, std::move(whole), std::move(late), unparsed};
-  }
-};
-
-void check(const Case& c) {
-  SCOPED_TRACE(c.name);
-  const auto result = run_all(c.steps);
-  test::check(c, result);
-  EXPECT_EQ(result.protocol, Protocol::http2);
-}
 
 TEST(H2Exchange, PairsByStream) {
   Talk t;
@@ -49,8 +19,8 @@ TEST(H2Exchange, PairsByStream) {
   t << res(data(1, "x") + last_data(3, "yz"));
   t << req(last_data(5, "de"));
   t << res(last_data(1, "")) << res(s.head(5, "204", kEndStream));
-  check(t.expect("interleaved",
-                 {"1#3 GET /3 /0 -> 200 yz/2", "0#1 GET /1 /0 -> 404 x/1", "2#5 POST /5 abcde/5 -> 204 /0"}));
+  check_h2(t.expect("interleaved", {"1#3 GET /3 /0 -> 200 yz/2", "0#1 GET /1 /0 -> 404 x/1",
+                                    "2#5 POST /5 abcde/5 -> 204 /0"}));
 }
 
 TEST(H2Exchange, ReadsAllOfAMessage) {
@@ -69,7 +39,7 @@ TEST(H2Exchange, ReadsAllOfAMessage) {
       << req(t.client.headers(1, {{"checksum", "7"}}, kEndStream));
     t << res(t.server.head(1, "200") + frame(FrameType::data, kPadded, 1, std::string(1, '\0') + "defg"))
       << res(t.server.continued(1, {{"grpc-status", "0"}, {"grpc-message", "fine"}}, 3, kEndStream));
-    check(
+    check_h2(
         t.expect("CONTINUATION, padding, interim responses, trailers",
                  {"0#1 POST /long abc/3 -> 100 103 200 defg/4 >checksum=7 grpc-status=0 grpc-message=fine"}));
   }
@@ -83,7 +53,7 @@ TEST(H2Exchange, ReadsAllOfAMessage) {
              frame(FrameType::ping, 0, 0, "12345678") +
              frame(static_cast<FrameType>(0x77), 0xff, 5, "anything") + frame(FrameType::settings, 1, 0));
     t << res(frame(FrameType::settings, 1, 0)) << res(t.server.ok(1, "k"));
-    check(
+    check_h2(
         t.expect("padded and prioritised HEADERS; frames without consequence", {"0#1 GET /p /0 -> 200 k/1"}));
   }
 }
@@ -209,14 +179,15 @@ TEST(H2Exchange, ReadsTunnelsAndPushes) {
     t << req(data(1, "hello"));
     t << res(data(1, "you") + last_data(1, ""));
     t << req(last_data(1, ""));
-    check(t.expect("CONNECT", {"0#1 CONNECT b.test:443 /0 -> 200 /0 upgraded"}, {}, {9 + 5 + 9, 9 + 3 + 9}));
+    check_h2(
+        t.expect("CONNECT", {"0#1 CONNECT b.test:443 /0 -> 200 /0 upgraded"}, {}, {9 + 5 + 9, 9 + 3 + 9}));
   }
   {
     Talk t;
     t << req(t.client.headers(1, {{":method", "CONNECT"}, {":authority", "b.test:443"}}));
     t << res(t.server.head(1, "403") + last_data(1, "no"));
     t << req(rst(1, 8));
-    check(t.expect("CONNECT refused", {"0#1 CONNECT b.test:443 /0 -> 403 no/2 closed_early"}));
+    check_h2(t.expect("CONNECT refused", {"0#1 CONNECT b.test:443 /0 -> 403 no/2 closed_early"}));
   }
   {
     Talk t;
@@ -227,7 +198,7 @@ TEST(H2Exchange, ReadsTunnelsAndPushes) {
                                   {":authority", "b.test"}}));
     t << res(t.server.head(1, "501", kEndStream));
     t << req(last_data(1, ""));
-    check(t.expect("extended CONNECT", {"0#1 CONNECT /ip /0 -> 501 /0"}, {}, {9, 0}));
+    check_h2(t.expect("extended CONNECT", {"0#1 CONNECT /ip /0 -> 501 /0"}, {}, {9, 0}));
   }
   {
     Talk t;
@@ -235,141 +206,7 @@ TEST(H2Exchange, ReadsTunnelsAndPushes) {
     t << res(frame(FrameType::push_promise, kEndHeaders, 1,
                    big_endian(2, 4) + t.server.block(Client::request("GET", "/style"))));
     t << res(t.server.ok(1, "page")) << res(t.server.ok(2, "style"));
-    check(t.expect("push", {"0#1 GET /page /0 -> 200 page/4", "1#2 GET /style /0 -> 200 style/5"}));
-  }
-}
-
-TEST(H2Exchange, SaysWhatWasCutOff) {
-  {
-    Talk t;
-    t << req(t.client.post(1, "/1") + data(1, "ab"));
-    t << res(t.server.head(1, "200") + data(1, "x"));
-    t << req(rst(1, 8));
-    t << res(data(1, "late"));
-    check(t.expect("client cancels", {"0#1 POST /1 ab/2 -> 200 x/1 closed_early"}, {}, {0, 9 + 4}));
-  }
-  {
-    Talk t;
-    t << req(t.client.get(1, "/1"));
-    t << res(rst(1, 7));
-    check(t.expect("server refuses", {"0#1 GET /1 /0 -> none /0 closed_early"}));
-  }
-  {
-    Talk t;
-    t << res(rst(1, 7));
-    t << req(t.client.get(1, "/1"));
-    check(t.expect("server refuses, told early", {"0#1 GET /1 /0 -> none /0 closed_early"}));
-  }
-  {
-    Talk t;
-    t << req(t.client.post(1, "/1") + data(1, "ab"));
-    t << res(t.server.ok(1, "enough") + rst(1, 0));
-    check(t.expect("the server needs no more of the body", {"0#1 POST /1 ab/2 -> 200 enough/6"}));
-  }
-  {
-    Talk t;
-    t << req(t.client.get(1, "/1")) << req(t.client.get(3, "/3")) << req(t.client.get(5, "/5"));
-    t << res(goaway(3)) << res(t.server.ok(1, "a"));
-    t << req(t.client.get(7, "/7"));
-    t << res(t.server.ok(3, "b"));
-    check(t.expect("GOAWAY", {"2#5 GET /5 /0 -> none /0 closed_early", "0#1 GET /1 /0 -> 200 a/1",
-                              "3#7 GET /7 /0 -> none /0 closed_early", "1#3 GET /3 /0 -> 200 b/1"}));
-  }
-  {
-    Talk t;
-    t << req(t.client.post(1, "/1") + data(1, "ab")) << req(t.client.get(3, "/3"));
-    t << res(t.server.ok(1, "a")) << res(t.server.head(3, "200") + data(3, "cd").substr(0, 10));
-    check(t.expect("the connection ends", {},
-                   {"0#1 POST /1 ab/2 -> 200 a/1 closed_early", "1#3 GET /3 /0 -> 200 c/1 closed_early"}));
-  }
-  {
-    Talk t;
-    t << req(t.client.post(1, "/1") + data(1, "ab")) << req(t.client.get(3, "/3"));
-    t << end(Side::request);
-    t << res(t.server.ok(1, "a"));
-    t << end(Side::response);
-    check(t.expect("each side ends",
-                   {"0#1 POST /1 ab/2 -> 200 a/1 closed_early", "1#3 GET /3 /0 -> none /0 closed_early"}));
-  }
-  {
-    Talk t;
-    const auto half = t.client.continued(1, Client::request("GET", "/1"), 5).substr(0, 20);
-    t << req(half);
-    const auto orphan = t.server.ok(1, "a");
-    t << res(orphan);
-    check(t.expect("half a header block; a response without a request", {}, {}, {20, orphan.size()}));
-  }
-}
-
-TEST(H2Exchange, EndsAtWhatIsMalformed) {
-  struct Bad {
-    std::string_view name;
-    Side side;
-    std::string bytes;
-  };
-  const Bad cases[] = {
-      {"DATA on stream 0", Side::request, data(0, "x")},
-      {"SETTINGS on a stream", Side::response, frame(FrameType::settings, 0, 1)},
-      {"SETTINGS of a bad size", Side::response, settings("12345")},
-      {"an acknowledgment that says something", Side::response, frame(FrameType::settings, 1, 0, "123456")},
-      {"RST_STREAM of a bad size", Side::request, frame(FrameType::rst_stream, 0, 1, "12345")},
-      {"more padding than payload", Side::request,
-       frame(FrameType::data, kPadded, 1,
-             "\x04"
-             "abc")},
-      {"no room for the padding's length", Side::request, frame(FrameType::data, kPadded, 1)},
-      {"CONTINUATION of nothing", Side::request, frame(FrameType::continuation, kEndHeaders, 1)},
-      {"no CONTINUATION", Side::request,
-       frame(FrameType::headers, 0, 3, "\x82") + frame(FrameType::ping, 0, 0, "12345678")},
-      {"CONTINUATION of another stream", Side::request,
-       frame(FrameType::headers, 0, 3, "\x82") + frame(FrameType::continuation, kEndHeaders, 5, "\x84\x87")},
-      {"a client's even stream", Side::request, frame(FrameType::headers, kEndHeaders, 2, "\x82")},
-      {"a client's promise", Side::request, frame(FrameType::push_promise, kEndHeaders, 1, big_endian(2, 4))},
-      {"an odd stream promised", Side::response,
-       frame(FrameType::push_promise, kEndHeaders, 1, big_endian(3, 4))},
-      {"an index that nothing has", Side::request, frame(FrameType::headers, kEndHeaders, 3, "\xff\x7f")},
-      {"a block that ends in a field", Side::request, frame(FrameType::headers, kEndHeaders, 3, "\x40\x05")},
-  };
-  for (const auto& bad : cases) {
-    SCOPED_TRACE(bad.name);
-    Talk t;
-    t << req(t.client.get(1, "/1"));
-    t << Step{Step::Kind::data, bad.side, bad.bytes};
-    const auto dead = t.client.get(9, "/9");
-    t << req(dead);
-    t << res(t.server.ok(1, "a"));
-    const auto result = run_all(t.steps);
-    EXPECT_EQ(result.before_finish, Lines{"0#1 GET /1 /0 -> none /0 error"});
-    EXPECT_EQ(result.all.size(), 1U);
-    EXPECT_GE(result.unparsed[0], dead.size());
-    EXPECT_GT(result.unparsed[1], 0U);
-  }
-}
-
-TEST(H2Exchange, MarksMessagesThatAreMalformed) {
-  using F = Deflater::Fields;
-  const F requests[] = {
-      {{":scheme", "https"}, {":path", "/"}},
-      {{":method", "GET"}, {":scheme", "https"}},
-      {{":method", "CONNECT"}, {":path", "/"}},
-      {{":method", "GET"}, {":method", "PUT"}, {":path", "/"}},
-      {{":method", "GET"}, {"a", "b"}, {":path", "/"}},
-      {{":method", "GET"}, {":path", "/"}, {":odd", "1"}},
-  };
-  for (const auto& fields : requests) {
-    Talk t;
-    t << req(t.client.headers(1, fields, kEndStream)) << req(t.client.get(3, "/"));
-    t << res(t.server.ok(1, "a")) << res(t.server.ok(3, "b"));
-    const auto result = run_all(t.steps);
-    ASSERT_EQ(result.before_finish.size(), 2U);
-    EXPECT_TRUE(result.all[0].ends_with(" error")) << result.all[0];
-    EXPECT_EQ(result.all[1], "1#3 GET / /0 -> 200 b/1");
-  }
-  for (const F& fields : {F{{"a", "b"}}, F{{":status", "20"}}, F{{":status", "2x0"}}}) {
-    Talk t;
-    t << req(t.client.get(1, "/"));
-    t << res(t.server.headers(1, fields, kEndStream));
-    check(t.expect("response", {"0#1 GET / /0 -> 0 /0 error"}));
+    check_h2(t.expect("push", {"0#1 GET /page /0 -> 200 page/4", "1#2 GET /style /0 -> 200 style/5"}));
   }
 }
 
@@ -383,88 +220,8 @@ TEST(H2Exchange, FollowsTheHeaderTable) {
   t << req(t.client.get(7, "/3"));
   t << res(t.server.ok(1, "")) << res(t.server.ok(3, "")) << res(t.server.ok(5, ""))
     << res(t.server.ok(7, ""));
-  check(t.expect("table sizes", {"0#1 GET /1 /0 -> 200 /0", "1#3 GET /3 /0 -> 200 /0",
-                                 "2#5 GET /3 /0 -> 200 /0", "3#7 GET /3 /0 -> 200 /0"}));
-}
-
-TEST(H2Exchange, HoldsItsLimits) {
-  auto limits = capturing();
-  limits.body_bytes = 4;
-  limits.pending = 2;
-  limits.early_response = 200;
-  limits.h1.head = 150;
-  limits.h1.fields = 6;
-  {
-    Talk t;
-    t << req(t.client.post(1, "/1") + last_data(1, "0123456789"));
-    t << res(t.server.ok(1, "abcd"));
-    EXPECT_EQ(run_all(t.steps, limits).all, Lines{"0#1 POST /1 0123/10! -> 200 abcd/4"});
-  }
-  {
-    Talk t;
-    t << req(t.client.get(1, "/1")) << req(t.client.get(3, "/3")) << req(t.client.get(5, "/5"));
-    t << res(t.server.ok(1, "a")) << res(t.server.ok(3, "b")) << res(t.server.ok(5, "c"));
-    const Lines expected = {"0#1 GET /1 /0 -> none /0 closed_early error", "1#3 GET /3 /0 -> 200 b/1",
-                            "2#5 GET /5 /0 -> 200 c/1"};
-    EXPECT_EQ(run_all(t.steps, limits).all, expected);
-  }
-  {
-    Talk t;
-    const auto flood = t.server.ok(1, std::string(300, 'x'));
-    t << res(flood) << res(t.server.ok(3, "b"));
-    t << req(t.client.get(1, "/1")) << req(t.client.get(3, "/3"));
-    const auto result = run_all(t.steps, limits);
-    const Lines expected = {"1#3 GET /3 /0 -> 200 b/1", "0#1 GET /1 /0 -> none /0 closed_early"};
-    EXPECT_EQ(result.all, expected);
-    EXPECT_EQ(result.unparsed[1], flood.size());
-  }
-  {
-    Talk t;
-    t << req(t.client.headers(
-        1,
-        {{":method", "GET"}, {":path", "/1"}, {":scheme", "https"}, {"a", std::string(200, 'x')}, {"b", "c"}},
-        kEndStream));
-    t << req(t.client.headers(3,
-                              {{":method", "GET"},
-                               {":path", "/3"},
-                               {":scheme", "https"},
-                               {"1", ""},
-                               {"2", ""},
-                               {"3", ""},
-                               {"4", ""},
-                               {"5", ""},
-                               {"6", ""},
-                               {"7", ""}},
-                              kEndStream));
-    t << res(t.server.ok(1, "a")) << res(t.server.ok(3, "b"));
-    const Lines expected = {"0#1 GET /1 /0 -> 200 a/1 error", "1#3 GET /3 /0 -> 200 b/1 error"};
-    EXPECT_EQ(run_all(t.steps, limits).all, expected);
-  }
-}
-
-TEST(H2Exchange, BoundsTheBodiesOfAllStreams) {
-  auto limits = capturing();
-  limits.body_bytes = 100;
-  Client c;
-  Server s;
-  std::string requests = c.open();
-  std::string responses = s.open();
-  for (std::uint32_t id = 1; id < 41; id += 2) {
-    requests += c.get(id, "/");
-    responses += s.head(id, "200") + data(id, std::string(100, 'x'));
-  }
-  std::size_t captured = 0;
-  std::uint64_t size = 0;
-  H2ExchangeBuilder builder(limits, [&](const Exchange& e) {
-    captured += e.response_body.data.size();
-    size += e.response_body.size;
-    EXPECT_EQ(e.response_body.truncated, e.response_body.data.size() < 100);
-  });
-  builder.feed(Side::request, bytes(requests), at(1));
-  builder.feed(Side::response, bytes(responses), at(1));
-  builder.finish(at(1));
-  EXPECT_EQ(captured, 400U);
-  EXPECT_EQ(size, 2000U);
+  check_h2(t.expect("table sizes", {"0#1 GET /1 /0 -> 200 /0", "1#3 GET /3 /0 -> 200 /0",
+                                    "2#5 GET /3 /0 -> 200 /0", "3#7 GET /3 /0 -> 200 /0"}));
 }
 
 TEST(H2Exchange, GoesOnFromAnUpgrade) {
@@ -484,7 +241,7 @@ TEST(H2Exchange, GoesOnFromAnUpgrade) {
 }
 
 TEST(H2Exchange, RecognisesTheProtocol) {
-  const auto protocol = [](const std::vector<Step>& steps) { return run_all(steps).protocol; };
+  const auto protocol = [](const std::vector<Step>& steps) { return run_all_h2(steps).protocol; };
   EXPECT_EQ(protocol({}), Protocol::undecided);
   EXPECT_EQ(protocol({req(std::string(kH2Preface))}), Protocol::http2);
   EXPECT_EQ(protocol({req("PRI * HTTP/2.0\r\n\r\n")}), Protocol::other);

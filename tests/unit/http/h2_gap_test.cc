@@ -2,9 +2,7 @@
 // to another stream.
 #include <gtest/gtest.h>
 
-#include "http/h2_exchange.h"
-#include "tests/unit/http/conversation.h"
-#include "tests/unit/http/h2_wire.h"
+#include "tests/unit/http/h2_talk.h"
 
 namespace weir::http {
 namespace {
@@ -16,17 +14,9 @@ Result play(const std::vector<Step>& steps, const ExchangeLimits& limits = captu
   return run<H2ExchangeBuilder>(steps, 0, limits);
 }
 
-struct Talk {
-  Client client;
-  Server server;
-  std::vector<Step> steps = {req(client.open()), res(server.open())};
-
-  Talk& operator<<(Step step) {
-    steps.push_back(std::move(step));
-    return *this;
-  }
+struct Talk : test::Talk {
   void expect(std::string_view name, Lines whole, Lines late = {}, Unparsed unparsed = {0, 0}) const {
-    check({name, steps, whole, late, unparsed}, play(steps));
+    check(test::Talk::expect(name, std::move(whole), std::move(late), unparsed), play(steps));
   }
 };
 

@@ -1,0 +1,114 @@
+// What could not be read, and why; how much of a process could.
+#include "tests/unit/attribution/native.h"
+
+namespace weir::test {
+namespace {
+
+using testing::IsEmpty;
+
+struct Opaque {
+  std::string name;
+  std::function<void(Engine&)> happens;
+  std::string reason;
+};
+
+TEST_F(Native, EveryUnreadableConnectionSaysWhy) {
+  const auto close = [](Engine& engine, std::uint64_t bytes, int error = 0) {
+    ConnectionClosed event{.time = at(5), .cookie = {1}};
+    event.bytes_sent = event.bytes_received = bytes;
+    event.error = error;
+    engine.consume(event);
+  };
+  const std::vector<Opaque> cases = {
+      {"plain", [&](Engine& e) { close(e, 10); }, "no probe saw its bytes"},
+      {"tls", [&](Engine& e) { View(e, 1, Tap::native).handshake(1, "x.test"), close(e, 10); },
+       "no probe for this TLS library"},
+      {"empty", [&](Engine& e) { close(e, 0); }, "no payload"},
+      {"refused", [&](Engine& e) { close(e, 0, ECONNREFUSED); }, "connect failed"},
+      {"lost", [&](Engine& e) { View(e, 1, Tap::native).gap(Direction::sent, 10, 1), close(e, 10); },
+       "events lost"},
+      {"alert",
+       [&](Engine& e) {
+         Handshake event{.time = at(1), .cookie = {1}, .object = {}, .tap = Tap::proxy};
+         event.alert = 48;
+         e.consume(event);
+         close(e, 10);
+       },
+       "certificate rejected by client"},
+      {"older",
+       [&](Engine& e) {
+         ConnectionClosed none;
+         close(e, 10);
+       },
+       "opened before start"},
+  };
+  for (const Opaque& one : cases) {
+    SCOPED_TRACE(one.name);
+    records_.clear();
+    use(default_config());
+    process(kCurl, "/usr/bin/curl");
+    ConnectionOpened open{.time = at(0), .cookie = {1}};
+    open.tuple.peer = kOrigin;
+    open.owner = kCurl;
+    open.before_start = one.name == "older";
+    engine().consume(open);
+    one.happens(engine());
+    engine().advance(at(7));
+    ASSERT_EQ(connections().size(), 1u);
+    EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), one.reason);
+    EXPECT_EQ(text(*connections()[0], "weir.source"), "(absent)");
+    EXPECT_EQ(text(*connections()[0], "error.type"), one.name == "refused" ? "ECONNREFUSED" : "(absent)");
+  }
+}
+
+TEST_F(Native, WhatIsFoundOutAboutALibraryAfterTheConnectionsEndStillSaysWhy) {
+  process(kCurl, "/usr/bin/curl");
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).handshake(1, "x.test");
+  closed(1, 2);
+  EXPECT_THAT(connections(), IsEmpty());
+  engine().consume(
+      TlsLibraryNoted{.time = at(2.5), .process = {.pid = kCurl.pid}, .library = TlsLibrary::openssl});
+  engine().advance(at(4));
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "opened before attach");
+}
+
+TEST_F(Native, OnlyTheAnswerWasReadBecauseTheProbesCameInBetween) {
+  process(kCurl, "/usr/bin/curl");
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).handshake(1, "x.test");
+  engine().consume(
+      TlsLibraryNoted{.time = at(1.5), .process = {.pid = kCurl.pid}, .library = TlsLibrary::openssl});
+  View(engine(), 1, Tap::native).received("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", 2);
+  closed(1, 3);
+  engine().advance(at(9));
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "opened before attach");
+}
+
+TEST_F(Native, BytesThatAreNotHttpAreCountedAndNotCalledReadable) {
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).sent(std::string("\x00\x01\x02garbage", 10), 1);
+  closed(1, 2);
+  EXPECT_THAT(exchanges(), IsEmpty());
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "not HTTP");
+  EXPECT_EQ(engine().counters().unparsed_bytes, 10u);
+  EXPECT_EQ(engine().coverage().at(0).readable_connections, 0u);
+}
+
+TEST_F(Native, CoverageCountsReadableConnections) {
+  opened(1, kOrigin);
+  opened(2, kOrigin);
+  View(engine(), 1, Tap::native).exchange("/", "x", 1);
+  closed(1, 2);
+  closed(2, 2);
+  ASSERT_EQ(engine().coverage().size(), 1u);
+  EXPECT_EQ(engine().coverage()[0].executable_name, "curl");
+  EXPECT_EQ(engine().coverage()[0].connections, 2u);
+  EXPECT_EQ(engine().coverage()[0].readable_connections, 1u);
+}
+
+}  // namespace
+}  // namespace weir::test
