@@ -16,7 +16,7 @@ struct FilterRule {
   enum class Kind : std::uint8_t { pid, process, cgroup, port, library };
   Kind kind = Kind::pid;
   std::uint64_t number = 0;  // pid; port; the id of a cgroup without a path
-  std::string text;  // process: name, or absolute path; cgroup: path below the root of cgroup v2, "/a/b"
+  std::string text{};  // process: name, or absolute path; cgroup: path below the root of cgroup v2, "/a/b"
   TlsLibrary library = TlsLibrary::unknown;
 };
 

@@ -87,32 +87,51 @@ enum class Protocol : std::uint8_t { undecided, http1, http2, other };
 
 using OnExchange = std::function<void(Exchange)>;
 
-// Feeds both streams of one connection through the strict parser and pairs requests with responses:
-// keep-alive, pipelining, chunked, HEAD, 1xx/204/304, upgrade, bodies until close. The two sides may arrive
-// in any interleaving, also a response's bytes before its request's.
-class H1ExchangeBuilder {
+// Reads both byte streams of one connection and gives out its exchanges. Each protocol's reader says what it
+// does about gaps; all may be fed the two sides in any interleaving, also a response's bytes before its
+// request's.
+class ExchangeReader {
  public:
-  H1ExchangeBuilder(ExchangeLimits limits, OnExchange on_exchange);
-  ~H1ExchangeBuilder();
+  virtual ~ExchangeReader() = default;
 
-  void feed(Side side, std::span<const std::byte> data, Time when);
-  // `length` bytes of that side are missing here. Inside content of known length they are skipped and
-  // counted; otherwise the exchange is given out as incomplete ("gap") and that side looks for the start of
-  // its next message. From then on a response is paired only with a request that was waiting when it began;
-  // on a connection that pipelines, where this proves nothing, pairing ends. A connection joined in its
-  // middle is told by a gap on both sides, of length 0 if need be, before any bytes.
-  void gap(Side side, std::uint64_t length, Time when);
+  virtual void feed(Side side, std::span<const std::byte> data, Time when) = 0;
+  // `length` bytes of that side are missing here. A connection joined in its middle is told by a gap on both
+  // sides, of length 0 if need be, before any bytes.
+  virtual void gap(Side side, std::uint64_t length, Time when) = 0;
   // That side sends no more: completes a body that runs until close. Needed before finish() for such a body
   // to count as whole.
-  void end(Side side, Time when);
+  virtual void end(Side side, Time when) = 0;
   // Gives out what is open, as closed_early, and drops the rest.
-  void finish(Time when);
+  virtual void finish(Time when) = 0;
 
-  Protocol protocol() const;
-  // Bytes that belong to no exchange: not HTTP, after an upgrade, after an error.
-  std::uint64_t unparsed_bytes(Side side) const;
-  // Nothing open, nothing pending.
-  bool idle() const;
+  virtual Protocol protocol() const = 0;
+  // Bytes that belong to no exchange.
+  virtual std::uint64_t unparsed_bytes(Side side) const = 0;
+  // Nothing open, nothing pending, no message or frame begun.
+  virtual bool idle() const = 0;
+};
+
+// HTTP/1, through the strict parser: pairs requests with responses; keep-alive, pipelining, chunked, HEAD,
+// 1xx/204/304, upgrade, bodies until close.
+//
+// A gap inside content of known length is skipped and counted; otherwise the exchange is given out as
+// incomplete ("gap") and that side looks for the start of its next message. From then on a response is paired
+// only with a request that was waiting when it began; on a connection that pipelines, where this proves
+// nothing, pairing ends.
+//
+// Unparsed is what isn't HTTP, follows an upgrade that nobody here reads, or an error.
+class H1ExchangeBuilder final : public ExchangeReader {
+ public:
+  H1ExchangeBuilder(ExchangeLimits limits, OnExchange on_exchange);
+  ~H1ExchangeBuilder() override;
+
+  void feed(Side side, std::span<const std::byte> data, Time when) override;
+  void gap(Side side, std::uint64_t length, Time when) override;
+  void end(Side side, Time when) override;
+  void finish(Time when) override;
+  Protocol protocol() const override;
+  std::uint64_t unparsed_bytes(Side side) const override;
+  bool idle() const override;
 
  private:
   struct State;

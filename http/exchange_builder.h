@@ -1,6 +1,5 @@
 // The builder for a connection of which it isn't known whether it speaks HTTP/1 or HTTP/2: finds out by the
-// bytes, and hands over to the builder of that protocol. Sans-IO; the door is theirs (exchange.h has the
-// words).
+// bytes, and hands over to the builder of that protocol. Sans-IO.
 #pragma once
 
 #include <cstdint>
@@ -17,19 +16,18 @@ namespace weir::http {
 // HTTP/1, until it is upgraded to `h2c`. Of a connection that was joined in its middle it is whichever is
 // recognised first: an HTTP/1 message's start or a chain of HTTP/2 frames. A gap on the client's side before
 // any bytes says that it was; if nobody says so, first bytes that are neither do.
-class ExchangeBuilder {
+class ExchangeBuilder final : public ExchangeReader {
  public:
   ExchangeBuilder(const ExchangeLimits& limits, const OnExchange& on_exchange);
 
-  void feed(Side side, std::span<const std::byte> data, Time when);
-  void gap(Side side, std::uint64_t length, Time when);
-  void end(Side side, Time when);
-  void finish(Time when);
-
+  void feed(Side side, std::span<const std::byte> data, Time when) override;
+  void gap(Side side, std::uint64_t length, Time when) override;
+  void end(Side side, Time when) override;
+  void finish(Time when) override;
   // May change from `other` to http2, when frames are found after all.
-  Protocol protocol() const;
-  std::uint64_t unparsed_bytes(Side side) const;
-  bool idle() const;
+  Protocol protocol() const override;
+  std::uint64_t unparsed_bytes(Side side) const override;
+  bool idle() const override;
 
  private:
   template <typename Event>

@@ -1,6 +1,6 @@
 // The builder that makes exchanges of the two byte streams of an HTTP/2 connection (RFC 9113), one for each
 // stream, as a passive observer: nothing is sent, refused or acknowledged, and what the peers may do is taken
-// as it comes. Sans-IO, like H1ExchangeBuilder, whose door it has.
+// as it comes. Sans-IO.
 #pragma once
 
 #include <cstdint>
@@ -17,34 +17,31 @@ namespace weir::http {
 //
 // An exchange's content is its DATA frames' without padding; what passes through an accepted CONNECT is none.
 // Frames of the connection itself belong to no exchange and are no unparsed bytes.
-class H2ExchangeBuilder {
+//
+// A gap inside of a DATA frame is skipped and counted, inside of a frame without consequence it is skipped.
+// Otherwise that side looks for frames again; exchanges that may have lost something are marked ("gap"), and
+// header fields that refer to what was lost are left out, which marks their exchange, too. Exchanges of a
+// connection joined in its middle are marked "joined_midstream" if such a field is left out. What is pending
+// on a stream whose end was lost is given out at the connection's end at the latest.
+//
+// Unparsed is what isn't HTTP/2, lost framing, of streams whose request wasn't seen, inside an accepted
+// CONNECT, after an error. The protocol is http2 when the preface was seen, or frames in the middle of a
+// connection.
+class H2ExchangeBuilder final : public ExchangeReader {
  public:
   H2ExchangeBuilder(const ExchangeLimits& limits, OnExchange on_exchange);
   // After an HTTP/1 request for `h2c` was answered 101: that request's final response comes on stream 1.
   // Further exchanges are counted on from its number.
   H2ExchangeBuilder(const ExchangeLimits& limits, OnExchange on_exchange, Exchange upgraded);
-  ~H2ExchangeBuilder();
+  ~H2ExchangeBuilder() override;
 
-  void feed(Side side, std::span<const std::byte> data, Time when);
-  // `length` bytes of that side are missing here. Inside of a DATA frame they are skipped and counted, inside
-  // of a frame without consequence they are skipped. Otherwise that side looks for frames again; exchanges
-  // that may have lost something are marked ("gap"), and header fields that refer to what was lost are left
-  // out, which marks their exchange, too. A connection joined in its middle is told by a gap of length 0 on
-  // both sides before any bytes; its exchanges are marked "joined_midstream" if such a field is left out.
-  // What is pending on a stream whose end was lost is given out at the connection's end at the latest.
-  void gap(Side side, std::uint64_t length, Time when);
-  // That side sends no more.
-  void end(Side side, Time when);
-  // Gives out what is open, as closed_early, and drops the rest.
-  void finish(Time when);
-
-  // http2: the preface was seen, or frames in the middle of a connection.
-  Protocol protocol() const;
-  // Bytes that belong to no exchange: not HTTP/2, lost framing, of streams whose request wasn't seen, inside
-  // an accepted CONNECT, after an error.
-  std::uint64_t unparsed_bytes(Side side) const;
-  // Nothing open, no frame begun.
-  bool idle() const;
+  void feed(Side side, std::span<const std::byte> data, Time when) override;
+  void gap(Side side, std::uint64_t length, Time when) override;
+  void end(Side side, Time when) override;
+  void finish(Time when) override;
+  Protocol protocol() const override;
+  std::uint64_t unparsed_bytes(Side side) const override;
+  bool idle() const override;
 
  private:
   struct State;

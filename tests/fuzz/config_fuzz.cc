@@ -10,7 +10,8 @@ using weir::fuzz::require;
 
 bool same_texts(const Config& a, const Config& b) {
   return a.state_dir == b.state_dir && a.jsonl == b.jsonl && a.record == b.record &&
-         a.upstream_ca == b.upstream_ca && a.passthrough == b.passthrough;
+         a.upstream_ca == b.upstream_ca && a.passthrough == b.passthrough && a.native_only == b.native_only &&
+         a.native_except == b.native_except;
 }
 
 }  // namespace
