@@ -78,14 +78,13 @@ std::expected<std::unique_ptr<bpf::MappingWatch>, Error> watch_mappings(BrokerCl
 }  // namespace
 
 struct NativeTap::State {
-  State(BrokerClient& connection, std::unique_ptr<bpf::EventSource> event_source, EventPublisher& notes,
-        const bpf::Filters& filters, std::unique_ptr<bpf::MappingWatch> mapping_watch,
-        Descriptor file_changes, Descriptor waiting_execs)
+  State(BrokerClient& connection, std::unique_ptr<bpf::EventSource> event_source, const bpf::Filters& filters,
+        std::unique_ptr<bpf::MappingWatch> mapping_watch, Descriptor file_changes, Descriptor waiting_execs)
       : broker(connection),
         exec_event(std::move(waiting_execs)),
         source(std::move(event_source)),
         watch(std::move(mapping_watch)),
-        targets(connection, notes, filters, std::move(file_changes), exec_event.get()) {}
+        targets(connection, *source, filters, std::move(file_changes), exec_event.get()) {}
 
   void read_ring(const std::stop_token& stop) {
     while (!stop.stop_requested()) source->poll(longest_wait);
@@ -149,7 +148,6 @@ NativeTap::~NativeTap() {
 std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& broker,
                                                                   Descriptors descriptors,
                                                                   EventPublisher& publisher,
-                                                                  EventPublisher& notes,
                                                                   const bpf::Filters& filters) {
   bpf::EventSource::Descriptors handed{descriptors.ring.release(), descriptors.ring_bytes,
                                        descriptors.control.release(), descriptors.untold.release()};
@@ -158,7 +156,7 @@ std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& 
   auto watch = watch_mappings(broker);
   if (!watch) return std::unexpected(watch.error());
   auto state =
-      std::make_unique<State>(broker, std::move(*source), notes, filters, std::move(*watch),
+      std::make_unique<State>(broker, std::move(*source), filters, std::move(*watch),
                               std::move(descriptors.file_changes), std::move(descriptors.exec_event));
   if (auto seeded = seed_processes(broker, *state->source); !seeded) return std::unexpected(seeded.error());
   seed_connections(broker, *state->source);

@@ -21,12 +21,10 @@ class NativeTap {
     Descriptor exec_event;  // none: execs don't wait
     std::uint64_t ring_bytes = 0;
   };
-  // Seeds the process table, attaches to the TLS libraries and starts reading. Each publisher is used on a
-  // thread of the tap's own from then on: the one for what the kernel tells, the other (`notes`) for what
-  // was found in files.
+  // Seeds the process table, attaches to the TLS libraries and starts reading. The publisher is used on a
+  // thread of the tap's own from then on.
   static std::expected<std::unique_ptr<NativeTap>, Error> start(BrokerClient& broker, Descriptors descriptors,
                                                                 EventPublisher& publisher,
-                                                                EventPublisher& notes,
                                                                 const bpf::Filters& filters);
   ~NativeTap();  // as stop()
 

@@ -344,7 +344,7 @@ class Worker {
                                    {std::move(inheritance_.ring), std::move(inheritance_.control),
                                     std::move(inheritance_.untold), std::move(inheritance_.file_changes),
                                     std::move(inheritance_.exec_event), inheritance_.welcome.ring_bytes},
-                                   engine_->add_source(), engine_->add_source(), filters_of(config_));
+                                   engine_->add_source(), filters_of(config_));
     if (native) {
       native_ = std::move(*native);
     } else {

@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <deque>
 #include <mutex>
 #include <utility>
 
@@ -198,19 +199,20 @@ class RingEventSource final : public EventSource {
   }
 
   std::expected<void, SourceError> look_at_processes_again(int task_iterator) override {
-    std::vector<ProcessEvent> seen;
     const auto read = read_all<wire_task>(task_iterator, [&](const wire_task& task) {
       auto event = decode(std::as_bytes(std::span(&task, 1)), clock_);
       auto* process = event ? std::get_if<ProcessEvent>(&*event) : nullptr;
       if (process == nullptr) return;
       enrich(*process);
-      seen.push_back(std::move(*process));
+      publish(*std::move(event));
     });
     if (!read) return std::unexpected(read.error());
-    const std::lock_guard lock(seen_mutex_);
-    seen_ = std::move(seen);
-    seen_after_ = ring_.produced();
     return {};
+  }
+
+  void publish(Event event) override {
+    const std::lock_guard lock(others_mutex_);
+    others_.emplace_back(ring_.produced(), std::move(event));
   }
 
   void beat() override {
@@ -261,14 +263,17 @@ class RingEventSource final : public EventSource {
   std::size_t drain() {
     const std::size_t taken =
         ring_.consume(kRecordsPerPoll, [this](std::span<const std::byte> record) { take(record); });
-    return taken + drain_untold() + drain_seen();
+    return taken + drain_untold() + drain_others();
   }
 
-  std::size_t drain_seen() {
-    const std::lock_guard lock(seen_mutex_);
-    if (seen_.empty() || ring_.consumed() < seen_after_) return 0;
-    for (ProcessEvent& event : seen_) publisher_.publish(std::move(event));
-    return std::exchange(seen_, {}).size();
+  std::size_t drain_others() {
+    const std::lock_guard lock(others_mutex_);
+    std::size_t taken = 0;
+    for (; !others_.empty() && ring_.consumed() >= others_.front().first; ++taken) {
+      publisher_.publish(std::move(others_.front().second));
+      others_.pop_front();
+    }
+    return taken;
   }
 
   // A connection that found no room in the ring ended after all that the ring then held of it.
@@ -322,9 +327,8 @@ class RingEventSource final : public EventSource {
   std::vector<wire_untold> waiting_;
   std::uint64_t waiting_for_ = 0;  // the ring's position behind which they may be published
   std::uint64_t untold_collected_ = 0;
-  std::mutex seen_mutex_;
-  std::vector<ProcessEvent> seen_;
-  std::uint64_t seen_after_ = 0;  // as waiting_for_
+  std::mutex others_mutex_;
+  std::deque<std::pair<std::uint64_t, Event>> others_;  // each with what the ring had been told before it
   EventPublisher& publisher_;
   std::function<std::string(std::uint32_t)> cgroup_of_;
   ClockOffset clock_;

@@ -39,7 +39,10 @@ struct SourceCounters {
   std::uint64_t untold_processes = 0;
 };
 
-class EventSource {
+// What is published from outside (on any thread, while poll() runs) is published in its turn: after what the
+// ring holds by then. Who says something about a process by another way than the ring can so not overtake the
+// process itself.
+class EventSource : public EventPublisher {
  public:
   struct Descriptors {
     int ring = -1;  // taken over
@@ -52,7 +55,6 @@ class EventSource {
   static std::expected<std::unique_ptr<EventSource>, SourceError> create(
       Descriptors descriptors, EventPublisher& publisher,
       std::function<std::string(std::uint32_t pid)> cgroup_of);
-  virtual ~EventSource() = default;
 
   // Publishes what the ring holds, waiting up to `wait` for something to come. Returns the records consumed.
   virtual std::size_t poll(std::chrono::milliseconds wait) = 0;
@@ -63,8 +65,7 @@ class EventSource {
   // Publishes connections that existed before: the descriptor of KernelSide::open_socket_iterator(). Before
   // the first poll(): what the ring tells of them comes later.
   virtual std::expected<std::size_t, SourceError> seed_connections(int socket_iterator) = 0;
-  // As seed_processes(), while poll() runs, from any one other thread: what the ring holds by now is
-  // published first.
+  // As seed_processes(), while poll() runs, on another thread: in its turn, as publish().
   virtual std::expected<void, SourceError> look_at_processes_again(int task_iterator) = 0;
   // Says "the worker lives" in the shared control page.
   virtual void beat() = 0;

@@ -10,7 +10,7 @@
 namespace weir::agent {
 namespace {
 
-struct Options {
+struct AgentOptions {
   std::string config_file;
   std::optional<std::string> state_dir;
   std::optional<std::string> jsonl;
@@ -24,7 +24,7 @@ struct Options {
   int first_user = -1;
 };
 
-std::expected<void, Error> apply(const Options& options, Config& config) {
+std::expected<void, Error> apply(const AgentOptions& options, Config& config) {
   if (!options.config_file.empty()) {
     if (auto read = read_config_file(options.config_file, config); !read) return read;
   }
@@ -53,7 +53,7 @@ std::expected<void, Error> apply(const Options& options, Config& config) {
   return {};
 }
 
-int run(const Options& options) {
+int run(const AgentOptions& options) {
   Config config = default_config();
   if (auto applied = apply(options, config); !applied) {
     report(applied.error());
@@ -65,7 +65,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_agent_command(CLI::App& app, Action& action) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<AgentOptions>();
   CLI::App* command = app.add_subcommand("agent", "Watch this host: the native tap and the egress proxy");
   command->footer("Example:\n  weir agent --jsonl - --upstream-ca company-root.pem");
   command->add_option("--config", options->config_file, "configuration file (YAML)")->type_name("FILE");

@@ -14,7 +14,7 @@ namespace {
 
 namespace json = boost::json;
 
-struct Options {
+struct CoverageOptions {
   StateDir state_dir;
   bool json = false;
 };
@@ -44,7 +44,7 @@ std::string row_text(std::string_view line) {
   return text;
 }
 
-int run(const Options& options) {
+int run(const CoverageOptions& options) {
   std::signal(SIGPIPE, SIG_IGN);
   char heading[128];
   std::snprintf(heading, sizeof(heading), "%-32s %12s %12s %10s", "PROCESS", "CONNECTIONS", "READABLE",
@@ -63,7 +63,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_coverage_command(CLI::App& app, Action& action) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CoverageOptions>();
   auto* command = app.add_subcommand("coverage", "How much of each process's egress could be read");
   add_state_dir_option(*command, options->state_dir);
   command->add_flag("--json", options->json, "A line of JSON for each process");

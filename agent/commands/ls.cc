@@ -12,17 +12,17 @@
 namespace weir::agent {
 namespace {
 
-struct Options {
+struct LsOptions {
   StateDir state_dir;
   sinks::StoreQuery query;
   bool json = false;
 };
 
-bool print_record(const Options& options, std::string_view line) {
+bool print_record(const LsOptions& options, std::string_view line) {
   return print_line(options.json ? line : std::string_view(record_text(line, TimeStyle::full)));
 }
 
-int read_store(const Options& options) {
+int read_store(const LsOptions& options) {
   const auto database = options.state_dir.database();
   std::error_code error;
   if (!std::filesystem::exists(database, error)) return fail_not_running(options.state_dir);
@@ -35,7 +35,7 @@ int read_store(const Options& options) {
   return line ? finish_output() : fail(to_string(line.error()));
 }
 
-int run(Options& options) {
+int run(LsOptions& options) {
   if (!options.json) select_for_people(options.query);
   std::signal(SIGPIPE, SIG_IGN);
   const auto listed = ask_agent(options.state_dir, to_target("/v1/records", options.query),
@@ -47,7 +47,7 @@ int run(Options& options) {
 }  // namespace
 
 void add_ls_command(CLI::App& app, Action& action) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<LsOptions>();
   auto* command = app.add_subcommand("ls", "What was recorded, oldest first");
   add_state_dir_option(*command, options->state_dir);
   command->add_flag("--json", options->json, "Records as lines of JSON, all kinds unless --kind");

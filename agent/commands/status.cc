@@ -17,7 +17,7 @@ namespace {
 
 namespace json = boost::json;
 
-struct Options {
+struct StatusOptions {
   StateDir state_dir;
   bool json = false;
   double wait_seconds = 0;
@@ -48,7 +48,7 @@ std::expected<Answer, ApiClientError> ask(const StateDir& state_dir) {
   return answer;
 }
 
-std::expected<Answer, ApiClientError> ask_until_ready(const Options& options) {
+std::expected<Answer, ApiClientError> ask_until_ready(const StatusOptions& options) {
   const auto deadline =
       std::chrono::steady_clock::now() + std::chrono::duration<double>(options.wait_seconds);
   auto answer = ask(options.state_dir);
@@ -173,7 +173,7 @@ void print_status(const json::object& status) {
   print_losses(object_of(status, "counters"), "");
 }
 
-int run(const Options& options) {
+int run(const StatusOptions& options) {
   std::signal(SIGPIPE, SIG_IGN);
   const auto answer = ask_until_ready(options);
   if (!answer && answer.error().not_running) return fail_not_running(options.state_dir);
@@ -190,7 +190,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_status_command(CLI::App& app, Action& action) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<StatusOptions>();
   auto* command =
       app.add_subcommand("status", "Whether the agent is ready, and what it had to drop; exit 0 if ready");
   add_state_dir_option(*command, options->state_dir);

@@ -14,7 +14,7 @@
 namespace weir::agent {
 namespace {
 
-struct Options {
+struct TailOptions {
   StateDir state_dir;
   sinks::StoreQuery query;
   bool json = false;
@@ -25,7 +25,7 @@ void end_well(int) {
   ::_exit(0);
 }
 
-int run(Options& options) {
+int run(TailOptions& options) {
   if (!options.json) select_for_people(options.query);
   std::signal(SIGINT, end_well);
   std::signal(SIGTERM, end_well);
@@ -47,7 +47,7 @@ int run(Options& options) {
 }  // namespace
 
 void add_tail_command(CLI::App& app, Action& action) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TailOptions>();
   auto* command = app.add_subcommand("tail", "The live feed: what processes say to whom, as it happens");
   add_state_dir_option(*command, options->state_dir);
   command->add_flag("--json", options->json, "Records as lines of JSON, all kinds unless --kind");
