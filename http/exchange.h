@@ -74,8 +74,9 @@ struct ExchangeLimits {
   // Requests without an answer. Beyond it an HTTP/1 connection is given up, and of an HTTP/2 connection's
   // streams the oldest.
   std::size_t pending = 1000;
-  std::size_t early_response =
-      std::size_t{64} * 1024;  // response bytes that arrived before their request, held back
+  // Response bytes that arrived before their request, held back: a thread that is told of only when its write
+  // returns may have waited for a processor while another read the answer.
+  std::size_t early_response = std::size_t{4} * 1024 * 1024;
 };
 
 // Counts `content`, and captures as much of it as the limits and `room` allow. Returns how much that was.

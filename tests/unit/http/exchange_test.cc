@@ -318,6 +318,15 @@ TEST(Exchange, RecognisesTheProtocol) {
   EXPECT_TRUE(builder.idle());
 }
 
+TEST(Exchange, AResponseMayBeReadWholeBeforeItsRequestIsTold) {
+  const std::string body(std::size_t{1} << 20, 'x');
+  std::vector<Step> steps;
+  const std::string answer = ok(body);
+  for (std::size_t at = 0; at < answer.size(); at += 16384) steps.push_back(res(answer.substr(at, 16384)));
+  steps.push_back(req(get("/1")));
+  EXPECT_EQ(test::run<H1ExchangeBuilder>(steps, 0, {}).all, Lines{"0 GET /1 /0 -> 200 /1048576"});
+}
+
 TEST(Exchange, HoldsItsLimits) {
   auto limits = capturing();
   limits.body_bytes = 4;
