@@ -432,6 +432,13 @@ bool reason_may_follow(const Connection& connection, const Process* process) {
   return library_reason(process, connection.opened->time).empty();
 }
 
+// Of what the proxy read the kernel may tell the client's library before or after: the connection's record
+// has it.
+TlsLibrary library_of(const RecordContext& context, const HeldExchange& held, bool cleartext) {
+  if (cleartext) return TlsLibrary::none;
+  return held.tap == Tap::native ? context.connection.tls.library : TlsLibrary::unknown;
+}
+
 RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held) {
   const Exchange& exchange = held.exchange;
   const DecisionMade* decision = held.decision ? held.decision.get() : context.connection.decision.get();
@@ -444,7 +451,7 @@ RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held
   record->status_code = exchange.response ? exchange.response->status : 0;
 
   FieldWriter out(*record);
-  add_identity(out, context, held.tap, target.cleartext ? TlsLibrary::none : context.connection.tls.library);
+  add_identity(out, context, held.tap, library_of(context, held, target.cleartext));
   add_process(out, *record, context.config, context.process_key, context.process, uid_at_connect(context));
   add_network(out, context, decision);
   out.always("network.protocol.name", std::string("http"));

@@ -80,6 +80,7 @@ TEST_F(Proxied, BumpedIsTheProxysInEveryOrder) {
     ASSERT_THAT(summary(), ElementsAre("proxy https://example.test/a", "proxy https://example.test/b"));
     for (const RecordPtr& record : exchanges()) {
       EXPECT_EQ(text(*record, "weir.decision"), "bumped");
+      EXPECT_EQ(text(*record, "weir.tls.library"), "(absent)");
       EXPECT_EQ(text(*record, "process.executable.name"), "curl");
       EXPECT_EQ(text(*record, "network.peer.address"), "192.0.2.7");
       EXPECT_EQ(text(*record, "network.local.port"), "40000");
