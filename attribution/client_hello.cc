@@ -15,7 +15,6 @@ namespace {
 
 constexpr std::uint8_t kHandshakeRecord = 0x16;
 constexpr std::uint8_t kClientHello = 1;
-constexpr std::size_t kRecordHeader = 5;
 constexpr std::size_t kHandshakeHeader = 4;
 constexpr std::size_t kMaxRecord = 16 * 1024;
 constexpr std::uint16_t kServerNameExtension = 0;

@@ -99,8 +99,9 @@ void ProcessTable::note(const TlsLibraryNoted& event) {
 Process* ProcessTable::find(const ProcessKey& key) {
   const auto entry = lookup(key);
   if (!entry) return nullptr;
-  processes_.splice(processes_.begin(), processes_, *entry);
-  return &**entry;
+  const Entry found = *entry;
+  processes_.splice(processes_.begin(), processes_, found);
+  return &*found;
 }
 
 void ProcessTable::forget_exited(Time now) {

@@ -45,7 +45,7 @@ TEST_F(Native, ObjectsThatWaitAtOnceGetEachItsOwnSocket) {
 
 // Parent and child have the object at the same place: what the one waits for isn't the other's.
 TEST_F(Native, AForkedChildsObjectIsItsOwn) {
-  constexpr ProcessKey kChild{1001, kCurl.start_boottime_ns + 1};
+  const ProcessKey kChild{1001, kCurl.start_boottime_ns + 1};
   process(kChild, "/usr/bin/curl");
   opened(1, kOrigin);
   View parent(engine(), 1, Tap::native, kCurl), child(engine(), 1, Tap::native, kChild);
