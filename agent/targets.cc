@@ -2,6 +2,7 @@
 #include "agent/targets.h"
 
 #include <poll.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
@@ -19,6 +20,8 @@ constexpr std::chrono::seconds kept_unused{20};
 // Of what is told of a process within this time, some was before its file was probed.
 constexpr std::chrono::seconds fresh{2};
 constexpr std::size_t most_aliases = 16'384;
+// Of one that is being written, so often.
+constexpr int most_looks = 3;
 
 Time now() {
   return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
@@ -26,6 +29,24 @@ Time now() {
 
 bpf::FileIdentity identity_of(const Reply& reply) {
   return {reply.device, reply.inode, reply.inode_generation};
+}
+
+// What tells that a file was written to.
+struct Version {
+  off_t size = 0;
+  std::int64_t modified_ns = 0;
+  std::int64_t changed_ns = 0;
+  bool operator==(const Version&) const = default;
+};
+
+std::int64_t nanoseconds(const timespec& time) {
+  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+Version version_of(int file) {
+  struct stat status{};
+  if (::fstat(file, &status) != 0) return {};
+  return {status.st_size, nanoseconds(status.st_mtim), nanoseconds(status.st_ctim)};
 }
 
 bool is_named_like_tls(std::string_view name) {
@@ -184,22 +205,43 @@ void Targets::consider(const BrokerClient::Answer& answer, const std::string& na
     file.watch = answer.reply.watch;
     watched_[file.watch] = entry->first;
   }
-  if (is_new && !answer.descriptors.empty()) {
-    const auto found = find_tls_libraries(answer.descriptors.front().get(), name);
-    for (const bpf::FoundLibrary& library : found.value_or(std::vector<bpf::FoundLibrary>()))
-      attach(answer.reply.handle, library, file);
-  }
+  if (is_new && !answer.descriptors.empty())
+    search(answer.descriptors.front().get(), name, answer.reply.handle, file);
   Request forget;
   forget.operation = Operation::forget_file;
   forget.number = answer.reply.handle;
   (void)broker_.call(forget);
 }
 
-void Targets::attach(std::uint32_t file, const bpf::FoundLibrary& library, File& into) {
-  TlsLibraryNoted note{.library = library.library, .unreadable = library.unreadable};
-  if (note.unreadable.empty() && !filters_.wants(library.library))
-    note.unreadable = "left out by the configuration";
-  for (std::size_t first = 0; first < library.sites.size() && note.unreadable.empty(); first += max_sites) {
+// Probes stand where instructions began in what was searched. In a file that was written to meanwhile they
+// would break the code of who runs it.
+void Targets::search(int descriptor, const std::string& name, std::uint32_t handle, File& into) {
+  for (int look = 0; look < most_looks; ++look) {
+    const Version before = version_of(descriptor);
+    const auto found = find_tls_libraries(descriptor, name);
+    if (!found || found->empty()) {
+      if (look == 0) return;
+      break;
+    }
+    std::string error;
+    for (const bpf::FoundLibrary& library : *found) attach(handle, library, into, error);
+    if (version_of(descriptor) == before) {
+      if (!error.empty()) failed(error);
+      return count(into);
+    }
+    release(into);
+    into.targets.clear();
+    into.notes.clear();
+    into.unreadable = false;
+  }
+  note({.time = now(), .unreadable = "its file was being written"}, into);
+}
+
+void Targets::attach(std::uint32_t file, const bpf::FoundLibrary& library, File& into, std::string& error) {
+  TlsLibraryNoted found{.library = library.library, .unreadable = library.unreadable};
+  if (found.unreadable.empty() && !filters_.wants(library.library))
+    found.unreadable = "left out by the configuration";
+  for (std::size_t first = 0; first < library.sites.size() && found.unreadable.empty(); first += max_sites) {
     Request request;
     request.operation = Operation::attach;
     request.attach = {};
@@ -214,14 +256,22 @@ void Targets::attach(std::uint32_t file, const bpf::FoundLibrary& library, File&
     if (attached && attached->reply.status == Status::ok) {
       into.targets.push_back(attached->reply.handle);
     } else {
-      note.unreadable = "probing " + library.name + " failed";
-      failed(library.name + ": " + (attached ? attached->reply.text.data() : attached.error().what));
+      found.unreadable = "probing " + library.name + " failed";
+      error = library.name + ": " + (attached ? attached->reply.text.data() : attached.error().what);
     }
   }
-  into.unreadable = into.unreadable || !note.unreadable.empty();
-  note.time = now();
-  into.notes.push_back(std::move(note));
-  if (into.targets.empty()) return;
+  found.time = now();
+  note(std::move(found), into);
+}
+
+void Targets::note(TlsLibraryNoted found, File& into) {
+  into.unreadable = into.unreadable || !found.unreadable.empty();
+  into.notes.push_back(std::move(found));
+}
+
+void Targets::count(File& file) {
+  if (file.targets.empty()) return;
+  file.counted = true;
   const std::lock_guard lock(mutex_);
   ++counts_.attached;
 }
@@ -245,7 +295,7 @@ void Targets::release(const File& file) {
     request.number = target;
     (void)broker_.call(request);
   }
-  if (file.targets.empty()) return;
+  if (!file.counted) return;
   const std::lock_guard lock(mutex_);
   --counts_.attached;
 }

@@ -59,6 +59,7 @@ class Targets {
     bool known = false;                  // the host's own: stays probed though nobody maps it now
     Time used{};                         // when it was last seen mapped, or about to be
     bool unreadable = false;
+    bool counted = false;    // as attached
     std::int32_t watch = 0;  // of its content
   };
 
@@ -70,7 +71,11 @@ class Targets {
   bool look_at(std::uint32_t pid, std::set<bpf::FileIdentity>& mapped);
   void look_at(const bpf::Mapping& mapping);
   void consider(const BrokerClient::Answer& answer, const std::string& name, bool known);
-  void attach(std::uint32_t file, const bpf::FoundLibrary& library, File& into);
+  // Finds what a file contains, and has it attached.
+  void search(int descriptor, const std::string& name, std::uint32_t handle, File& into);
+  void attach(std::uint32_t file, const bpf::FoundLibrary& library, File& into, std::string& error);
+  static void note(TlsLibraryNoted found, File& into);
+  void count(File& file);
   void publish(const File& file, std::uint32_t pid);
   void release(const File& file);
   void failed(const std::string& why);

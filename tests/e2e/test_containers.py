@@ -149,7 +149,7 @@ class ReplacedFilesTest(EndToEndTest):
         def unaccounted():
             read = {record["process.pid"] for record in self.told("/overwritten")}
             late = {record.get("process.pid") for record in self.agent.feed.records()
-                    if record.get("weir.opaque.reason") == "opened before attach"}
+                    if record.get("weir.opaque.reason") in ("opened before attach", "its file was being written")}
             return set(clients) - read - late
 
         self.agent.wait_for(lambda: not unaccounted(), "what each said", timeout=10)
