@@ -10,7 +10,10 @@
 
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 
 namespace weir::agent {
 namespace {
@@ -21,6 +24,8 @@ constexpr uid_t last_dynamic_uid = 65519;
 
 // Sticky, and writable for the worker's group; see state.h.
 constexpr mode_t shared_mode = 01775;
+
+constexpr std::uint64_t exiting = 4;  // PF_EXITING, include/linux/sched.h
 
 // Empty, or made by weir: nobody's /tmp becomes a state directory by a slip.
 bool is_ours(const StateDir& state) {
@@ -34,12 +39,42 @@ Error errno_error(const std::string& what, const std::string& remedy) {
 }
 
 // `weir exec` holds the lock for an instant when it looks whether an agent does.
+constexpr std::chrono::milliseconds patience{200};
+// Of an agent that was killed, a process that it was about to start may still hold it, and the kernel takes
+// its time with its probes.
+constexpr std::chrono::seconds patience_with_the_dead{10};
+
+std::string holder_of(const Descriptor& lock) {
+  std::string holder(32, '\0');
+  const ssize_t size = ::pread(lock.get(), holder.data(), holder.size(), 0);
+  holder.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+  while (!holder.empty() && holder.back() == '\n') holder.pop_back();
+  return holder;
+}
+
+// proc(5): the state follows the name, which is in parentheses; the seventh field after it has PF_EXITING.
+bool is_dead(const std::string& pid) {
+  std::ifstream file("/proc/" + pid + "/stat");
+  std::string text;
+  if (pid.empty() || !std::getline(file, text)) return !pid.empty();
+  std::istringstream fields(text.substr(text.rfind(')') + 1));
+  std::string state;
+  std::int64_t skipped = 0;
+  std::uint64_t flags = 0;
+  fields >> state;
+  for (int field = 0; field < 5; ++field) fields >> skipped;
+  fields >> flags;
+  return state == "Z" || state == "X" || (flags & exiting) != 0;
+}
+
 bool take_exclusively(const Descriptor& lock) {
-  for (int tries = 0; tries < 10; ++tries) {
-    if (::flock(lock.get(), LOCK_EX | LOCK_NB) == 0) return true;
+  const auto began = std::chrono::steady_clock::now();
+  while (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    const auto waited = std::chrono::steady_clock::now() - began;
+    if (waited >= patience && (waited >= patience_with_the_dead || !is_dead(holder_of(lock)))) return false;
     ::poll(nullptr, 0, 20);
   }
-  return false;
+  return true;
 }
 
 std::expected<Descriptor, Error> take_lock(const StateDir& state) {
@@ -48,12 +83,8 @@ std::expected<Descriptor, Error> take_lock(const StateDir& state) {
   if (!lock) return std::unexpected(errno_error(name, "check the state directory's owner and mode"));
   ::fchmod(lock.get(), 0600);  // whoever can open it can hold it
   if (!take_exclusively(lock)) {
-    std::string holder(32, '\0');
-    const ssize_t size = ::pread(lock.get(), holder.data(), holder.size(), 0);
-    holder.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
-    while (!holder.empty() && holder.back() == '\n') holder.pop_back();
     return std::unexpected(
-        Error{"another agent (pid " + holder + ") runs on state directory " + state.path.string(),
+        Error{"another agent (pid " + holder_of(lock) + ") runs on state directory " + state.path.string(),
               "stop it, or give this one its own --state-dir"});
   }
   const std::string pid = std::to_string(::getpid()) + "\n";

@@ -2,7 +2,9 @@
 #include "agent/state.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -81,6 +83,29 @@ TEST_F(StateDirectory, NobodyElseCanHoldItsLock) {
     ASSERT_TRUE(open_state(state_, earlier_));
   }
   EXPECT_EQ(std::filesystem::status(state_.lock()).permissions(), std::filesystem::perms(0600));
+}
+
+TEST_F(StateDirectory, AnAgentThatRunsKeepsAnotherAway) {
+  const auto held = open_state(state_, earlier_);
+  ASSERT_TRUE(held);
+  const auto second = open_state(state_, earlier_);
+  ASSERT_FALSE(second);
+  EXPECT_NE(second.error().what.find("pid " + std::to_string(::getpid())), std::string::npos)
+      << second.error().what;
+}
+
+// What it was about to start holds the lock for longer than an agent that runs is waited for.
+TEST_F(StateDirectory, AnAgentThatWasKilledIsWaitedFor) {
+  const pid_t killed = ::fork();
+  if (killed == 0) {
+    const auto held = open_state(state_, earlier_);
+    if (held && ::fork() == 0) ::poll(nullptr, 0, 500);
+    ::_exit(held ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(killed, &status, 0), killed);
+  ASSERT_EQ(status, 0);
+  EXPECT_TRUE(open_state(state_, earlier_));
 }
 
 }  // namespace
