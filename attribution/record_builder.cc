@@ -8,6 +8,7 @@
 
 #include "attribution/container.h"
 #include "attribution/names.h"
+#include "attribution/opaque_reason.h"
 #include "attribution/redaction.h"
 #include "attribution/text.h"
 
@@ -339,65 +340,6 @@ std::string record_id(const RecordContext& context, Time when, const std::string
          std::to_string(when.time_since_epoch().count()) + "-" + which;
 }
 
-// A client may also just leave: then it is the proxy that says so.
-bool certificate_rejected(const Connection& connection) {
-  // RFC 8446, section 6: bad_certificate to certificate_unknown, and unknown_ca.
-  if (connection.decision && connection.decision->error_type == "client_rejected_certificate") return true;
-  const TlsFacts& tls = connection.tls;
-  return tls.alert && ((*tls.alert >= 42 && *tls.alert <= 46) || *tls.alert == 48);
-}
-
-// A TLS session was begun, on the socket or after a CONNECT to somebody's proxy, and nothing of it was read.
-bool tls_unread(const Connection& connection) {
-  return connection.tls.seen && !connection.proxy &&
-         std::ranges::all_of(connection.native, [](const auto& one) { return !one.first; });
-}
-
-// Of a TLS session of which nothing was read: what is known of the process's libraries. "" is nothing.
-std::string library_reason(const Process* process, Time began) {
-  const auto notes = process == nullptr ? std::vector<TlsNote>() : process->tls_notes_at(began);
-  for (const TlsNote& note : notes | std::views::reverse)
-    if (!note.unreadable.empty()) return note.unreadable;
-  const bool late = std::ranges::any_of(notes, [&](const TlsNote& note) { return note.since > began; });
-  return late ? "opened before attach" : "";
-}
-
-// Whether the probes that read some of a connection came in the middle of it.
-bool probed_late(const RecordContext& context, Time began) {
-  if (context.process == nullptr || !context.connection.tls.seen) return false;
-  return std::ranges::any_of(context.process->tls_notes_at(began), [&](const TlsNote& note) {
-    return note.unreadable.empty() && note.since > began && note.library == context.connection.tls.library;
-  });
-}
-
-std::string tls_reason(const RecordContext& context, Time began) {
-  std::string reason = library_reason(context.process, began);
-  return reason.empty() ? "no probe for this TLS library" : reason;
-}
-
-// Why no exchange of a connection could be read.
-std::string opaque_reason(const RecordContext& context, Time began) {
-  const Connection& connection = context.connection;
-  const auto& closed = connection.closed;
-  const bool read = connection.native_account.fresh_bytes() + connection.proxy_account.fresh_bytes() > 0;
-  const bool no_payload = closed && closed->bytes_sent == 0u && closed->bytes_received == 0u;
-  const struct {
-    bool holds;
-    std::string reason;
-  } reasons[] = {
-      {certificate_rejected(connection), "certificate rejected by client"},
-      {closed && closed->error != 0 && no_payload, "connect failed"},
-      {no_payload, "no payload"},
-      {connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes() > 0, "events lost"},
-      {connection.opened && connection.opened->before_start, "opened before start"},
-      {tls_unread(connection), tls_reason(context, began)},
-      {probed_late(context, began), "opened before attach"},
-      {read, "not HTTP"},
-      {true, "no probe saw its bytes"},
-  };
-  return std::ranges::find_if(reasons, [](const auto& one) { return one.holds; })->reason;
-}
-
 // What was read and what was missed make up what was said.
 void add_plaintext(FieldWriter& out, const TapAccount& account) {
   if (account.fresh_bytes() + account.gap_bytes() == 0) return;
@@ -422,15 +364,6 @@ std::string_view connection_incomplete(const Connection& connection, std::uint64
 }
 
 }  // namespace
-
-bool readable(const Connection& connection) {
-  return (connection.spoke_http || connection.exchanges > 0) && !tls_unread(connection);
-}
-
-bool reason_may_follow(const Connection& connection, const Process* process) {
-  if (!connection.opened || connection.opened->before_start || !tls_unread(connection)) return false;
-  return library_reason(process, connection.opened->time).empty();
-}
 
 // Of what the proxy read the kernel may tell the client's library before or after: the connection's record
 // has it.
@@ -498,7 +431,7 @@ RecordPtr connection_record(const RecordContext& context) {
   if (connection.closed && connection.closed->bytes_received) {
     out.always("weir.bytes.received", *connection.closed->bytes_received);
   }
-  if (!read) out.always("weir.opaque.reason", opaque_reason(context, record->timestamp));
+  if (!read) out.always("weir.opaque.reason", opaque_reason(connection, context.process, record->timestamp));
   return record;
 }
 

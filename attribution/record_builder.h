@@ -21,9 +21,4 @@ RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held
 RecordPtr connection_record(const RecordContext& context);
 RecordPtr dns_record(const EngineConfig& config, const Dns& dns, const Process* process);
 
-// Whether any exchange that the connection carried was read.
-bool readable(const Connection& connection);
-// Whether nothing was read of its TLS and nothing is known that says why.
-bool reason_may_follow(const Connection& connection, const Process* process);
-
 }  // namespace weir

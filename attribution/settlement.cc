@@ -1,6 +1,7 @@
 // When an exchange may be written and from which tap, and when a connection is over. Sources have queues of
 // their own, so facts about one connection come in any order: what is written too early can't be taken back.
 #include "attribution/engine_state.h"
+#include "attribution/opaque_reason.h"
 #include "attribution/record_builder.h"
 #include "attribution/text.h"
 

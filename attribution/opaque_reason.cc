@@ -1,0 +1,79 @@
+// What is known, the most certain first.
+#include "attribution/opaque_reason.h"
+
+#include <algorithm>
+#include <ranges>
+#include <vector>
+
+namespace weir {
+namespace {
+
+// A client may also just leave: then it is the proxy that says so.
+bool certificate_rejected(const Connection& connection) {
+  // RFC 8446, section 6: bad_certificate to certificate_unknown, and unknown_ca.
+  if (connection.decision && connection.decision->error_type == "client_rejected_certificate") return true;
+  const TlsFacts& tls = connection.tls;
+  return tls.alert && ((*tls.alert >= 42 && *tls.alert <= 46) || *tls.alert == 48);
+}
+
+// A TLS session was begun, on the socket or after a CONNECT to somebody's proxy, and nothing of it was read.
+bool tls_unread(const Connection& connection) {
+  return connection.tls.seen && !connection.proxy &&
+         std::ranges::all_of(connection.native, [](const auto& one) { return !one.first; });
+}
+
+// Of a TLS session of which nothing was read: what is known of the process's libraries. "" is nothing.
+std::string library_reason(const Process* process, Time began) {
+  const auto notes = process == nullptr ? std::vector<TlsNote>() : process->tls_notes_at(began);
+  for (const TlsNote& note : notes | std::views::reverse)
+    if (!note.unreadable.empty()) return note.unreadable;
+  const bool late = std::ranges::any_of(notes, [&](const TlsNote& note) { return note.since > began; });
+  return late ? "opened before attach" : "";
+}
+
+// Whether the probes that read some of a connection came in the middle of it.
+bool probed_late(const Connection& connection, const Process* process, Time began) {
+  if (process == nullptr || !connection.tls.seen) return false;
+  return std::ranges::any_of(process->tls_notes_at(began), [&](const TlsNote& note) {
+    return note.unreadable.empty() && note.since > began && note.library == connection.tls.library;
+  });
+}
+
+std::string tls_reason(const Process* process, Time began) {
+  std::string reason = library_reason(process, began);
+  return reason.empty() ? "no probe for this TLS library" : reason;
+}
+
+}  // namespace
+
+bool readable(const Connection& connection) {
+  return (connection.spoke_http || connection.exchanges > 0) && !tls_unread(connection);
+}
+
+bool reason_may_follow(const Connection& connection, const Process* process) {
+  if (!connection.opened || connection.opened->before_start || !tls_unread(connection)) return false;
+  return library_reason(process, connection.opened->time).empty();
+}
+
+std::string opaque_reason(const Connection& connection, const Process* process, Time began) {
+  const auto& closed = connection.closed;
+  const bool read = connection.native_account.fresh_bytes() + connection.proxy_account.fresh_bytes() > 0;
+  const bool no_payload = closed && closed->bytes_sent == 0u && closed->bytes_received == 0u;
+  const struct {
+    bool holds;
+    std::string reason;
+  } reasons[] = {
+      {certificate_rejected(connection), "certificate rejected by client"},
+      {closed && closed->error != 0 && no_payload, "connect failed"},
+      {no_payload, "no payload"},
+      {connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes() > 0, "events lost"},
+      {connection.opened && connection.opened->before_start, "opened before start"},
+      {tls_unread(connection), tls_reason(process, began)},
+      {probed_late(connection, process, began), "opened before attach"},
+      {read, "not HTTP"},
+      {true, "no probe saw its bytes"},
+  };
+  return std::ranges::find_if(reasons, [](const auto& one) { return one.holds; })->reason;
+}
+
+}  // namespace weir

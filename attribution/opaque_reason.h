@@ -1,0 +1,18 @@
+// Whether a connection could be read, and why not: no blind spot without its reason.
+#pragma once
+
+#include <string>
+
+#include "attribution/connection.h"
+#include "attribution/process_table.h"
+
+namespace weir {
+
+// Whether any exchange that the connection carried was read.
+bool readable(const Connection& connection);
+// Why none was, of a connection that began then. `process`: whose it is; null: not known.
+std::string opaque_reason(const Connection& connection, const Process* process, Time began);
+// Whether nothing was read of its TLS and nothing is known that says why.
+bool reason_may_follow(const Connection& connection, const Process* process);
+
+}  // namespace weir
