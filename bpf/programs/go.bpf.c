@@ -33,6 +33,9 @@ int go_enter(struct pt_regs* ctx) {
   call->other_cookie = 0;
   call->used_linked = 0;
   call->peeks = 0;
+  call->ciphertext = 0;
+  call->records = 0;
+  call->said = 0;
   call->site = site;
   call->stack = ~depth;
   if (call_of(site) == WIRE_CALL_GO_READ) object->flags |= OBJECT_READ;
@@ -91,7 +94,7 @@ int go_return(struct pt_regs* ctx) {
   bool adopted = !found && go_seen && adopt_read(&call, stack, &caller, site, result);
   if (!found && !adopted) return 0;
   struct tls_key key = {.pointer = call.object, .tgid = tgid};
-  finish_call(&key, &caller, &call, result > 0 ? result : 0);
+  finish_call(&key, &caller, &call, result > 0 && !call.said ? result : 0, true);
   if (found) leave_object(&key, &caller, call.site);
   return 0;
 }

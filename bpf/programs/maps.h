@@ -72,8 +72,11 @@ struct tls_call {
   __u64 other_cookie;   // the first other socket that the call used
   __u64 site;
   __u32 used_linked;
-  __u32 peeks;   // the bytes stay where they are, for another call
-  __u64 length;  // of the buffer
+  __u32 peeks;       // the bytes stay where they are, for another call
+  __u64 length;      // of the buffer
+  __u64 ciphertext;  // Go's Write: of the records that it has sent
+  __u32 records;
+  __u32 said;  // it was told what the call says
 };
 #define NESTED_CALLS 8
 

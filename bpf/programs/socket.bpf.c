@@ -6,7 +6,7 @@
 #include "memory.h"
 #include "old_sockets.h"
 #include "plaintext.h"
-#include "tls_calls.h"
+#include "tls_objects.h"
 
 // ---- the call that uses the socket
 
@@ -95,6 +95,32 @@ static __always_inline void call_uses(struct tls_call* call, __u64 cookie) {
     call->used_linked = 1;
   else if (!call->other_cookie)
     call->other_cookie = cookie;
+}
+
+// ---- what Go writes
+
+#define APPLICATION_DATA 23  // a record's type (RFC 8446, 5.1)
+#define RECORD_OVERHEAD 21   // at least: a header of 5 bytes, a tag of 16
+
+// Go's Write is over for us when all its records have left. Its goroutine may come to run again only after
+// others have read the answer, or never: the program may end then.
+__noinline int note_record_sent(struct tls_call* call, const struct memory* memory, __u64 length) {
+  if (!call || !memory || call->said || !call->buffer) return 0;
+  __u64 together = 0;
+  __u64 address = first_piece(memory, &together);
+  __u8 type = 0;
+  // The handshake may be made by the first Write.
+  if (!address || bpf_probe_read_user(&type, 1, (void*)address) || type != APPLICATION_DATA) return 0;
+  call->records++;
+  call->ciphertext += length;
+  if (call->ciphertext < call->length + call->records * RECORD_OVERHEAD) return 0;
+  struct tls_call copy = *call;
+  call->said = 1;
+  struct caller caller;
+  fill_caller(&caller);
+  struct tls_key key = {.pointer = copy.object, .tgid = caller.process.tgid};
+  finish_call(&key, &caller, &copy, copy.length, false);
+  return 0;
 }
 
 // ---- cleartext
@@ -276,6 +302,10 @@ static __always_inline int socket_used(struct sock* sk, int length, __u32 direct
   if (!connection) connection = meet_old_socket(sk, cookie);
   if (call) call_uses(call, cookie);
   if (!connection || length <= 0) return 0;
+  if (call && direction == WIRE_SENT && call_of(call->site) == WIRE_CALL_GO_WRITE) {
+    struct memory record = {};
+    if (find_memory(regs, &record)) note_record_sent(call, &record, length);
+  }
   __u32 flags = connection->flags;
   if (flags & CONNECTION_OURS) return 0;
   bool by_client = (direction == WIRE_SENT) == !(flags & CONNECTION_ACCEPTED);

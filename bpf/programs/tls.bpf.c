@@ -120,7 +120,7 @@ int tls_return(struct pt_regs* ctx) {
   long result = PT_REGS_RC(ctx);
   __u64 bytes = committed_bytes(&call, result);
   if (call_of(call.site) == WIRE_CALL_READ_PACKET && bytes) call.buffer = packet_content(call.buffer, bytes);
-  struct tls_object* object = finish_call(&key, &caller, &call, bytes);
+  struct tls_object* object = finish_call(&key, &caller, &call, bytes, true);
   if (bytes) remember_ciphertext(&key, call.site, bytes);
   if (object && is_end(&call, result)) tell_ended(&key, &caller, object, call.site, WIRE_RECEIVED);
   return 0;

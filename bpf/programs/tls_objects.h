@@ -173,23 +173,33 @@ static long tell_chunk(__u64 index, void* payload) {
   return tell_next(payload, true);
 }
 
-// For the verifier a function of its own; each of the programs' files has it.
+static long tell_chunk_at_once(__u64 index, void* payload) {
+  return tell_next(payload, false);
+}
+
+// Notes the bytes that a call moved, and what is to be told of them.
+static __always_inline void begin_telling(struct payload* payload, const struct tls_key* key,
+                                          const struct caller* caller, struct tls_object* object,
+                                          const struct tls_call* call, __u64 bytes) {
+  bool sent = is_sending(call->site);
+  __u64* total = sent ? &object->sent : &object->received;
+  payload->cookie = object->cookie;
+  payload->offset = *total;
+  payload->address = call->buffer;
+  payload->left = bytes;
+  payload->direction = sent ? WIRE_SENT : WIRE_RECEIVED;
+  payload->kind = WIRE_TLS_BYTES;
+  fill_object(&payload->object, key, caller, object->generation, call->site);
+  *total += bytes;
+  tell_losses(payload, &object->lost);
+}
+
+// For the verifier functions of their own; each of the programs' files has them.
 __weak __noinline int tell_said(const struct tls_key* key, const struct caller* caller,
                                 struct tls_object* object, const struct tls_call* call, __u64 bytes) {
   if (!key || !caller || !object || !call) return 0;
-  bool sent = is_sending(call->site);
-  __u64* total = sent ? &object->sent : &object->received;
-  struct payload payload = {
-      .cookie = object->cookie,
-      .offset = *total,
-      .address = call->buffer,
-      .left = bytes,
-      .direction = sent ? WIRE_SENT : WIRE_RECEIVED,
-      .kind = WIRE_TLS_BYTES,
-  };
-  fill_object(&payload.object, key, caller, object->generation, call->site);
-  *total += bytes;
-  tell_losses(&payload, &object->lost);
+  struct payload payload = {};
+  begin_telling(&payload, key, caller, object, call, bytes);
   if (call->buffer)
     bpf_loop(PAYLOAD_CHUNKS, tell_chunk, &payload, 0);
   else
@@ -198,9 +208,22 @@ __weak __noinline int tell_said(const struct tls_key* key, const struct caller* 
   return 0;
 }
 
-// A call is over that moved `bytes`. Returns its object, or null when nothing is to be told of it.
+// In programs that may not sleep.
+__weak __noinline int tell_said_at_once(const struct tls_key* key, const struct caller* caller,
+                                        struct tls_object* object, const struct tls_call* call, __u64 bytes) {
+  if (!key || !caller || !object || !call) return 0;
+  struct payload payload = {};
+  begin_telling(&payload, key, caller, object, call, bytes);
+  bpf_loop(PAYLOAD_CHUNKS, tell_chunk_at_once, &payload, 0);
+  note_losses(&payload, &object->lost);
+  return 0;
+}
+
+// A call is over, or as good as over, that moved `bytes`. Returns its object, or null when nothing is to be
+// told of it.
 static __always_inline struct tls_object* finish_call(const struct tls_key* key, const struct caller* caller,
-                                                      const struct tls_call* call, __u64 bytes) {
+                                                      const struct tls_call* call, __u64 bytes,
+                                                      bool may_sleep) {
   struct tls_object* object = link_socket(find_object(key, caller), key, caller, call);
   if (!object && bytes) object = make_object(key, caller);
   if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted())) return 0;
@@ -210,7 +233,10 @@ static __always_inline struct tls_object* finish_call(const struct tls_key* key,
   struct connection* connection = object->cookie ? bpf_map_lookup_elem(&connections, &object->cookie) : 0;
   if (connection) count_plaintext(connection, is_sending(call->site), bytes);
   if (!(object->flags & OBJECT_HANDSHAKE_TOLD)) tell_handshake(key, caller, object, call->site);
-  tell_said(key, caller, object, call, bytes);
+  if (may_sleep)
+    tell_said(key, caller, object, call, bytes);
+  else
+    tell_said_at_once(key, caller, object, call, bytes);
   return object;
 }
 

@@ -8,8 +8,9 @@ import subprocess
 import unittest
 
 from harness.case import EndToEndTest
-from harness.matrix import COUNT, rows
-from harness.processes import clean_environment, wait_until
+from harness.go import go_program
+from harness.matrix import COUNT, GO_VERSIONS, PROGRAMS, rows
+from harness.processes import check, clean_environment, wait_until
 
 
 class MatrixTest(EndToEndTest):
@@ -114,6 +115,22 @@ class MatrixTest(EndToEndTest):
             if not record.get("weir.bytes.sent") or not record.get("weir.bytes.received"):
                 faults.append("no byte totals")
         return faults + (["an exchange record"] if self.records_of(row) else [])
+
+
+class GoTest(EndToEndTest):
+    """A Write that has sent all is told, whether or not its goroutine ever runs again: the program may end with the answer."""
+
+    def test_a_write_that_never_returns(self):
+        agent = self.start_agent()
+        for version in GO_VERSIONS:
+            program = go_program(self.directory, version, PROGRAMS / "held_write.go")
+            client = check([program, f"localhost:{self.origin.port}", f"/held/{version}", self.ca])
+            wanted = self.url(f"/held/{version}")
+            agent.wait_for(lambda: any(record.get("url.full") == wanted for record in agent.exchanges()), wanted)
+            [record] = [record for record in agent.exchanges() if record.get("url.full") == wanted]
+            said = (record["process.pid"], record["http.request.method"], record["http.response.status_code"],
+                    record.get("weir.incomplete"))
+            self.assertEqual(said, (client.pid, "GET", 200, None))
 
 
 class GitTest(EndToEndTest):
