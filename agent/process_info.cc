@@ -91,6 +91,15 @@ std::optional<ProcessEvent> read_process(std::uint32_t pid) {
   return event;
 }
 
+std::string UserNames::operator()(std::uint32_t uid) {
+  const auto now = std::chrono::steady_clock::now();
+  const auto [entry, is_new] = names_.try_emplace(uid);
+  if (is_new || now >= entry->second.until) entry->second = {user_name(uid), now + kept};
+  std::string name = entry->second.name;
+  if (names_.size() > most) names_.clear();
+  return name;
+}
+
 std::string user_name(std::uint32_t uid) {
   passwd account{};
   passwd* found = nullptr;

@@ -259,7 +259,7 @@ class Worker {
     runner.engine.host_id = host_id();
     runner.engine.boot_id = first_line("/proc/sys/kernel/random/boot_id");
     runner.engine.boot_time = boot_time();
-    runner.engine.user_name = user_name;
+    runner.engine.user_name = UserNames();
     runner.engine.capture_bodies = config_.bodies;
     runner.engine.redact = config_.redact;
     runner.engine.ingress = config_.ingress;

@@ -28,7 +28,7 @@ class Replayer {
     config.boot_time = session.boot_time;
     config.proxy_listeners = session.proxy_listeners;
     config.own_pids = session.own_pids;
-    config.user_name = user_name;
+    config.user_name = UserNames();
     config.capture_bodies = bodies_;
     engine_.emplace(config, [](const RecordPtr& record) { std::cout << to_json(*record) << '\n'; });
   }
