@@ -1,12 +1,17 @@
-// The allocator's settings. With jemalloc, memory that a load has left goes back to the system; with glibc's, a few
-// long-lived objects among many thousand connections' keep most of the pages.
+// The allocator's settings. With jemalloc, memory that a load has left goes back to the system; with glibc's,
+// a few long-lived objects among many thousand connections' keep most of the pages.
 #pragma once
 
 namespace weir::agent {
 
-// What is freed stays at hand for some seconds, and a thread then gives it back, also while nothing happens. For the
-// worker alone: it allocates all the time; and the broker stays without threads, as work in other namespaces needs it.
-// Does nothing in a build without jemalloc.
+// What is freed stays at hand for some seconds, and a thread then gives it back, also while nothing happens.
+// For the worker alone: it allocates all the time; and the broker stays without threads, as work in other
+// namespaces needs it. Does nothing in a build without jemalloc.
 void return_memory_when_idle();
+
+// OpenSSL's objects of many sessions, which all go with them, from an arena of their own: small objects of
+// others that stay would keep their pages. To be called before anything of OpenSSL's. Does nothing in a build
+// without jemalloc.
+void keep_tls_memory_apart();
 
 }  // namespace weir::agent

@@ -431,6 +431,7 @@ int run_worker() {
   ::umask(0077);
   raise_descriptor_limit();
   return_memory_when_idle();
+  keep_tls_memory_apart();
   BrokerClient broker{Descriptor(worker_channel_descriptor)};
   Worker worker(broker);
   if (auto started = worker.start(); !started) {
