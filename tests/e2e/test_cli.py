@@ -437,7 +437,7 @@ class ChildWithItsOwnAgentTest(ChildChecks, EndToEndTest):
         state = ["--state-dir", self.directory / "own"]
         self.assertEqual(run([WEIR, "status", *state]).status, 1)
         listed = clients.json_lines(check([WEIR, "ls", "--json", "--kind", "exchange", *state]).stdout)
-        self.assertIn(self.url("/own-agent"), [record["url.full"] for record in listed])
+        self.assertIn(self.url("/own-agent"), [record.get("url.full") for record in listed])
 
 
 if __name__ == "__main__":

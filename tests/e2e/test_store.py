@@ -42,7 +42,7 @@ class StoreTest(EndToEndTest):
 
     def paths(self, records):
         marker = f":{self.origin.port}"
-        urls = [record["url.full"] for record in records if record["weir.record"] == "exchange"]
+        urls = [record.get("url.full", "") for record in records if record["weir.record"] == "exchange"]
         return [url.partition(marker)[2] for url in urls if marker in url]
 
     def assert_each_in_feed(self, agent, paths):
