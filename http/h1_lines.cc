@@ -12,6 +12,8 @@ namespace {
 // a method), so fields are given to it under this one.
 constexpr std::string_view kNeutralStartLine = "HTTP/1.1 200 OK\r\n";
 
+constexpr std::size_t kUsualFields = 16;
+
 constexpr std::array<bool, 256> token_characters() {
   std::array<bool, 256> table{};
   for (char c = '0'; c <= '9'; ++c) table[static_cast<unsigned char>(c)] = true;
@@ -21,6 +23,19 @@ constexpr std::array<bool, 256> token_characters() {
   return table;
 }
 constexpr auto kToken = token_characters();
+
+// What no rule is about, as long as it follows no CR.
+constexpr auto kPlain = [] {
+  std::array<bool, 256> table{};
+  for (std::size_t c = 0x20; c < table.size(); ++c) table[c] = c != 0x7f;
+  table['\t'] = true;
+  return table;
+}();
+
+std::size_t plain_length(std::string_view text) {
+  const auto plain = [](char c) { return kPlain[static_cast<unsigned char>(c)]; };
+  return static_cast<std::size_t>(std::ranges::find_if_not(text, plain) - text.begin());
+}
 
 ParseError malformed(std::string what) {
   return {ParseError::Kind::malformed, std::move(what), 0};
@@ -38,7 +53,12 @@ Fields& fields_of(llhttp_t* parser) {
   return *static_cast<Fields*>(parser->data);
 }
 
+bool is_blank(char c) {
+  return c == ' ' || c == '\t';
+}
+
 void trim(std::string& value) {
+  if (value.empty() || (!is_blank(value.front()) && !is_blank(value.back()))) return;
   value.erase(value.find_last_not_of(" \t") + 1);
   value.erase(0, value.find_first_not_of(" \t"));
 }
@@ -54,8 +74,9 @@ std::expected<std::size_t, ParseError> LineReader::feed(std::span<const std::byt
                                                         std::string_view what) {
   const auto text = std::string_view(reinterpret_cast<const char*>(data.data()), data.size());
   std::size_t used = 0;
-  for (const char character : text) {
-    const auto c = static_cast<unsigned char>(character);
+  if (!cr_) used = plain_length(text.substr(0, limit - std::min(limit, text_.size())));
+  while (used < text.size()) {
+    const auto c = static_cast<unsigned char>(text[used]);
     const auto refuse = [&](std::string_view why, ParseError::Kind kind = ParseError::Kind::malformed) {
       return std::unexpected(ParseError{kind, std::string(why).append(what), used});
     };
@@ -71,17 +92,26 @@ std::expected<std::size_t, ParseError> LineReader::feed(std::span<const std::byt
       break;
     }
   }
-  text_.append(text.substr(0, used));
+  if (complete_ && text_.empty()) {
+    raw_ = text.substr(0, used);
+  } else {
+    text_.append(text.substr(0, used));
+    raw_ = text_;
+  }
   return used;
 }
 
 void LineReader::clear() {
   text_.clear();
+  raw_ = {};
   cr_ = false;
   complete_ = false;
 }
 
 FieldSection::FieldSection() {
+  llhttp_init(&fresh_, HTTP_RESPONSE, &callbacks());
+  fresh_.data = &fields_;
+  llhttp_execute(&fresh_, kNeutralStartLine.data(), kNeutralStartLine.size());
   begin();
 }
 
@@ -91,7 +121,9 @@ const llhttp_settings_t& FieldSection::callbacks() {
     llhttp_settings_init(&s);
     s.on_header_field = [](llhttp_t* parser, const char* at, std::size_t length) {
       // A line comes whole, so a name does too.
-      fields_of(parser).push_back({std::string(at, length), {}});
+      Fields& fields = fields_of(parser);
+      if (fields.empty()) fields.reserve(kUsualFields);
+      fields.push_back({std::string(at, length), {}});
       return 0;
     };
     s.on_header_value = [](llhttp_t* parser, const char* at, std::size_t length) {
@@ -105,9 +137,7 @@ const llhttp_settings_t& FieldSection::callbacks() {
 }
 
 void FieldSection::begin() {
-  llhttp_init(&parser_, HTTP_RESPONSE, &callbacks());
-  parser_.data = &fields_;
-  llhttp_execute(&parser_, kNeutralStartLine.data(), kNeutralStartLine.size());
+  parser_ = fresh_;
   fields_.clear();
   lines_ = 0;
 }

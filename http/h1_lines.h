@@ -27,14 +27,14 @@ class LineReader {
   std::expected<std::size_t, ParseError> feed(std::span<const std::byte> data, std::size_t limit,
                                               std::string_view what);
   bool complete() const { return complete_; }
-  bool empty() const { return text_.empty(); }
-  // Of a complete line, without and with its CRLF.
-  std::string_view line() const { return std::string_view(text_).substr(0, text_.size() - 2); }
-  std::string_view raw() const { return text_; }
+  // Of a complete line, without and with its CRLF. Valid until clear(), and as long as what was fed.
+  std::string_view line() const { return raw_.substr(0, raw_.size() - 2); }
+  std::string_view raw() const { return raw_; }
   void clear();
 
  private:
-  std::string text_;
+  std::string text_;      // of a line that came in pieces
+  std::string_view raw_;  // of one that is complete
   bool cr_ = false;
   bool complete_ = false;
 };
@@ -53,6 +53,7 @@ class FieldSection {
  private:
   static const llhttp_settings_t& callbacks();
 
+  llhttp_t fresh_{};  // as it is before the first field
   llhttp_t parser_{};
   Fields fields_;
   std::size_t lines_ = 0;
