@@ -52,7 +52,7 @@ struct Engine::State {
   void supersede_native(Connection& connection);
   void hold(Connection& connection, Tap tap, bool cleartext, http::Exchange exchange);
 
-  void write_interim(Connection& connection, const HeldExchange& held);
+  void write_interim(Connection& connection, HeldExchange&& held);
   bool calls_may_follow(const Connection& connection) const;
   bool facts_known(const Connection& connection);
   // When the first held exchange may go: the past: now; empty: not before another event comes.
@@ -60,7 +60,7 @@ struct Engine::State {
   std::optional<Time> end_time(const Connection& connection);
   void settle(Connection& connection);
   void wait_for_process(Connection& connection, std::uint32_t pid);
-  void write(Connection& connection, const HeldExchange& held);
+  void write(Connection& connection, HeldExchange&& held);
   void account_for_loss_at_end(Connection& connection);
   void end_native(Connection& connection);
   void end(Connection& connection, Time when, bool ended);

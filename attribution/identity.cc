@@ -4,7 +4,9 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
+#include <iterator>
 
 namespace weir {
 namespace {
@@ -36,7 +38,15 @@ IpAddress IpAddress::v6(const std::uint8_t* sixteen_bytes) {
 std::string IpAddress::to_string() const {
   if (family == Family::unknown) return {};
   char text[INET6_ADDRSTRLEN] = {};
-  inet_ntop(family == Family::v4 ? AF_INET : AF_INET6, bytes.data(), text, sizeof text);
+  if (family == Family::v4) {
+    char* end = text;
+    for (std::size_t i = 0; i < 4; ++i) {
+      if (i != 0) *end++ = '.';
+      end = std::to_chars(end, std::end(text), bytes[i]).ptr;
+    }
+    return {text, end};
+  }
+  inet_ntop(AF_INET6, bytes.data(), text, sizeof text);
   return text;
 }
 

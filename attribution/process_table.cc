@@ -71,6 +71,7 @@ bool ProcessTable::apply(const ProcessEvent& event) {
   if (!event.process) return false;
   const auto known = lookup(event.process);
   Process& process = known ? **known : insert(event);
+  for (ProcessImage& image : process.images) image.text.reset();
   if (process.key.start_boottime_ns % 10'000'000 == 0 && event.process.start_boottime_ns != 0) {
     process.key = event.process;  // the more exact of the two
   }

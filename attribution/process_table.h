@@ -5,11 +5,21 @@
 
 #include <deque>
 #include <list>
+#include <memory>
 #include <unordered_map>
 
+#include "attribution/container.h"
 #include "attribution/events.h"
 
 namespace weir {
+
+// How records put what they say of an image.
+struct ImageText {
+  std::string executable_name;
+  std::string creation_time{};  // of its process; "" when not known
+  std::vector<std::string> arguments;
+  ContainerFacts container;
+};
 
 // What a process runs between two execs.
 struct ProcessImage {
@@ -21,6 +31,7 @@ struct ProcessImage {
   std::optional<std::uint32_t> uid{};
   std::string cgroup_path{};
   std::uint64_t cgroup_id = 0;
+  mutable std::shared_ptr<const ImageText> text{};  // made by the first record that asks; apply() forgets it
 };
 
 // What is known of a TLS library that the process has mapped.

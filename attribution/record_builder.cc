@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <initializer_list>
 #include <ranges>
+#include <utility>
 
 #include "attribution/container.h"
 #include "attribution/names.h"
@@ -18,23 +20,45 @@ namespace {
 using http::Exchange;
 using http::Fields;
 
+// In one piece of memory.
+std::string concat(std::initializer_list<std::string_view> parts) {
+  std::size_t size = 0;
+  for (const std::string_view part : parts) size += part.size();
+  std::string text;
+  text.reserve(size);
+  for (const std::string_view part : parts) text += part;
+  return text;
+}
+
 class FieldWriter {
  public:
   explicit FieldWriter(Record& record) : record_(record) { record.fields.reserve(64); }
 
-  template <typename Value>
-  void always(std::string key, Value value) {
-    record_.fields.emplace_back(std::move(key), std::move(value));
+  template <typename Key, typename Value>
+  void always(Key&& key, Value&& value) {
+    record_.fields.emplace_back(std::forward<Key>(key), std::forward<Value>(value));
   }
-  void known(std::string key, std::string value) {
-    if (!value.empty()) always(std::move(key), std::move(value));
+  void known(std::string_view key, std::string value) {
+    if (!value.empty()) always(key, std::move(value));
   }
-  void known(std::string key, std::uint64_t value) {
-    if (value != 0) always(std::move(key), value);
+  void known(std::string_view key, std::uint64_t value) {
+    if (value != 0) always(key, value);
   }
-  void endpoint(const std::string& prefix, const Endpoint& endpoint) {
-    known(prefix + ".address", endpoint.address.to_string());
-    known(prefix + ".port", endpoint.port);
+  void endpoint(std::string_view address_key, std::string_view port_key, const Endpoint& endpoint) {
+    known(address_key, endpoint.address.to_string());
+    known(port_key, endpoint.port);
+  }
+
+  std::size_t count() const { return record_.fields.size(); }
+  // One more value of that key, if it is among those from `first` on.
+  void repeated(std::size_t first, std::string key, std::string value) {
+    for (std::size_t i = first; i < record_.fields.size(); ++i) {
+      if (record_.fields[i].first == key)
+        return std::get<std::vector<std::string>>(record_.fields[i].second).push_back(std::move(value));
+    }
+    std::vector<std::string> values(1);
+    values.front() = std::move(value);
+    always(std::move(key), std::move(values));
   }
 
  private:
@@ -117,9 +141,10 @@ Target target_of(const Connection& connection, const DecisionMade* decision, con
   const http::Field* host = http::find_field(exchange.request.fields, "host");
   result.authority =
       host != nullptr && !host->value.empty() ? host->value : fallback_authority(connection, decision);
-  const std::string path = target == "*" ? std::string() : target;  // OPTIONS * (RFC 9112, section 3.2.4)
+  const std::string_view path =
+      target == "*" ? std::string_view() : target;  // OPTIONS * (RFC 9112, section 3.2.4)
   if (!result.authority.empty())
-    result.url = (result.cleartext ? "http://" : "https://") + result.authority + path;
+    result.url = concat({result.cleartext ? "http://" : "https://", result.authority, path});
   return result;
 }
 
@@ -142,16 +167,27 @@ void add_identity(FieldWriter& out, const RecordContext& context, std::optional<
   out.known("weir.tls.library", std::string(name_of(library)));
   out.always("weir.socket.cookie", cookie);
   out.always("weir.connection.id",
-             context.config.boot_id.empty() ? cookie : context.config.boot_id + "-" + cookie);
+             context.config.boot_id.empty() ? cookie : concat({context.config.boot_id, "-", cookie}));
 }
 
-void add_container(FieldWriter& out, const ProcessImage& image, bool host_pid) {
-  if (image.cgroup_path.empty()) return;
-  ContainerFacts facts = container_facts(image.cgroup_path);
-  if (!facts.container_id.empty() || facts.host || host_pid)
-    out.always("container.id", std::move(facts.container_id));
-  out.known("k8s.pod.uid", std::move(facts.pod_uid));
-  out.known("weir.systemd.unit", std::move(facts.systemd_unit));
+void add_container(FieldWriter& out, const ContainerFacts& facts, bool host_pid) {
+  if (!facts.container_id.empty() || facts.host || host_pid) out.always("container.id", facts.container_id);
+  out.known("k8s.pod.uid", facts.pod_uid);
+  out.known("weir.systemd.unit", facts.systemd_unit);
+}
+
+// What an image's records say of it, worked out once.
+const ImageText& text_of(const EngineConfig& config, const Process& process, const ProcessImage& image) {
+  if (image.text) return *image.text;
+  const std::string& path = image.executable_path;
+  ImageText text{.executable_name = path.substr(path.rfind('/') + 1),
+                 .arguments = config.redact ? redact_arguments(image.arguments) : image.arguments,
+                 .container = container_facts(image.cgroup_path)};
+  const auto start = process.key.start_boottime_ns;
+  if (start != 0 && start <= kLatestBootNs && config.boot_time != Time{})
+    text.creation_time = to_rfc3339(config.boot_time + std::chrono::nanoseconds(start));
+  image.text = std::make_shared<const ImageText>(std::move(text));
+  return *image.text;
 }
 
 std::string user_name(const EngineConfig& config, std::uint32_t uid) {
@@ -172,29 +208,26 @@ void add_process(FieldWriter& out, Record& record, const EngineConfig& config, c
   out.always("process.pid", std::uint64_t{key.pid});
   if (process == nullptr) return;
   const ProcessImage& image = process->image_at(record.timestamp);
-  record.executable_name = image.executable_path.substr(image.executable_path.rfind('/') + 1);
+  const ImageText& text = text_of(config, *process, image);
+  record.executable_name = text.executable_name;
   out.known("process.parent_pid", process->parent.pid);
-  if (const auto start = process->key.start_boottime_ns;
-      start != 0 && start <= kLatestBootNs && config.boot_time != Time{}) {
-    out.always("process.creation.time", to_rfc3339(config.boot_time + std::chrono::nanoseconds(start)));
-  }
-  out.known("process.executable.name", record.executable_name);
+  out.known("process.creation.time", text.creation_time);
+  out.known("process.executable.name", text.executable_name);
   out.known("process.executable.path", image.executable_path);
-  if (!image.arguments.empty()) {
-    out.always("process.command_args", config.redact ? redact_arguments(image.arguments) : image.arguments);
-  }
+  if (!text.arguments.empty()) out.always("process.command_args", text.arguments);
   if (!uid) uid = image.uid;
   if (uid) out.always("process.owner", user_name(config, *uid));
   out.known("weir.process.inner_pid", process->inner_pid);
-  add_container(out, image, process->inner_pid == key.pid);
+  if (!image.cgroup_path.empty()) add_container(out, text.container, process->inner_pid == key.pid);
 }
 
 void add_network(FieldWriter& out, const RecordContext& context, const DecisionMade* decision) {
   out.always("network.transport", std::string("tcp"));
-  if (context.connection.opened) out.endpoint("network.local", context.connection.opened->tuple.local);
-  out.endpoint("network.peer", true_peer(context, decision));
+  if (context.connection.opened)
+    out.endpoint("network.local.address", "network.local.port", context.connection.opened->tuple.local);
+  out.endpoint("network.peer.address", "network.peer.port", true_peer(context, decision));
   if (decision != nullptr && decision->upstream_local)
-    out.endpoint("weir.upstream.local", *decision->upstream_local);
+    out.endpoint("weir.upstream.local.address", "weir.upstream.local.port", *decision->upstream_local);
 }
 
 // `said`: what the request says; where it says nothing, the TLS session, then the proxy's decision, then the
@@ -202,12 +235,12 @@ void add_network(FieldWriter& out, const RecordContext& context, const DecisionM
 void add_server(FieldWriter& out, Record& record, const RecordContext& context, const DecisionMade* decision,
                 Authority said) {
   const Endpoint peer = true_peer(context, decision);
-  const std::string decided_name = decision == nullptr ? std::string() : decision->server_name;
   const std::uint16_t decided_port = decision == nullptr ? std::uint16_t{0} : decision->server_port;
-  for (const std::string& name :
-       {said.host, context.connection.tls.sni, decided_name, peer.address.to_string()}) {
-    if (record.server_address.empty()) record.server_address = name;
-  }
+  std::string& address = record.server_address;
+  address = std::move(said.host);
+  if (address.empty()) address = context.connection.tls.sni;
+  if (address.empty() && decision != nullptr) address = decision->server_name;
+  if (address.empty()) address = peer.address.to_string();
   out.known("server.address", record.server_address);
   out.known("server.port", said.port != 0 ? said.port : decided_port != 0 ? decided_port : peer.port);
 }
@@ -218,17 +251,16 @@ void add_tls(FieldWriter& out, const TlsFacts& tls) {
   out.known("tls.next_protocol", tls.alpn);
 }
 
-// Repeats survive, in their order, under one key.
-void add_header_fields(FieldWriter& out, const std::string& prefix, const Fields& fields, bool redact) {
-  std::vector<std::pair<std::string, std::vector<std::string>>> grouped;
-  for (const http::Field& field : fields) {
-    const std::string name = to_lower(field.name);
-    auto group =
-        std::ranges::find(grouped, name, [](const auto& one) -> const std::string& { return one.first; });
-    if (group == grouped.end()) group = grouped.insert(grouped.end(), {name, {}});
-    group->second.push_back(redact ? redact_header(name, field.value) : field.value);
+// Repeats survive, in their order, under one key. Takes the values.
+void add_header_fields(FieldWriter& out, std::string_view prefix, Fields& fields, bool redact) {
+  const std::size_t first = out.count();
+  for (http::Field& field : fields) {
+    std::string key = concat({prefix, field.name});
+    make_lower(std::span(key).subspan(prefix.size()));
+    const std::string_view name = std::string_view(key).substr(prefix.size());
+    std::string value = redact ? redact_header(name, std::move(field.value)) : std::move(field.value);
+    out.repeated(first, std::move(key), std::move(value));
   }
-  for (auto& [name, values] : grouped) out.always(prefix + name, std::move(values));
 }
 
 void add_body(FieldWriter& out, const std::string& key, const http::Body& body) {
@@ -254,8 +286,8 @@ void add_path(FieldWriter& out, const EngineConfig& config, const std::string& t
   if (query != std::string::npos) out.known("url.query", shown.substr(query + 1));
 }
 
-void add_exchange(FieldWriter& out, const EngineConfig& config, const Exchange& exchange,
-                  const std::string& url, const DecisionMade* decision) {
+void add_exchange(FieldWriter& out, const EngineConfig& config, Exchange& exchange, const std::string& url,
+                  const DecisionMade* decision) {
   out.known("http.request.method", exchange.request.method);
   if (url.empty())
     add_path(out, config, exchange.request.target);
@@ -278,8 +310,9 @@ void add_exchange(FieldWriter& out, const EngineConfig& config, const Exchange& 
 
 // As OpenTelemetry writes it: "1.1", "2".
 std::string version_text(const http::Version& version) {
-  const std::string major = std::to_string(version.major);
-  return version.major >= 2 ? major : major + "." + std::to_string(version.minor);
+  std::string text = std::to_string(version.major);
+  if (version.major < 2) text.append(".").append(std::to_string(version.minor));
+  return text;
 }
 
 // The status codes' names (grpc/doc/statuscodes.md), which OpenTelemetry asks for; the number where there is
@@ -303,15 +336,26 @@ bool is_grpc(const Fields& fields) {
 
 // gRPC's own names: the path is "/package.Service/Method", the status stands in the trailers, or with the
 // head where there is nothing else.
-void add_grpc(FieldWriter& out, const Exchange& exchange) {
-  if (!is_grpc(exchange.request.fields)) return;
-  out.always("rpc.system.name", std::string("grpc"));
-  const std::string& path = exchange.request.target;
-  out.known("rpc.method", path.starts_with('/') ? path.substr(1) : path);
+struct Grpc {
+  bool spoken = false;
+  std::optional<std::string> status{};
+};
+
+Grpc grpc_of(const Exchange& exchange) {
+  if (!is_grpc(exchange.request.fields)) return {};
   const http::Field* status = http::find_field(exchange.response_trailers, "grpc-status");
   if (status == nullptr && exchange.response)
     status = http::find_field(exchange.response->fields, "grpc-status");
-  if (status != nullptr) out.always("rpc.response.status_code", grpc_status_name(status->value));
+  return {.spoken = true,
+          .status = status == nullptr ? std::nullopt : std::optional(grpc_status_name(status->value))};
+}
+
+void add_grpc(FieldWriter& out, const Exchange& exchange, const Grpc& grpc) {
+  if (!grpc.spoken) return;
+  out.always("rpc.system.name", std::string("grpc"));
+  const std::string& path = exchange.request.target;
+  out.known("rpc.method", path.starts_with('/') ? path.substr(1) : path);
+  if (grpc.status) out.always("rpc.response.status_code", *grpc.status);
   if (!exchange.grpc) return;
   out.always("weir.grpc.messages.sent", exchange.grpc->messages_sent);
   out.always("weir.grpc.messages.received", exchange.grpc->messages_received);
@@ -335,9 +379,9 @@ void add_decision(FieldWriter& out, const DecisionMade* decision) {
 // Unique over evictions and restarts too: a cookie lives as long as its boot, and a time comes once.
 std::string record_id(const RecordContext& context, Time when, const std::string& which) {
   const EngineConfig& config = context.config;
-  return (config.boot_id.empty() ? config.host_id : config.boot_id) + "-" +
-         std::to_string(context.connection.cookie.value) + "-" +
-         std::to_string(when.time_since_epoch().count()) + "-" + which;
+  return concat({config.boot_id.empty() ? config.host_id : config.boot_id, "-",
+                 std::to_string(context.connection.cookie.value), "-",
+                 std::to_string(when.time_since_epoch().count()), "-", which});
 }
 
 // What was read and what was missed make up what was said.
@@ -372,10 +416,12 @@ TlsLibrary library_of(const RecordContext& context, const HeldExchange& held, bo
   return held.tap == Tap::native ? context.connection.tls.library : TlsLibrary::unknown;
 }
 
-RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held) {
-  const Exchange& exchange = held.exchange;
+RecordPtr exchange_record(const RecordContext& context, HeldExchange&& held) {
+  Exchange& exchange = held.exchange;
   const DecisionMade* decision = held.decision ? held.decision.get() : context.connection.decision.get();
+  // What follows from header fields, before the record takes their values.
   const Target target = target_of(context.connection, decision, held);
+  const Grpc grpc = grpc_of(exchange);
   auto record = std::make_shared<Record>();
   record->kind = RecordKind::exchange;
   record->id = record_id(context, exchange.began, std::to_string(exchange.number));
@@ -393,7 +439,7 @@ RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held
   add_server(out, *record, context, decision, parse_authority(target.authority));
   add_tls(out, context.connection.tls);
   add_exchange(out, context.config, exchange, target.url, decision);
-  add_grpc(out, exchange);
+  add_grpc(out, exchange, grpc);
   add_conversation(out, exchange);
   out.known("weir.incomplete", exchange.incomplete);
   out.known("weir.gap.bytes", exchange.gap_bytes);

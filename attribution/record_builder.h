@@ -17,7 +17,7 @@ struct RecordContext {
   bool proxied = false;
 };
 
-RecordPtr exchange_record(const RecordContext& context, const HeldExchange& held);
+RecordPtr exchange_record(const RecordContext& context, HeldExchange&& held);
 RecordPtr connection_record(const RecordContext& context);
 RecordPtr dns_record(const EngineConfig& config, const Dns& dns, const Process* process);
 

@@ -3,6 +3,8 @@
 #include "attribution/redaction.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdint>
 #include <optional>
 
 #include "attribution/text.h"
@@ -12,7 +14,41 @@ namespace {
 
 constexpr std::string_view kRedacted = "[redacted]";
 
-constexpr std::string_view kSecretHeaders[] = {
+constexpr char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+constexpr bool equals_ignoring_case(std::string_view text, std::string_view lower_text) {
+  return text.size() == lower_text.size() && std::equal(text.begin(), text.end(), lower_text.begin(),
+                                                        [](char a, char b) { return lower(a) == b; });
+}
+
+// Lower-case words, to be found in any case. Most of what is looked up is in no table, and shows it by its
+// length and first letter.
+template <std::size_t Size>
+class WordTable {
+ public:
+  constexpr explicit WordTable(const std::string_view (&words)[Size]) {
+    for (std::size_t i = 0; i < Size; ++i) {
+      words_[i] = words[i];
+      first_letters_[words[i].size()] |= bit(words[i].front());
+    }
+  }
+  constexpr bool contains(std::string_view text) const {
+    if (text.empty() || text.size() >= first_letters_.size()) return false;
+    if ((first_letters_[text.size()] & bit(text.front())) == 0) return false;
+    return std::ranges::any_of(words_,
+                               [&](std::string_view word) { return equals_ignoring_case(text, word); });
+  }
+
+ private:
+  static constexpr std::uint32_t bit(char letter) { return std::uint32_t{1} << (letter & 31); }
+
+  std::array<std::string_view, Size> words_;
+  std::array<std::uint32_t, 64> first_letters_{};  // by length
+};
+
+constexpr WordTable kSecretHeaders({
     "authorization",
     "proxy-authorization",
     "cookie",
@@ -49,24 +85,27 @@ constexpr std::string_view kSecretHeaders[] = {
     "sec-websocket-key1",
     "x-hub-signature",
     "x-hub-signature-256",
-};
-constexpr std::string_view kUrlHeaders[] = {"location", "content-location", "referer", "refresh", "link"};
+});
+constexpr WordTable kUrlHeaders({"location", "content-location", "referer", "refresh", "link"});
 
 // A name is secret when one of its words, or two neighbouring ones, is in these tables.
-constexpr std::string_view kSecretWords[] = {
+constexpr WordTable kSecretWords({
     "password",   "passwd",        "passphrase", "passcode",  "pass",        "pwd",       "pw",
     "secret",     "secrets",       "token",      "apikey",    "accesskey",   "secretkey", "privatekey",
     "credential", "credentials",   "signature",  "authtoken", "accesstoken", "sessionid", "jwt",
     "bearer",     "authorization", "authpass",   "proxypass", "userpass",    "otp",       "sas",
     "sshpass",    "pgpassword",    "cookie",     "cookies",
-};
+});
 constexpr std::string_view kSecretPairs[][2] = {
     {"api", "key"},     {"access", "key"},  {"private", "key"},      {"secret", "key"},
     {"auth", "key"},    {"account", "key"}, {"session", "id"},       {"encryption", "key"},
     {"signing", "key"}, {"shared", "key"},  {"subscription", "key"},
 };
+constexpr WordTable kPairEnds({"key", "id"});
+static_assert(std::ranges::all_of(kSecretPairs,
+                                  [](const auto& pair) { return kPairEnds.contains(pair[1]); }));
 // Only as the whole name of a URL's parameter: too common a word elsewhere.
-constexpr std::string_view kSecretParameters[] = {"key", "sig", "auth", "code", "hmac", "sid"};
+constexpr WordTable kSecretParameters({"key", "sig", "auth", "code", "hmac", "sid"});
 
 // Options whose next argument is user:password; short ones are is_short_option's.
 constexpr std::string_view kUserOptions[] = {"--user", "--proxy-user"};
@@ -78,33 +117,42 @@ bool contains(const Table& table, std::string_view text) {
   return std::ranges::find(table, text) != std::end(table);
 }
 
-// "trustStorePassword" and "X_API-key" fall into lower-case words.
-std::vector<std::string> words_of(std::string_view name) {
-  std::vector<std::string> words(1);
-  char previous = 0;
-  for (const char c : name) {
-    const bool upper = c >= 'A' && c <= 'Z';
-    const bool after_lower = (previous >= 'a' && previous <= 'z') || is_digit(previous);
-    const bool part = is_letter(c) || is_digit(c);
-    if ((!part || (upper && after_lower)) && !words.back().empty()) words.emplace_back();
-    if (part) words.back() += to_lower({&c, 1});
-    previous = c;
-  }
-  return words;
+bool is_secret_pair(std::string_view first, std::string_view second) {
+  return std::ranges::any_of(kSecretPairs, [&](const auto& pair) {
+    return equals_ignoring_case(second, pair[1]) && equals_ignoring_case(first, pair[0]);
+  });
 }
 
+// "trustStorePassword" and "X_API-key" fall into words.
 bool is_secret_name(std::string_view name) {
-  const std::vector<std::string> words = words_of(name);
-  if (std::ranges::any_of(words, [](const auto& word) { return contains(kSecretWords, word); })) return true;
-  for (std::size_t i = 0; i + 1 < words.size(); ++i) {
-    const auto same = [&](const auto& pair) { return words[i] == pair[0] && words[i + 1] == pair[1]; };
-    if (std::ranges::any_of(kSecretPairs, same)) return true;
+  std::string_view before;
+  std::size_t begin = 0;
+  for (std::size_t i = 0; i <= name.size(); ++i) {
+    const bool part = i < name.size() && (is_letter(name[i]) || is_digit(name[i]));
+    const bool begins = part && i > begin && name[i] >= 'A' && name[i] <= 'Z' &&
+                        ((name[i - 1] >= 'a' && name[i - 1] <= 'z') || is_digit(name[i - 1]));
+    if (part && !begins) continue;
+    const std::string_view word = name.substr(begin, i - begin);
+    begin = part ? i : i + 1;
+    if (word.empty()) continue;
+    if (kSecretWords.contains(word)) return true;
+    if (kPairEnds.contains(word) && is_secret_pair(before, word)) return true;
+    before = word;
   }
   return false;
 }
 
 bool is_secret_header(std::string_view name) {
-  return contains(kSecretHeaders, to_lower(name)) || is_secret_name(name);
+  return kSecretHeaders.contains(name) || is_secret_name(name);
+}
+
+// Where the first of these characters stands, or npos.
+template <char... kAny>
+std::size_t find_any(std::string_view text, std::size_t from = 0) {
+  for (std::size_t i = from; i < text.size(); ++i) {
+    if (((text[i] == kAny) || ...)) return i;
+  }
+  return std::string_view::npos;
 }
 
 std::string percent_decoded(std::string_view text) {
@@ -113,6 +161,7 @@ std::string percent_decoded(std::string_view text) {
     const int letter = (c | 0x20) - 'a';
     return letter >= 0 && letter < 6 ? letter + 10 : -1;
   };
+  if (text.find('%') == std::string_view::npos) return std::string(text);
   std::string decoded;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const bool escape =
@@ -126,9 +175,10 @@ std::string percent_decoded(std::string_view text) {
 // Of each URL in the text: one may stand in another's path or parameters.
 std::string cut_userinfo(std::string_view text) {
   std::string out;
+  out.reserve(text.size() + kRedacted.size() + 1);
   for (std::size_t scheme = text.find("://"); scheme != text.npos; scheme = text.find("://")) {
     const std::size_t authority = scheme + 3;
-    const std::size_t end = std::min(text.find_first_of("/?#", authority), text.size());
+    const std::size_t end = std::min(find_any<'/', '?', '#'>(text, authority), text.size());
     const std::size_t at = text.substr(0, end).rfind('@');
     const bool user = at != std::string_view::npos && at >= authority;
     out += text.substr(0, authority);
@@ -140,27 +190,33 @@ std::string cut_userinfo(std::string_view text) {
 
 // A URL in a parameter, written with escapes.
 bool hides_userinfo(std::string_view value) {
+  if (value.find('%') == std::string_view::npos) return false;
   const std::string text = percent_decoded(value);
   return text != value && cut_userinfo(text) != text;
 }
 
 // "name=value" of a URL; a secret one keeps its name.
-std::string redact_pair(std::string_view pair) {
+void append_pair(std::string& out, std::string_view pair) {
   const std::size_t equals = pair.find('=');
-  if (equals == std::string_view::npos) return std::string(pair);
+  if (equals == std::string_view::npos) {
+    out += pair;
+    return;
+  }
   const std::string name = percent_decoded(pair.substr(0, equals));
-  const bool secret = is_secret_name(name) || contains(kSecretParameters, to_lower(name)) ||
-                      hides_userinfo(pair.substr(equals + 1));
-  return secret ? std::string(pair.substr(0, equals + 1)).append(kRedacted) : std::string(pair);
+  const bool secret =
+      is_secret_name(name) || kSecretParameters.contains(name) || hides_userinfo(pair.substr(equals + 1));
+  if (secret) {
+    out.append(pair.substr(0, equals + 1)).append(kRedacted);
+  } else {
+    out += pair;
+  }
 }
 
-std::string redact_parameters(std::string_view text) {
-  constexpr std::string_view kSeparators = "?&;#";
-  std::string out;
+void append_parameters(std::string& out, std::string_view text) {
   while (true) {
-    const std::size_t end = text.find_first_of(kSeparators);
-    out += redact_pair(text.substr(0, end));
-    if (end == std::string_view::npos) return out;
+    const std::size_t end = find_any<'?', '&', ';', '#'>(text);
+    append_pair(out, text.substr(0, end));
+    if (end == std::string_view::npos) return;
     out += text[end];
     text.remove_prefix(end + 1);
   }
@@ -401,17 +457,25 @@ std::string redact_command(std::string_view text) {
 
 }  // namespace
 
-std::string redact_header(std::string_view name, std::string_view value) {
-  const std::string lower = to_lower(name);
-  if (is_secret_header(lower)) return std::string(kRedacted);
-  if (lower == "sec-websocket-protocol") return redact_protocols(value);
-  return contains(kUrlHeaders, lower) ? redact_url(value) : std::string(value);
+std::string redact_header(std::string_view name, std::string value) {
+  // Case means nothing in a field's name, so it begins no word.
+  if (std::ranges::any_of(name, [](char c) { return c >= 'A' && c <= 'Z'; }))
+    return redact_header(to_lower(name), std::move(value));
+  if (is_secret_header(name)) return std::string(kRedacted);
+  if (name == "sec-websocket-protocol") return redact_protocols(value);
+  if (kUrlHeaders.contains(name)) return redact_url(value);
+  return value;
 }
 
 std::string redact_url(std::string_view url) {
-  const std::string text = cut_userinfo(url);
-  const std::size_t query = std::min(text.find_first_of("?#"), text.size());
-  return text.substr(0, query) + redact_parameters(std::string_view(text).substr(query));
+  std::string text = cut_userinfo(url);
+  const std::size_t query = find_any<'?', '#'>(text);
+  if (query == std::string::npos) return text;
+  std::string out;
+  out.reserve(text.size() + kRedacted.size());
+  out.append(text, 0, query);
+  append_parameters(out, std::string_view(text).substr(query));
+  return out;
 }
 
 std::vector<std::string> redact_arguments(const std::vector<std::string>& arguments) {

@@ -8,7 +8,7 @@
 
 namespace weir {
 
-std::string redact_header(std::string_view name, std::string_view value);
+std::string redact_header(std::string_view name, std::string value);
 std::string redact_url(std::string_view url);
 std::vector<std::string> redact_arguments(const std::vector<std::string>& arguments);
 

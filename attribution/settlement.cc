@@ -56,15 +56,15 @@ void Engine::State::hold(Connection& connection, Tap tap, bool cleartext, http::
                     .caller = tap == Tap::native ? connection.native_caller : ProcessKey{},
                     .cleartext = cleartext,
                     .since = latest};
-  if (!held.exchange.final) return write_interim(connection, held);
+  if (!held.exchange.final) return write_interim(connection, std::move(held));
   connection.held_body_bytes += body_bytes(held);
   connection.held.push_back(std::move(held));
 }
 
 // What waits for facts has no interim records: the next one, or the final one, will have them.
-void Engine::State::write_interim(Connection& connection, const HeldExchange& held) {
+void Engine::State::write_interim(Connection& connection, HeldExchange&& held) {
   const std::optional<Time> ready = release_time(connection, held);
-  if (ready && *ready <= now) write(connection, held);
+  if (ready && *ready <= now) write(connection, std::move(held));
 }
 
 bool Engine::State::facts_known(const Connection& connection) {
@@ -110,11 +110,11 @@ void Engine::State::settle(Connection& connection) {
                           connection.held_body_bytes > kHeldBodies * config.limits.body_bytes;
     wait = release_time(connection, connection.held.front());
     if (!too_many && (!wait || *wait > now)) break;
-    const HeldExchange held = std::move(connection.held.front());
+    HeldExchange held = std::move(connection.held.front());
     connection.held.pop_front();
     connection.held_body_bytes -= body_bytes(held);
     wait.reset();
-    write(connection, held);
+    write(connection, std::move(held));
   }
 
   const std::optional<Time> ends = end_time(connection);
@@ -135,7 +135,7 @@ void Engine::State::wait_for_process(Connection& connection, std::uint32_t pid) 
   if (pid != 0) waiting_for_process.emplace(pid, connection.cookie);
 }
 
-void Engine::State::write(Connection& connection, const HeldExchange& held) {
+void Engine::State::write(Connection& connection, HeldExchange&& held) {
   if (!watched(connection)) return;
   const ProcessKey key = held.caller ? held.caller : connection.owner;
   if (own(key)) return;
@@ -145,7 +145,7 @@ void Engine::State::write(Connection& connection, const HeldExchange& held) {
     ++connection.exchanges;
   }
   const RecordContext context{config, connection, processes.find(key), key, proxied(connection)};
-  emit(exchange_record(context, held));
+  emit(exchange_record(context, std::move(held)));
 }
 
 // The kernel says how much plaintext there was; what is missing at the very end shows only here.
@@ -190,7 +190,7 @@ void Engine::State::end(Connection& connection, Time when, bool ended) {
   if (connection.closed) end_native(connection);
   for (auto& [object, one] : connection.native) finish(*one, when);
   if (connection.proxy) finish(*connection.proxy, when);
-  for (const HeldExchange& held : connection.held) write(connection, held);
+  for (HeldExchange& held : connection.held) write(connection, std::move(held));
   connection.held.clear();
 
   const bool known = connection.opened || connection.role == Role::client;

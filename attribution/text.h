@@ -19,8 +19,13 @@ std::string to_base64(std::span<const std::byte> data);
 std::optional<std::vector<std::byte>> from_base64(std::string_view text);
 
 std::string to_lower(std::string_view text);
-bool is_letter(char c);
-bool is_digit(char c);
+void make_lower(std::span<char> text);
+inline bool is_letter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+inline bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
 // A DNS name as certificates and the leaf signer take it.
 bool is_host_name(std::string_view name);
 

@@ -111,6 +111,22 @@ TEST_F(Native, CreationTimeAndOwnersNameComeFromTheConfiguration) {
             to_rfc3339(at(0) + std::chrono::nanoseconds(1)));
 }
 
+TEST_F(Native, AChildHasACreationTimeOfItsOwn) {
+  EngineConfig config = default_config();
+  config.boot_time = at(-5);
+  use(config);
+  process(kShell, "/bin/sh");
+  opened(1, kOrigin, 0, kShell);
+  View(engine(), 1, Tap::native, kShell).exchange("/parent", "x", 1);
+  const ProcessKey child{901, 6'000'000'001};
+  process(child, "", 2, ProcessEvent::What::started, kShell);
+  opened(2, kOrigin, 2.1, child);
+  View(engine(), 2, Tap::native, child).exchange("/child", "x", 3);
+  EXPECT_EQ(text(*exchanges().at(1), "process.executable.path"), "/bin/sh");
+  EXPECT_EQ(text(*exchanges().at(1), "process.creation.time"),
+            to_rfc3339(at(1) + std::chrono::nanoseconds(1)));
+}
+
 TEST_F(Native, ADescriptorThatWasPassedOnHasItsNewOwner) {
   process(kShell, "/bin/sh");
   opened(1, kOrigin);
