@@ -36,6 +36,7 @@ namespace weir::bpf {
 namespace {
 
 constexpr std::uint32_t kVerdicts = 16'384;  // processes that the filters have judged
+constexpr std::uint32_t kThreads = 256;      // whose own storage could not be made at once
 
 enum class How { tracing, cgroup, iterator, uprobe };
 
@@ -186,6 +187,7 @@ class LibbpfKernelSide final : public KernelSide {
   Skeleton skeleton_;
   std::vector<ProgramState> states_;
   std::span<const std::string_view> left_out_;  // the other way's programs
+  bool newer_ = true;                           // Linux 6.3 or later
   bool uprobe_multi_ = true;
   std::map<std::string, std::string> refused_;  // optional programs that the kernel did not take
   std::map<std::string, Link> links_;
@@ -218,8 +220,9 @@ std::expected<std::unique_ptr<KernelSide>, Error> LibbpfKernelSide::load(const L
 }
 
 void LibbpfKernelSide::choose_ways(const LoadOptions& options) {
+  newer_ = options.socket_events && has_socket_events();
   left_out_ = kBySocketEvents;
-  if (options.socket_events && has_socket_events()) left_out_ = kBySystemCalls;
+  if (newer_) left_out_ = kBySystemCalls;
   uprobe_multi_ = options.uprobe_multi && has_uprobe_multi();
 }
 
@@ -238,6 +241,8 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
     const FilterTable filters = make_filter_table(options.filters);
     prepare_filters(options.filters, filters);
     skeleton_->rodata->most_old_sockets = options.connections / 2;
+    skeleton_->rodata->thread_storage = newer_;
+    if (newer_) bpf_map__set_max_entries(skeleton_->maps.tls_threads, kThreads);
     for (const std::string_view name : left_out_) bpf_program__set_autoload(find(name.data()), false);
     if (!uprobe_multi_) {
       for (const char* name : kUprobePrograms) bpf_program__set_expected_attach_type(find(name), {});

@@ -8,15 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include "attribution/record_json.h"
-
 namespace weir::sinks {
 namespace {
-
-// So much text goes out at once: what fits into a processor's cache beside its records. A record may be
-// longer, its memory isn't kept.
-constexpr std::size_t kWriteBytes = std::size_t{128} << 10;
-constexpr std::size_t kKeptBytes = 4 * kWriteBytes;
 
 const char* remedy_for(int error_number) {
   switch (error_number) {
@@ -50,18 +43,14 @@ class JsonlSink : public Sink {
   std::chrono::milliseconds batch_delay() const override { return std::chrono::milliseconds(20); }
 
   std::expected<void, Error> write(std::span<const RecordPtr> batch) override {
-    text_.clear();
+    std::string text;
     // A line that an earlier failure cut short must not swallow the next one.
-    if (torn_line_) text_ += '\n';
+    if (torn_line_) text += '\n';
     for (const auto& record : batch) {
-      append_json(text_, *record);
-      text_ += '\n';
-      if (text_.size() < kWriteBytes) continue;
-      if (auto written = write_all(text_); !written) return written;
-      text_.clear();
-      if (text_.capacity() > kKeptBytes) text_.shrink_to_fit();
+      text += to_json(*record);
+      text += '\n';
     }
-    return write_all(text_);
+    return write_all(text);
   }
 
  private:
@@ -83,7 +72,6 @@ class JsonlSink : public Sink {
 
   const int descriptor_;
   const std::string name_;
-  std::string text_;
   bool torn_line_ = false;
 };
 

@@ -56,6 +56,7 @@ static __always_inline void submit(void* record) {
 }
 
 static __always_inline void forget_thread(const __u64* thread) {
+  if (!tls_threads_now) return;
   if (!bpf_map_delete_elem(&tls_threads, thread)) __sync_fetch_and_add(&tls_threads_now, -1);
 }
 

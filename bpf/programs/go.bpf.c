@@ -37,7 +37,6 @@ int go_enter(struct pt_regs* ctx) {
   call->records = 0;
   call->said = 0;
   call->site = site;
-  call->stack = ~depth;
   if (call_of(site) == WIRE_CALL_GO_READ) object->flags |= OBJECT_READ;
   __sync_fetch_and_add(&object->open_calls, 1);
   return 0;

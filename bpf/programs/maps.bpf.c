@@ -10,6 +10,7 @@ struct tuples_map tuples SEC(".maps");
 struct untold_map untold SEC(".maps");
 struct exec_scratch_map exec_scratch SEC(".maps");
 struct tls_objects_map tls_objects SEC(".maps");
+struct thread_calls_map thread_calls SEC(".maps");
 struct tls_threads_map tls_threads SEC(".maps");
 struct goroutines_map goroutines SEC(".maps");
 struct hellos_map hellos SEC(".maps");
@@ -34,6 +35,8 @@ const volatile __u64 payload_limit = 0;
 const volatile __u32 filter_groups = 0;
 const volatile __u32 only_groups = 0;
 const volatile __u32 cleartext_wanted = 1;
+// Whether thread_calls is used.
+const volatile __u32 thread_storage = 0;
 // How many sockets the iterator enters into the table of connections.
 const volatile __u64 most_old_sockets = 0;
 

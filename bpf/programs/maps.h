@@ -16,14 +16,14 @@ struct untold_losses {
 
 // What is known of a TCP socket, by its cookie.
 struct connection {
+  __u32 flags;       // first, where the key is: asked at each event
+  __u32 beginnings;  // sends that were looked at for what the connection is
+  __u64 plaintext_sent;
+  __u64 plaintext_received;
   struct wire_owner owner;
   struct wire_tuple tuple;
   __u64 opened_boot_ns;
-  __u64 plaintext_sent;
-  __u64 plaintext_received;
   struct untold_losses lost;  // of cleartext
-  __u32 flags;
-  __u32 beginnings;  // sends that were looked at for what the connection is
 };
 #define CONNECTION_OURS 1u      // weir's own socket: never told
 #define CONNECTION_ACCEPTED 2u  // a server's side
@@ -61,10 +61,8 @@ struct tls_object {
 #define OBJECT_FILTERED 32u  // its connection is
 #define OBJECT_READ 64u      // Go: a call that reads was seen to begin
 
-// An open call of a TLS function. `stack` is the stack pointer at its entry and 0 for a free entry: a
-// thread's calls can nest and, with fibers, interleave.
+// An open call of a TLS function.
 struct tls_call {
-  __u64 stack;
   __u64 object;
   __u64 buffer;         // 0: what the call moves is in no memory that can be read
   __u64 count;          // address of the size_t result, 0 when the return value is the count
@@ -80,7 +78,11 @@ struct tls_call {
 };
 #define NESTED_CALLS 8
 
+// A thread's calls can nest and, with fibers, interleave.
 struct tls_thread {
+  // The stack pointers at their entries, 0 for a free place. Here, since they are looked through at each
+  // event: one cache line.
+  __u64 stacks[NESTED_CALLS];
   struct tls_call calls[NESTED_CALLS];
 };
 
@@ -166,8 +168,16 @@ struct tls_objects_map {
   __type(key, struct tls_key);
   __type(value, struct tls_object);
 };
-// Not in task storage: creating that fails when another thread was preempted inside it, and the call would be
-// lost.
+// The open calls of threads. Kept with the thread itself where the kernel finds that at all times
+// (since 6.2).
+struct thread_calls_map {
+  __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, int);
+  __type(value, struct tls_thread);
+};
+// Elsewhere here, by thread, and also those of a thread whose own place could not be made: that fails when
+// another thread was preempted while it made its own.
 struct tls_threads_map {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(max_entries, 16384);
@@ -216,6 +226,7 @@ extern struct tuples_map tuples SEC(".maps");
 extern struct untold_map untold SEC(".maps");
 extern struct exec_scratch_map exec_scratch SEC(".maps");
 extern struct tls_objects_map tls_objects SEC(".maps");
+extern struct thread_calls_map thread_calls SEC(".maps");
 extern struct tls_threads_map tls_threads SEC(".maps");
 extern struct goroutines_map goroutines SEC(".maps");
 extern struct hellos_map hellos SEC(".maps");
@@ -234,6 +245,7 @@ extern const volatile __u64 payload_limit;
 extern const volatile __u32 filter_groups;
 extern const volatile __u32 only_groups;
 extern const volatile __u32 cleartext_wanted;
+extern const volatile __u32 thread_storage;
 extern const volatile __u64 most_old_sockets;
 #else
 #define OWN_PROCESSES 8

@@ -16,7 +16,7 @@ static __always_inline struct tls_call* innermost_call(struct tls_thread* open, 
   int innermost = -1;
   __u64 nearest = ~0ull;
   for (int i = 0; i < NESTED_CALLS; i++) {
-    __u64 at = open->calls[i].stack;
+    __u64 at = open->stacks[i];
     if (at >= stack && at < nearest) {
       nearest = at;
       innermost = i;
@@ -26,19 +26,22 @@ static __always_inline struct tls_call* innermost_call(struct tls_thread* open, 
 }
 
 static __always_inline struct tls_call* call_of_goroutine(struct pt_regs* regs, __u32 tgid) {
-  if (!go_seen) return 0;
-  struct goroutine goroutine = {.pointer = BPF_CORE_READ(regs, r14), .tgid = tgid};
+  struct goroutine goroutine = {.pointer = regs->r14, .tgid = tgid};
   struct tls_thread* open = bpf_map_lookup_elem(&goroutines, &goroutine);
   if (!open) return 0;
-  __u64 depth = goroutine_depth(goroutine.pointer, PT_REGS_SP_CORE(regs));
+  __u64 depth = goroutine_depth(goroutine.pointer, regs->sp);
   return depth ? innermost_call(open, ~depth) : 0;
 }
 
-static __always_inline struct tls_call* open_call(struct pt_regs* regs) {
-  __u64 thread = bpf_get_current_pid_tgid();
-  struct tls_thread* open = bpf_map_lookup_elem(&tls_threads, &thread);
-  struct tls_call* call = open ? innermost_call(open, PT_REGS_SP_CORE(regs)) : 0;
-  return call ? call : call_of_goroutine(regs, thread >> 32);
+// The current thread's registers as it made the system call.
+static __always_inline struct pt_regs* registers(void) {
+  return (struct pt_regs*)bpf_task_pt_regs(bpf_get_current_task_btf());
+}
+
+static __always_inline struct tls_call* open_call(void) {
+  struct tls_thread* open = find_thread();
+  struct tls_call* call = open && has_calls(open) ? innermost_call(open, registers()->sp) : 0;
+  return call || !go_seen ? call : call_of_goroutine(registers(), bpf_get_current_pid_tgid() >> 32);
 }
 
 // ---- sockets and objects that are older than the programs
@@ -294,9 +297,9 @@ static __always_inline bool is_undecided(const struct connection* connection) {
 
 static __always_inline int socket_used(struct sock* sk, int length, __u32 direction) {
   if (sk->sk_protocol != IPPROTO_TCP) return 0;
-  struct pt_regs* regs = (struct pt_regs*)bpf_task_pt_regs(bpf_get_current_task_btf());
-  __u64 cookie = bpf_get_socket_cookie(sk);
-  struct tls_call* call = open_call(regs);
+  __u64 cookie = sk->__sk_common.skc_cookie.counter;  // 0: nobody has asked for it yet
+  if (!cookie) cookie = bpf_get_socket_cookie(sk);
+  struct tls_call* call = open_call();
   struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
   bool awaited = !call && direction == WIRE_SENT && length >= CIPHERTEXT_BYTES && ciphertext_awaited();
   if (!connection) connection = meet_old_socket(sk, cookie);
@@ -304,7 +307,7 @@ static __always_inline int socket_used(struct sock* sk, int length, __u32 direct
   if (!connection || length <= 0) return 0;
   if (call && direction == WIRE_SENT && call_of(call->site) == WIRE_CALL_GO_WRITE) {
     struct memory record = {};
-    if (find_memory(regs, &record)) note_record_sent(call, &record, length);
+    if (find_memory(registers(), &record)) note_record_sent(call, &record, length);
   }
   __u32 flags = connection->flags;
   if (flags & CONNECTION_OURS) return 0;
@@ -316,7 +319,7 @@ static __always_inline int socket_used(struct sock* sk, int length, __u32 direct
   if (!undecided && !cleartext && !awaited) return 0;
 
   struct memory memory = {};
-  bool found = find_memory(regs, &memory);
+  bool found = find_memory(registers(), &memory);
   if (awaited && found) link_by_ciphertext(connection, &memory);
   if (undecided && found) look_at_beginning(connection, &memory, direction);
   if (wanted && (connection->flags & CONNECTION_CLEARTEXT))
@@ -375,7 +378,7 @@ static __always_inline bool is_send(long number) {
 SEC("tp_btf/sys_enter")
 int BPF_PROG(system_call, struct pt_regs* regs, long number) {
   if (!moves_bytes(number)) return 0;
-  struct tls_call* call = open_call(regs);
+  struct tls_call* call = open_call();
   if (!call && !is_send(number)) return 0;
   struct sock* sk = socket_at(PT_REGS_PARM1_CORE_SYSCALL(regs));
   if (!sk || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP) return 0;

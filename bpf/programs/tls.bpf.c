@@ -16,8 +16,8 @@ int tls_enter(struct pt_regs* ctx) {
   struct tls_object* object = find_object(&key, &caller);
   if (object && (object->flags & OBJECT_ACCEPTED) && !ingress_wanted()) return 0;
 
-  __u64 thread = bpf_get_current_pid_tgid();
-  struct tls_thread* open = open_calls_of_thread(&thread);
+  struct tls_thread* open = find_thread();
+  if (!open) open = make_thread();
   __u64 stack = frame_of(site, PT_REGS_SP(ctx));
   struct tls_call* call = open ? place_call(open, key.pointer, site, stack) : 0;
   if (!call) return 0;
@@ -32,7 +32,6 @@ int tls_enter(struct pt_regs* ctx) {
   call->used_linked = 0;
   call->peeks = kind == WIRE_CALL_READ_FLAGS && (PT_REGS_PARM4(ctx) & PR_PEEK);
   call->site = site;
-  call->stack = stack;
   return 0;
 }
 
@@ -105,13 +104,12 @@ static __always_inline __u64 packet_content(__u64 place, __u64 bytes) {
 // when fibers switch inside a call.
 SEC("uprobe.multi.s")
 int tls_return(struct pt_regs* ctx) {
-  __u64 thread = bpf_get_current_pid_tgid();
-  struct tls_thread* open = bpf_map_lookup_elem(&tls_threads, &thread);
+  struct tls_thread* open = find_thread();
   if (!open) return 0;
-  struct tls_call call = {};
-  bool others;
-  bool found = take_call(open, frame_of(bpf_get_attach_cookie(ctx), PT_REGS_SP(ctx)), &call, &others);
-  if (!others && tls_threads_now > THREADS_KEPT) forget_thread(&thread);
+  struct tls_call call;
+  bool found = false, others = has_calls(open);
+  if (others) found = take_call(open, frame_of(bpf_get_attach_cookie(ctx), PT_REGS_SP(ctx)), &call, &others);
+  if (!others) leave_thread();
   if (!found) return 0;
 
   struct caller caller;
@@ -121,17 +119,16 @@ int tls_return(struct pt_regs* ctx) {
   __u64 bytes = committed_bytes(&call, result);
   if (call_of(call.site) == WIRE_CALL_READ_PACKET && bytes) call.buffer = packet_content(call.buffer, bytes);
   struct tls_object* object = finish_call(&key, &caller, &call, bytes, true);
-  if (bytes) remember_ciphertext(&key, call.site, bytes);
+  if (bytes && !call.linked_cookie) remember_ciphertext(&key, call.site, bytes);
   if (object && is_end(&call, result)) tell_ended(&key, &caller, object, call.site, WIRE_RECEIVED);
   return 0;
 }
 
 static __always_inline bool is_inside_call_on(__u64 object) {
-  __u64 thread = bpf_get_current_pid_tgid();
-  struct tls_thread* open = bpf_map_lookup_elem(&tls_threads, &thread);
+  struct tls_thread* open = find_thread();
   if (!open) return false;
   for (int i = 0; i < NESTED_CALLS; i++)
-    if (open->calls[i].stack && open->calls[i].object == object) return true;
+    if (open->stacks[i] && open->calls[i].object == object) return true;
   return false;
 }
 
