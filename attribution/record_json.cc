@@ -1,21 +1,21 @@
 // A record as one line of JSON, and times as RFC 3339. What comes out is always valid JSON and valid UTF-8,
 // whatever bytes a peer put into a header.
-#include <array>
-#include <cstdio>
+#include "attribution/record_json.h"
 
-#include "attribution/record.h"
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <charconv>
+#include <cstring>
+
 #include "attribution/text.h"
 
 namespace weir {
 namespace {
 
 constexpr std::size_t kUsualLength = 2048;
-
-void append_escape(std::string& out, unsigned char byte) {
-  char text[8];
-  std::snprintf(text, sizeof text, "\\u%04x", byte);
-  out += text;
-}
+constexpr std::size_t kLongestNumber = 20;  // characters of a 64-bit one, its sign included
+constexpr std::string_view kHexDigits = "0123456789abcdef";
 
 // By character: what needs no escape and is ASCII.
 constexpr auto kPlain = [] {
@@ -24,65 +24,136 @@ constexpr auto kPlain = [] {
   return plain;
 }();
 
-std::size_t plain_length(std::string_view text) {
-  std::size_t length = 0;
-  while (length < text.size() && kPlain[static_cast<unsigned char>(text[length])]) ++length;
-  return length;
+// Sixteen characters at once.
+constexpr std::size_t kBlock = 16;
+using Block = unsigned char __attribute__((vector_size(kBlock)));
+
+bool all_plain(Block block) {
+  const auto wrong = (block < 0x20) | (block > 0x7e) | (block == '"') | (block == '\\');
+  const auto halves = std::bit_cast<std::array<std::uint64_t, 2>>(wrong);
+  return (halves[0] | halves[1]) == 0;
 }
 
-// Returns how many bytes of `text` it wrote.
-std::size_t append_character(std::string& out, std::string_view text) {
-  const auto byte = static_cast<unsigned char>(text[0]);
-  const std::size_t length = utf8_length(text);
-  if (byte == '"' || byte == '\\') {
-    out += '\\';
-    out += text[0];
-  } else if (length == 0 || byte < 0x20 || byte == 0x7f) {
-    append_escape(out, byte);
-  } else {
-    out += text.substr(0, length);
+// Writes at the end of a string. Room is made ahead of what is written: to append piece by piece would be to
+// ask for it at each comma.
+class Writer {
+ public:
+  explicit Writer(std::string& out) : out_(out) {
+    grow(out_.size(), 0);
+    put('{');
   }
-  return length == 0 ? 1 : length;
-}
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
 
-void append(std::string& out, std::string_view text) {
-  out += '"';
-  while (!text.empty()) {
-    const std::size_t plain = plain_length(text);
-    out += text.substr(0, plain);
-    text.remove_prefix(plain);
-    if (!text.empty()) text.remove_prefix(append_character(out, text));
+  template <typename Value>
+  void pair(std::string_view key, const Value& value) {
+    text(key);
+    put(':');
+    write(value);
+    put(',');
   }
-  out += '"';
-}
-void append(std::string& out, const std::string& text) {
-  append(out, std::string_view(text));
-}
-void append(std::string& out, bool value) {
-  out += value ? "true" : "false";
-}
-void append(std::string& out, std::int64_t value) {
-  out += std::to_string(value);
-}
-void append(std::string& out, std::uint64_t value) {
-  out += std::to_string(value);
-}
-void append(std::string& out, const std::vector<std::string>& values) {
-  out += '[';
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    if (i != 0) out += ',';
-    append(out, values[i]);
-  }
-  out += ']';
-}
 
-template <typename Value>
-void append_pair(std::string& out, std::string_view key, const Value& value) {
-  if (out.back() != '{') out += ',';
-  append(out, key);
-  out += ':';
-  append(out, value);
-}
+  // After at least one pair.
+  void finish() {
+    at_[-1] = '}';
+    out_.resize(used());
+  }
+
+ private:
+  // Quotes, brackets, colons and commas between two calls of room() are fewer.
+  static constexpr std::size_t kPunctuation = 8;
+
+  std::size_t used() const { return static_cast<std::size_t>(at_ - out_.data()); }
+
+  // Where the next `count` characters go.
+  char* room(std::size_t count) {
+    if (static_cast<std::size_t>(end_ - at_) < count + kPunctuation) grow(used(), count);
+    return at_;
+  }
+  void grow(std::size_t from, std::size_t count) {
+    out_.resize(from + std::max(count + kPunctuation, kUsualLength));
+    at_ = out_.data() + from;
+    end_ = out_.data() + out_.size();
+  }
+
+  void put(char c) { *at_++ = c; }
+
+  void raw(std::string_view plain) {
+    std::memcpy(room(plain.size()), plain.data(), plain.size());
+    at_ += plain.size();
+  }
+
+  void text(std::string_view value) {
+    put('"');
+    value.remove_prefix(plain(value));
+    while (!value.empty()) {
+      value.remove_prefix(character(value));
+      value.remove_prefix(plain(value));
+    }
+    put('"');
+  }
+
+  // Copies up to what isn't plain, and returns how many bytes that were.
+  std::size_t plain(std::string_view value) {
+    char* const to = room(value.size());
+    const char* const from = value.data();
+    const std::size_t size = value.size();
+    std::size_t done = 0;
+    const auto copy_block = [&](std::size_t at) {
+      Block block;
+      std::memcpy(&block, from + at, kBlock);
+      const bool good = all_plain(block);
+      if (good) std::memcpy(to + at, &block, kBlock);
+      return good;
+    };
+    while (size - done >= kBlock && copy_block(done)) done += kBlock;
+    // What is left of a longer text goes as its last block.
+    if (size - done < kBlock && size >= kBlock && copy_block(size - kBlock)) done = size;
+    for (; done < size && kPlain[static_cast<unsigned char>(from[done])]; ++done) to[done] = from[done];
+    at_ = to + done;
+    return done;
+  }
+
+  // Returns how many bytes of `value` it wrote.
+  std::size_t character(std::string_view value) {
+    const auto byte = static_cast<unsigned char>(value[0]);
+    const std::size_t length = utf8_length(value);
+    if (byte == '"' || byte == '\\') {
+      const char escape[] = {'\\', value[0]};
+      raw({escape, sizeof escape});
+    } else if (length == 0 || byte < 0x20 || byte == 0x7f) {
+      const char escape[] = {'\\', 'u', '0', '0', kHexDigits[byte >> 4], kHexDigits[byte & 15]};
+      raw({escape, sizeof escape});
+    } else {
+      raw(value.substr(0, length));
+    }
+    return length == 0 ? 1 : length;
+  }
+
+  void write(std::string_view value) { text(value); }
+  void write(const std::string& value) { text(value); }
+  void write(bool value) { raw(value ? "true" : "false"); }
+  void write(std::int64_t value) { number(value); }
+  void write(std::uint64_t value) { number(value); }
+  void write(const std::vector<std::string>& values) {
+    put('[');
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (i != 0) put(',');
+      text(values[i]);
+    }
+    put(']');
+  }
+
+  template <typename Number>
+  void number(Number value) {
+    char* const to = room(kLongestNumber);
+    at_ = std::to_chars(to, to + kLongestNumber, value).ptr;
+  }
+
+  std::string& out_;  // longer than what is written
+  char* at_ = nullptr;
+  char* end_ = nullptr;
+};
 
 std::optional<int> digits(std::string_view text, std::size_t at, std::size_t count) {
   int value = 0;
@@ -103,20 +174,29 @@ std::optional<std::int64_t> fraction_ns(std::string_view text) {
   return value ? std::optional<std::int64_t>(*value) : std::nullopt;
 }
 
+// A Time's year has four digits: 1677 to 2262.
+void set_digits(std::string& text, std::size_t at, std::size_t count, std::int64_t value) {
+  for (std::size_t i = at + count; i > at; --i, value /= 10)
+    text[i - 1] = static_cast<char>('0' + value % 10);
+}
+
 }  // namespace
+
+void append_json(std::string& out, const Record& record) {
+  Writer writer(out);
+  writer.pair("timestamp", to_rfc3339(record.timestamp));
+  writer.pair("weir.record", to_string(record.kind));
+  writer.pair("weir.record.id", record.id);
+  writer.pair("weir.final", record.final);
+  for (const auto& [key, value] : record.fields) {
+    std::visit([&](const auto& one) { writer.pair(key, one); }, value);
+  }
+  writer.finish();
+}
 
 std::string to_json(const Record& record) {
   std::string out;
-  out.reserve(kUsualLength);
-  out = '{';
-  append_pair(out, "timestamp", to_rfc3339(record.timestamp));
-  append_pair(out, "weir.record", to_string(record.kind));
-  append_pair(out, "weir.record.id", record.id);
-  append_pair(out, "weir.final", record.final);
-  for (const auto& [key, value] : record.fields) {
-    std::visit([&](const auto& one) { append_pair(out, key, one); }, value);
-  }
-  out += '}';
+  append_json(out, record);
   return out;
 }
 
@@ -124,12 +204,14 @@ std::string to_rfc3339(Time time) {
   const auto day = std::chrono::floor<std::chrono::days>(time);
   const std::chrono::year_month_day date(day);
   const std::chrono::hh_mm_ss clock(time - day);
-  char text[64];
-  std::snprintf(text, sizeof text, "%04d-%02u-%02uT%02d:%02d:%02d.%09lldZ", static_cast<int>(date.year()),
-                static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-                static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
-                static_cast<int>(clock.seconds().count()),
-                static_cast<long long>(clock.subseconds().count()));
+  std::string text = "0000-00-00T00:00:00.000000000Z";
+  set_digits(text, 0, 4, static_cast<int>(date.year()));
+  set_digits(text, 5, 2, static_cast<unsigned>(date.month()));
+  set_digits(text, 8, 2, static_cast<unsigned>(date.day()));
+  set_digits(text, 11, 2, clock.hours().count());
+  set_digits(text, 14, 2, clock.minutes().count());
+  set_digits(text, 17, 2, clock.seconds().count());
+  set_digits(text, 20, 9, clock.subseconds().count());
   return text;
 }
 

@@ -8,8 +8,15 @@
 #include <cerrno>
 #include <cstring>
 
+#include "attribution/record_json.h"
+
 namespace weir::sinks {
 namespace {
+
+// So much text goes out at once: what fits into a processor's cache beside its records. A record may be
+// longer, its memory isn't kept.
+constexpr std::size_t kWriteBytes = std::size_t{128} << 10;
+constexpr std::size_t kKeptBytes = 4 * kWriteBytes;
 
 const char* remedy_for(int error_number) {
   switch (error_number) {
@@ -43,14 +50,18 @@ class JsonlSink : public Sink {
   std::chrono::milliseconds batch_delay() const override { return std::chrono::milliseconds(20); }
 
   std::expected<void, Error> write(std::span<const RecordPtr> batch) override {
-    std::string text;
+    text_.clear();
     // A line that an earlier failure cut short must not swallow the next one.
-    if (torn_line_) text += '\n';
+    if (torn_line_) text_ += '\n';
     for (const auto& record : batch) {
-      text += to_json(*record);
-      text += '\n';
+      append_json(text_, *record);
+      text_ += '\n';
+      if (text_.size() < kWriteBytes) continue;
+      if (auto written = write_all(text_); !written) return written;
+      text_.clear();
+      if (text_.capacity() > kKeptBytes) text_.shrink_to_fit();
     }
-    return write_all(text);
+    return write_all(text_);
   }
 
  private:
@@ -72,6 +83,7 @@ class JsonlSink : public Sink {
 
   const int descriptor_;
   const std::string name_;
+  std::string text_;
   bool torn_line_ = false;
 };
 

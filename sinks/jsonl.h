@@ -1,6 +1,6 @@
-// Records as lines of JSON, appended to a file or written to standard output. A batch is one write(2), so
-// that `tail -f` and pipes see whole lines at once. It never truncates or rotates: a file that is there is
-// added to.
+// Records as lines of JSON, appended to a file or written to standard output. A write(2) ends with a line's
+// end, so that `tail -f` and pipes see whole lines at once. It never truncates or rotates: a file that is
+// there is added to.
 #pragma once
 
 #include <memory>

@@ -13,6 +13,7 @@
 #include <optional>
 #include <utility>
 
+#include "attribution/record_json.h"
 #include "sinks/database.h"
 #include "sinks/schema.h"
 
@@ -31,18 +32,27 @@ PRAGMA journal_size_limit = 67108864;
 
 // How long one step of upkeep may keep a batch waiting, about.
 constexpr std::chrono::milliseconds kStepTime{50};
-// Free pages are kept for what comes next, no more than this and than a quarter of the limit; what is beyond goes
-// back to the file system, so much at a time.
+// Free pages are kept for what comes next, no more than this and than a quarter of the limit; what is beyond
+// goes back to the file system, so much at a time.
 constexpr std::uint64_t kSpareBytes = std::uint64_t{16} << 20;
 constexpr const char* kGiveBack = "PRAGMA incremental_vacuum(256)";
 
-// A late interim record must not undo the final one.
-constexpr const char* kInsert = R"sql(
-INSERT INTO records VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-ON CONFLICT(id) DO UPDATE SET kind = ?2, final = ?3, timestamp_ns = ?4, pid = ?5, executable_name = ?6,
-  server_address = ?7, status_code = ?8, opaque_reason = ?9, json = ?10
-WHERE excluded.final >= records.final
-)sql";
+// A late interim record must not undo the final one. Before schema 3 there is no column for the container.
+std::string insert_sql(std::uint32_t version) {
+  const bool given = version >= 3;
+  const std::string column = given ? ", container" : "";
+  const std::string value = given ? ", ?11" : "";
+  const std::string change = given ? ", container = ?11" : "";
+  return "INSERT INTO records(id, kind, final, timestamp_ns, pid, executable_name, server_address,"
+         " status_code, opaque_reason, json" +
+         column + ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10" + value +
+         ") ON CONFLICT(id) DO UPDATE SET kind = ?2, final = ?3, timestamp_ns = ?4, pid = ?5,"
+         " executable_name = ?6, server_address = ?7, status_code = ?8, opaque_reason = ?9, json = ?10" +
+         change + " WHERE excluded.final >= records.final";
+}
+
+// Of memory for a record's JSON.
+constexpr std::size_t kKeptBytes = std::size_t{64} << 10;
 
 constexpr const char* kUsedBytes = R"sql(
 SELECT (page_count - freelist_count) * page_size
@@ -73,6 +83,18 @@ void bind_number(sqlite3_stmt* statement, int index, std::int64_t number) {
   } else {
     sqlite3_bind_int64(statement, index, number);
   }
+}
+
+std::string_view text_of(const Record& record, std::string_view key) {
+  const auto* field = record.find(key);
+  const auto* text = field ? std::get_if<std::string>(field) : nullptr;
+  return text ? std::string_view(*text) : std::string_view();
+}
+
+// "" for none: NULL would have the column computed.
+void bind_container(sqlite3_stmt* statement, std::string_view container) {
+  const char* text = container.empty() ? "" : container.data();
+  sqlite3_bind_text64(statement, 11, text, container.size(), SQLITE_STATIC, SQLITE_UTF8);
 }
 
 // Which file it is, and whether anyone has touched it.
@@ -165,15 +187,20 @@ class Store {
     if (!version) return std::unexpected(version.error());
     version_ = *version;
     if (auto set = execute(database(), kSettings); !set) return set;
-    const std::pair<Statement*, const char*> all[] = {{&insert_, kInsert},
-                                                      {&used_bytes_, kUsedBytes},
-                                                      {&free_bytes_, kFreeBytes},
-                                                      {&delete_oldest_, kDeleteOldest}};
+    const std::pair<Statement*, const char*> all[] = {
+        {&used_bytes_, kUsedBytes}, {&free_bytes_, kFreeBytes}, {&delete_oldest_, kDeleteOldest}};
     for (const auto& [statement, sql] : all) {
       auto prepared = prepare(database(), sql);
       if (!prepared) return std::unexpected(prepared.error());
       *statement = std::move(*prepared);
     }
+    return prepare_insert();
+  }
+
+  std::expected<void, Error> prepare_insert() {
+    auto prepared = prepare(database(), insert_sql(version_));
+    if (!prepared) return std::unexpected(prepared.error());
+    insert_ = std::move(*prepared);
     return {};
   }
 
@@ -197,7 +224,8 @@ class Store {
   std::expected<bool, Error> bring_up_to_date() {
     if (auto done = upgrade(database(), version_); !done) return std::unexpected(done.error());
     version_ = kSchemaVersion;
-    return true;
+    auto prepared = prepare_insert();
+    return prepared ? std::expected<bool, Error>(true) : std::unexpected(prepared.error());
   }
 
   std::expected<void, Error> run(sqlite3_stmt* statement) {
@@ -223,9 +251,9 @@ class Store {
   }
 
   std::expected<void, Error> insert(const Record& record) {
-    const auto* opaque = record.find("weir.opaque.reason");
-    const auto* opaque_reason = opaque ? std::get_if<std::string>(opaque) : nullptr;
-    const std::string json = to_json(record);
+    json_.clear();
+    if (json_.capacity() > kKeptBytes) json_.shrink_to_fit();
+    append_json(json_, record);
     auto* statement = insert_.get();
     bind_text(statement, 1, record.id);
     bind_text(statement, 2, to_string(record.kind));
@@ -235,8 +263,9 @@ class Store {
     bind_text(statement, 6, record.executable_name);
     bind_text(statement, 7, record.server_address);
     bind_number(statement, 8, record.status_code);
-    bind_text(statement, 9, opaque_reason ? *opaque_reason : std::string_view());
-    bind_text(statement, 10, json);
+    bind_text(statement, 9, text_of(record, "weir.opaque.reason"));
+    bind_text(statement, 10, json_);
+    if (version_ >= 3) bind_container(statement, text_of(record, "container.id"));
     return run(statement);
   }
 
@@ -289,6 +318,7 @@ class Store {
   FileState file_;
   std::uint32_t version_ = 0;
   Statement insert_;
+  std::string json_;  // of the record that is being inserted
   Statement used_bytes_;
   Statement free_bytes_;
   Statement delete_oldest_;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <boost/json.hpp>
+#include <cstdio>
 
 #include "attribution/text.h"
 #include "tests/unit/attribution/scenario.h"
@@ -54,6 +55,41 @@ TEST(RecordJson, EveryByteSurvivesInValidJson) {
     boost::json::parse(json, error);
     EXPECT_FALSE(error) << json;
     EXPECT_TRUE(is_utf8(json));
+  }
+}
+
+TEST(RecordJson, ACharacterIsEscapedWhereverItStands) {
+  for (int byte = 0; byte < 0x80; ++byte) {
+    const char c = static_cast<char>(byte);
+    char escape[8] = {c};
+    if (c == '"' || c == '\\') {
+      std::snprintf(escape, sizeof escape, "\\%c", c);
+    } else if (byte < 0x20 || byte == 0x7f) {
+      std::snprintf(escape, sizeof escape, "\\u%04x", static_cast<unsigned>(byte));
+    }
+    for (std::size_t length = 0; length < 40; ++length) {
+      for (std::size_t at = 0; at <= length; ++at) {
+        const std::string before(at, '!'), after(length - at, '~');
+        Record record = sample();
+        record.fields = {{"k", before + c + after}};
+        ASSERT_TRUE(to_json(record).ends_with(",\"k\":\"" + before + escape + after + "\"}")) << byte;
+      }
+    }
+  }
+}
+
+TEST(RecordJson, ALongRecordIsAsAnyOther) {
+  for (const std::size_t length : {2'000u, 2'040u, 2'048u, 100'000u}) {
+    Record record = sample();
+    record.fields = {{"a", std::string(length, 'x')},
+                     {"b", std::vector<std::string>(length / 100, "\n")},
+                     {"c", std::string(length, '"')},
+                     {"d", std::int64_t{-9223372036854775807 - 1}}};
+    const auto parsed = boost::json::parse(to_json(record)).as_object();
+    EXPECT_EQ(parsed.at("a").as_string(), std::get<std::string>(record.fields[0].second));
+    EXPECT_EQ(parsed.at("b").as_array().size(), length / 100);
+    EXPECT_EQ(parsed.at("c").as_string(), std::get<std::string>(record.fields[2].second));
+    EXPECT_EQ(parsed.at("d").as_int64(), std::get<std::int64_t>(record.fields[3].second));
   }
 }
 

@@ -44,6 +44,19 @@ TEST(Jsonl, AppendsALineForEachRecordToANewPrivateFile) {
   EXPECT_EQ(status.st_mode & 0777, 0600u);
 }
 
+TEST(Jsonl, ALargeBatchIsWrittenInOrder) {
+  const test::TemporaryDirectory directory;
+  const auto path = directory.path() / "feed.jsonl";
+  const std::vector<RecordPtr> batch = {
+      make_record({.id = "a"}), make_record({.id = "b", .url = std::string(1'000'000, 'x')}),
+      make_record({.id = "c", .url = std::string(100'000, 'x')}),
+      make_record({.id = "d", .url = std::string(100'000, '"')}), make_record({.id = "e"})};
+  ASSERT_TRUE((*make_jsonl_sink(path.string()))->write(batch));
+  std::string expected;
+  for (const auto& record : batch) expected += to_json(*record) + "\n";
+  EXPECT_EQ(content_of(path), expected);
+}
+
 TEST(Jsonl, LeavesTheModeOfAFileThatIsThere) {
   const test::TemporaryDirectory directory;
   const auto path = directory.path() / "feed.jsonl";

@@ -68,8 +68,8 @@ TEST_F(StoreDamage, RefusesAnotherProgramsDatabase) {
 
 TEST_F(StoreDamage, RefusesANewerSchema) {
   make_store();
-  run_sql("PRAGMA journal_mode = DELETE; PRAGMA user_version = 3");
-  expect_refused("written by a newer weir (schema 3, this one knows 2)");
+  run_sql("PRAGMA journal_mode = DELETE; PRAGMA user_version = 4");
+  expect_refused("written by a newer weir (schema 4, this one knows 3)");
 }
 
 TEST_F(StoreDamage, RefusesADamagedHeader) {

@@ -1,4 +1,4 @@
-// A store of schema 1 becomes one of this schema, whole or not at all, and works meanwhile.
+// A store of an older schema becomes one of this schema, whole or not at all, and works meanwhile.
 #include <signal.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -14,7 +14,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::SizeIs;
 
-// As the first version made it.
+// As the first version made it; the second one added to it what follows.
 constexpr const char* kSchema1 = R"sql(
 PRAGMA page_size = 16384;
 BEGIN IMMEDIATE;
@@ -39,6 +39,13 @@ COMMIT;
 PRAGMA journal_mode = WAL;
 )sql";
 
+constexpr const char* kSchema2 = R"sql(
+ALTER TABLE records ADD COLUMN container_id TEXT AS (
+  CASE WHEN json_valid(json) THEN nullif(json_extract(json, '$."container.id"'), '') END) VIRTUAL;
+CREATE INDEX records_by_container ON records(container_id, timestamp_ns) WHERE container_id IS NOT NULL;
+PRAGMA user_version = 2;
+)sql";
+
 constexpr const char* kInside = R"({"weir.record.id":"inside","container.id":"c0ffee01"})";
 
 constexpr const char* kRows = R"sql(
@@ -54,22 +61,26 @@ INSERT INTO records VALUES
   ('broken', 'exchange', 1, 5, 7, 'curl', 'a.example', 200, NULL, '{"weir.record.id":');
 )sql";
 
-class StoreMigration : public StoreTest {
+// Its parameter is the older schema's version.
+class StoreMigration : public StoreTest, public testing::WithParamInterface<int> {
  protected:
-  void make_version_1(const std::string& rows = kRows) { run_sql(kSchema1 + rows); }
+  void make_older(const std::string& rows = kRows) {
+    run_sql(kSchema1 + rows + ";" + (GetParam() == 2 ? kSchema2 : ""));
+  }
+  std::string older() const { return std::to_string(GetParam()); }
   std::string version() { return run_sql("PRAGMA user_version"); }
   // Of the file itself: what an earlier weir looks at.
   char version_in_header() const { return bytes().at(63); }
 };
 
-TEST_F(StoreMigration, OldRowsGetTheirContainer) {
-  make_version_1();
+TEST_P(StoreMigration, OldRowsGetTheirContainer) {
+  make_older();
   const auto before = lines();
   EXPECT_THAT(before, SizeIs(5));
   const auto sink = open();
   EXPECT_EQ(tidy(*sink), 2);
-  EXPECT_EQ(version(), "2");
-  EXPECT_EQ(version_in_header(), 2);
+  EXPECT_EQ(version(), "3");
+  EXPECT_EQ(version_in_header(), 3);
   EXPECT_EQ(lines(), before);
   EXPECT_EQ(run_sql("SELECT group_concat(coalesce(container_id, 'NULL')) FROM records"),
             "c0ffee01,c0ffef01,NULL,NULL,NULL");
@@ -79,25 +90,25 @@ TEST_F(StoreMigration, OldRowsGetTheirContainer) {
   EXPECT_EQ(run_sql("PRAGMA integrity_check"), "ok");
 }
 
-TEST_F(StoreMigration, AnIndexServesTheContainer) {
-  make_version_1();
+TEST_P(StoreMigration, AnIndexServesTheContainer) {
+  make_older();
   tidy(*open());
   EXPECT_THAT(run_sql("EXPLAIN QUERY PLAN SELECT 1 FROM records WHERE container_id BETWEEN 'a' AND 'b'"),
               HasSubstr("INDEX records_by_container (container_id>? AND container_id<?)"));
 }
 
-TEST_F(StoreMigration, TheOldSchemaIsReadAndWrittenUntilThen) {
-  make_version_1();
+TEST_P(StoreMigration, TheOldSchemaIsReadAndWrittenUntilThen) {
+  make_older();
   EXPECT_THAT(lines({.container = "c0ffee"}), ElementsAre(kInside));
   const auto sink = open();
   write(*sink, {make_record({.id = "new", .container = "c0ffee02"})});
-  EXPECT_EQ(version(), "1");
+  EXPECT_EQ(version(), older());
   EXPECT_THAT(lines({.container = "c0ffee"}), SizeIs(2));
   tidy(*sink);
   EXPECT_THAT(lines({.container = "c0ffee"}), SizeIs(2));
 }
 
-TEST_F(StoreMigration, ANewStoreHasTheSameTables) {
+TEST_P(StoreMigration, ANewStoreHasTheSameTables) {
   open();
   const std::string schema =
       "SELECT group_concat(replace(sql, char(10) || '  WHERE', ' WHERE'), ';') "
@@ -105,18 +116,18 @@ TEST_F(StoreMigration, ANewStoreHasTheSameTables) {
   const auto fresh = run_sql(schema);
   EXPECT_THAT(fresh, HasSubstr("container_id"));
   for (const auto* suffix : {"", "-wal", "-shm"}) std::filesystem::remove(path_.string() + suffix);
-  make_version_1();
+  make_older();
   tidy(*open());
   EXPECT_EQ(run_sql(schema), fresh);
 }
 
-TEST_F(StoreMigration, KilledInItsMiddleItStartsAgain) {
-  make_version_1(R"sql(
+TEST_P(StoreMigration, KilledInItsMiddleItStartsAgain) {
+  make_older(R"sql(
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
 INSERT INTO records SELECT 'r' || i, 'exchange', 1, i, 7, 'curl', 'a.example', 200, NULL,
   '{"weir.record.id":"r' || i || '","x":"' || hex(zeroblob(400)) || '","container.id":"c0ffee"}' FROM n)sql");
   int killed = 0;
-  for (int milliseconds = 2; version() == "1"; milliseconds += milliseconds / 2 + 1) {
+  for (int milliseconds = 2; version() == older(); milliseconds += milliseconds / 2 + 1) {
     const pid_t child = ::fork();
     if (child == 0) {
       const auto sink = make_sqlite_sink({.path = path_});
@@ -130,13 +141,38 @@ INSERT INTO records SELECT 'r' || i, 'exchange', 1, i, 7, 'curl', 'a.example', 2
     ASSERT_TRUE(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
     killed += WIFSIGNALED(status) ? 1 : 0;
     EXPECT_EQ(run_sql("PRAGMA integrity_check"), "ok");
-    EXPECT_EQ(run_sql("SELECT count(*) FROM pragma_table_xinfo('records') WHERE name = 'container_id'"),
-              version() == "2" ? "1" : "0");
+    EXPECT_EQ(run_sql("SELECT count(*) FROM pragma_table_xinfo('records') WHERE name = 'container'"),
+              version() == "3" ? "1" : "0");
   }
   EXPECT_GT(killed, 0);
   tidy(*open());
   EXPECT_EQ(run_sql("SELECT count(*) FROM records WHERE container_id = 'c0ffee'"), "20000");
 }
+
+TEST_P(StoreMigration, AnOldRowThatIsReplacedTakesTheNewContainer) {
+  make_older();
+  const auto sink = open();
+  tidy(*sink);
+  write(*sink, {make_record({.id = "inside"})});
+  EXPECT_THAT(lines({.container = "c0ffee"}), SizeIs(0));
+  write(*sink, {make_record({.id = "unknown", .container = "c0ffee02"})});
+  EXPECT_THAT(lines({.container = "c0ffee"}), SizeIs(1));
+  EXPECT_EQ(run_sql("PRAGMA integrity_check"), "ok");
+}
+
+TEST_P(StoreMigration, TheFileStaysAsLargeAsItWas) {
+  make_older(R"sql(
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+INSERT INTO records SELECT 'r' || i, 'exchange', 1, i, 7, 'curl', 'a.example', 200, NULL,
+  '{"weir.record.id":"r' || i || '","x":"' || hex(zeroblob(400)) || '","container.id":"c0ffee"}' FROM n)sql");
+  run_sql("PRAGMA wal_checkpoint(TRUNCATE)");
+  const auto before = bytes().size();
+  tidy(*open());
+  run_sql("PRAGMA wal_checkpoint(TRUNCATE)");
+  EXPECT_LT(bytes().size(), before + before / 10);
+}
+
+INSTANTIATE_TEST_SUITE_P(From, StoreMigration, testing::Values(1, 2));
 
 }  // namespace
 }  // namespace weir::sinks
