@@ -77,6 +77,7 @@ void Targets::look(const bpf::Mapped& mapped) {
     return;
   }
   if (const auto alias = aliases_.find(mapped.file); alias != aliases_.end() && !alias->second) return;
+  if (is_named_like_tls(mapped.name)) warm_up(true);
   std::set<bpf::FileIdentity> files;
   if (!look_at(mapped.pid, files)) return;
   // It is gone, and with it the file that nobody had looked at.
@@ -128,7 +129,8 @@ void Targets::look_at_execs() {
       return;
     if (answer->reply.status != Status::ok) continue;
     consider(*answer, "", false);
-    if (!answer->descriptors.empty() && bpf::brings_libraries(answer->descriptors.front().get())) warm_up();
+    if (!answer->descriptors.empty() && bpf::brings_libraries(answer->descriptors.front().get()))
+      warm_up(false);
     Request done;
     done.operation = Operation::exec_done;
     done.number = answer->reply.number;
@@ -136,10 +138,11 @@ void Targets::look_at_execs() {
   }
 }
 
-void Targets::warm_up() {
+void Targets::warm_up(bool apart) {
   Request request;
+  request.number = apart ? 1 : 0;
   request.operation = Operation::warm_up;
-  (void)broker_.call(request);
+  (void)broker_.tell(request);
 }
 
 Targets::Counts Targets::counts() const {
