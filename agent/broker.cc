@@ -308,9 +308,6 @@ class Broker {
       case Operation::start_failed:
         worker_cannot_start(text_of(request.start_failed.text));
         return true;
-      case Operation::warm_up:
-        (void)service_->handle(request);
-        return true;
       default:
         break;
     }

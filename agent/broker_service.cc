@@ -91,7 +91,7 @@ BrokerService::Result BrokerService::handle(const Request& request) {
       return result;
     case Operation::warm_up:
       if (kernel_ == nullptr) say(result.reply, Status::refused, "no native tap");
-      if (kernel_ != nullptr) kernel_->warm_up(request.number != 0);
+      if (kernel_ != nullptr) kernel_->warm_up();
       return result;
     case Operation::hello:
     case Operation::ready:

@@ -34,7 +34,7 @@ enum class Operation : std::uint32_t {
   mapping_events,      // processor -> descriptor; done when there are no more processors
   next_exec,  // -> number in `number`, descriptor of a file whose exec waits; not_there when none does
   exec_done,  // number: it may go on
-  warm_up,    // a library is about to be attached; number: 1, and other requests come meanwhile. No reply
+  warm_up,    // a library is about to be attached
 };
 
 struct SignLeafRequest {
@@ -78,8 +78,8 @@ struct Request {
   Operation operation{};
   std::uint64_t id = 0;
   union {
-    std::uint32_t number;  // open_known_library, detach, forget_file, mapping_iterator, mapping_events,
-                           // exec_done, warm_up
+    std::uint32_t
+        number;  // open_known_library, detach, forget_file, mapping_iterator, mapping_events, exec_done
     SignLeafRequest sign_leaf;
     OpenMappingRequest open_mapping;
     AttachRequest attach;

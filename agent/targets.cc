@@ -77,7 +77,6 @@ void Targets::look(const bpf::Mapped& mapped) {
     return;
   }
   if (const auto alias = aliases_.find(mapped.file); alias != aliases_.end() && !alias->second) return;
-  if (is_named_like_tls(mapped.name)) warm_up(true);
   std::set<bpf::FileIdentity> files;
   if (!look_at(mapped.pid, files)) return;
   // It is gone, and with it the file that nobody had looked at.
@@ -129,8 +128,7 @@ void Targets::look_at_execs() {
       return;
     if (answer->reply.status != Status::ok) continue;
     consider(*answer, "", false);
-    if (!answer->descriptors.empty() && bpf::brings_libraries(answer->descriptors.front().get()))
-      warm_up(false);
+    if (!answer->descriptors.empty() && bpf::brings_libraries(answer->descriptors.front().get())) warm_up();
     Request done;
     done.operation = Operation::exec_done;
     done.number = answer->reply.number;
@@ -138,11 +136,10 @@ void Targets::look_at_execs() {
   }
 }
 
-void Targets::warm_up(bool apart) {
+void Targets::warm_up() {
   Request request;
-  request.number = apart ? 1 : 0;
   request.operation = Operation::warm_up;
-  (void)broker_.tell(request);
+  (void)broker_.call(request);
 }
 
 Targets::Counts Targets::counts() const {

@@ -63,7 +63,7 @@ class Targets {
     std::int32_t watch = 0;  // of its content
   };
 
-  void warm_up(bool apart);
+  void warm_up();
   std::map<bpf::FileIdentity, File>::iterator forget(std::map<bpf::FileIdentity, File>::iterator entry);
   static bool is_fresh(const File& file);
   void scan_known_libraries();

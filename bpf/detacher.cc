@@ -29,16 +29,6 @@ void Detacher::detach(const FileIdentity& file, const std::function<void()>& clo
   ::close(closed_here[1]);
 }
 
-void Detacher::run_apart(const std::function<void()>& work) {
-  collect();
-  const pid_t child = ::fork();
-  if (child == 0) {
-    work();
-    ::_exit(0);
-  }
-  if (child > 0) leaving_.push_back({{}, child});
-}
-
 void Detacher::wait_for(const FileIdentity& file) {
   std::erase_if(leaving_, [&](const Leaving& one) {
     if (one.file != file) return false;

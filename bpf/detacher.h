@@ -1,6 +1,5 @@
 // Takes probes away in the background: for each file of them the kernel waits 30 to 110 ms until nobody runs
-// one any more, and whoever detaches waits with it. A child that lives that long does so here, and what else
-// waits for the kernel.
+// one any more, and whoever detaches waits with it. A child that lives that long does so here.
 // Single-threaded.
 #pragma once
 
@@ -19,8 +18,6 @@ class Detacher {
 
   // `close` closes all descriptors of what is attached to the file. It is called here and in the child.
   void detach(const FileIdentity& file, const std::function<void()>& close);
-  // In a child that ends with it. The kernel takes down what it attached.
-  void run_apart(const std::function<void()>& work);
   // Until nothing of that file's, or of any's, is being detached.
   void wait_for(const FileIdentity& file);
   void wait_for_all();

@@ -165,7 +165,7 @@ class LibbpfKernelSide final : public KernelSide {
   std::expected<TargetHandle, Error> attach(int file_descriptor, std::span<const ProbeSite> sites) override;
   void detach(TargetHandle target) override;
   void finish_detaching() override { detacher_.wait_for_all(); }
-  void warm_up(bool apart) override;
+  void warm_up() override;
 
  private:
   void choose_ways(const LoadOptions& options);
@@ -486,21 +486,15 @@ void LibbpfKernelSide::detach_links(const FileIdentity& file, std::vector<Link>&
 
 // What is slow is a grace period, which the kernel waits for unless probes have just been changed
 // (percpu_down_write in kernel/events/uprobes.c, kernel/rcu/sync.c).
-void LibbpfKernelSide::warm_up(bool apart) {
+void LibbpfKernelSide::warm_up() {
   const auto now = std::chrono::steady_clock::now();
   if (now < warm_until_) return;
   if (idle_file_.get() < 0) {
     idle_file_ = Descriptor(::memfd_create("weir-idle", MFD_CLOEXEC));
     if (idle_file_.get() < 0 || ::ftruncate(idle_file_.get(), ::sysconf(_SC_PAGESIZE)) != 0) return;
   }
-  const auto attach_once = [this] {
-    const ProbeSite site{WIRE_SELF_TEST, 0, 0};
-    return attach_links(idle_file_.get(), std::span(&site, 1));
-  };
-  if (apart)
-    detacher_.run_apart([&] { (void)attach_once(); });
-  else if (auto links = attach_once())
-    detach_links({}, *links);
+  const ProbeSite site{WIRE_SELF_TEST, 0, 0};
+  if (auto links = attach_links(idle_file_.get(), std::span(&site, 1))) detach_links({}, *links);
   warm_until_ = std::chrono::steady_clock::now() + kWarm;
 }
 

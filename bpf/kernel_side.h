@@ -96,8 +96,8 @@ class KernelSide {
   // Until all are taken away.
   virtual void finish_detaching() = 0;
   // The first attach after a quiet spell takes 5 to 15 ms, those after it less than one: makes the next one
-  // of those. `apart`: returns at once, and others can be asked for meanwhile.
-  virtual void warm_up(bool apart) = 0;
+  // of those.
+  virtual void warm_up() = 0;
 };
 
 // What this kernel allows, for `weir doctor`: tried one by one, nothing stays loaded.

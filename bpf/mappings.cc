@@ -24,7 +24,7 @@ constexpr std::size_t kDataPages = 16;
 // With a name of PATH_MAX.
 constexpr std::size_t kLargestRecord = 4096 + 128;
 
-// PERF_RECORD_MMAP2 as asked for by open_mapping_events(), without the file's path behind it.
+// PERF_RECORD_MMAP2 as asked for by open_mapping_events(), without the file's name behind it.
 struct MmapRecord {
   perf_event_header header;
   std::uint32_t pid, tid;
@@ -65,8 +65,7 @@ class PerfRing {
         if (record.inode != 0) {
           each({record.pid,
                 {makedev(record.major, record.minor), record.inode,
-                 static_cast<std::uint32_t>(record.generation)},
-                last_component(tail + sizeof record, header.size - sizeof record)});
+                 static_cast<std::uint32_t>(record.generation)}});
         }
       }
       tail += header.size;
@@ -76,13 +75,6 @@ class PerfRing {
   }
 
  private:
-  std::string last_component(std::uint64_t at, std::size_t count) const {
-    std::string path(count, '\0');
-    copy(at, path.data(), count);
-    path.resize(::strnlen(path.data(), count));
-    return path.substr(path.rfind('/') + 1);
-  }
-
   // A record may wrap around.
   void copy(std::uint64_t at, void* out, std::size_t count) const {
     const auto* const data = static_cast<const std::byte*>(start_) + page_;

@@ -29,7 +29,6 @@ std::expected<void, SourceError> read_mappings(int mapping_iterator,
 struct Mapped {
   std::uint32_t pid = 0;
   FileIdentity file;
-  std::string name;  // the file's last path component
 };
 
 // Reads the perf events of KernelSide::open_mapping_events(). Needs no capability. One thread.

@@ -56,7 +56,7 @@ class Kernel final : public bpf::KernelSide {
   }
   void detach(bpf::TargetHandle target) override { require(std::erase(attached_, target) == 1); }
   void finish_detaching() override {}
-  void warm_up(bool) override {}
+  void warm_up() override {}
   std::size_t attached() const { return attached_.size(); }
 
  private:
