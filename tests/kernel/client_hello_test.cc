@@ -277,7 +277,9 @@ session.ask(70), session.read()
   EXPECT_EQ(bytes.front()->cookie, SocketCookie{});  // the request was read before it was sent
   for (const Bytes* one : bytes) {
     EXPECT_EQ(one->object, bytes.front()->object);
-    if (one != bytes.front()) EXPECT_EQ(one->cookie, cookie);
+    if (one != bytes.front()) {
+      EXPECT_EQ(one->cookie, cookie);
+    }
   }
 }
 

@@ -54,8 +54,11 @@ TEST(Lifetime, DetachingTakesTheProbesDown) {
   tap.kernel().detach(*target);
   EXPECT_EQ(links_of("self"), before);
   tap.kernel().finish_detaching();
-  for (const auto& link : links_now)
-    if (!before.contains(link)) EXPECT_FALSE(exists(link));
+  for (const auto& link : links_now) {
+    if (!before.contains(link)) {
+      EXPECT_FALSE(exists(link));
+    }
+  }
 }
 
 TEST(Lifetime, AttachingIsAllOrNothing) {
