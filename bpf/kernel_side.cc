@@ -197,13 +197,14 @@ class LibbpfKernelSide final : public KernelSide {
   };
   std::map<TargetHandle, Target> targets_;
   Detacher detacher_;
-  Descriptor idle_file_;  // that nobody runs
+  Descriptor idle_file_{::memfd_create("weir-idle", MFD_CLOEXEC)};  // that nobody runs
   std::chrono::steady_clock::time_point warm_until_;
   TargetHandle next_target_ = 1;
 };
 
 std::expected<std::unique_ptr<KernelSide>, Error> LibbpfKernelSide::load(const LoadOptions& options) {
   auto side = std::make_unique<LibbpfKernelSide>();
+  (void)::ftruncate(side->idle_file_.get(), ::sysconf(_SC_PAGESIZE));
   side->choose_ways(options);
   if (auto loaded = side->load_programs(options); !loaded) return std::unexpected(loaded.error());
   if (auto attached = side->attach_programs(); !attached) return std::unexpected(attached.error());
@@ -489,10 +490,6 @@ void LibbpfKernelSide::detach_links(const FileIdentity& file, std::vector<Link>&
 void LibbpfKernelSide::warm_up() {
   const auto now = std::chrono::steady_clock::now();
   if (now < warm_until_) return;
-  if (idle_file_.get() < 0) {
-    idle_file_ = Descriptor(::memfd_create("weir-idle", MFD_CLOEXEC));
-    if (idle_file_.get() < 0 || ::ftruncate(idle_file_.get(), ::sysconf(_SC_PAGESIZE)) != 0) return;
-  }
   const ProbeSite site{WIRE_SELF_TEST, 0, 0};
   if (auto links = attach_links(idle_file_.get(), std::span(&site, 1))) detach_links({}, *links);
   warm_until_ = std::chrono::steady_clock::now() + kWarm;
