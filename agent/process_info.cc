@@ -68,6 +68,14 @@ std::string read_cgroup(std::uint32_t pid) {
   return read_file("/proc/" + std::to_string(pid) + "/cgroup");
 }
 
+bool has_ended(const std::string& pid) {
+  constexpr std::uint64_t exiting = 4;  // PF_EXITING, include/linux/sched.h
+  const std::string stat = pid.empty() ? "" : read_file("/proc/" + pid + "/stat");
+  const std::string state = stat_field(stat, 3);
+  return !pid.empty() &&
+         (state.empty() || state == "Z" || state == "X" || (to_number(stat_field(stat, 9)) & exiting) != 0);
+}
+
 std::optional<ProcessEvent> read_process(std::uint32_t pid) {
   const std::string base = "/proc/" + std::to_string(pid) + "/";
   const std::string stat = read_file(base + "stat");

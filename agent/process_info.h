@@ -14,6 +14,9 @@ namespace weir::agent {
 // The text of /proc/PID/cgroup; "" when the process is gone.
 std::string read_cgroup(std::uint32_t pid);
 
+// Whether the process of that pid, as a file names it, is gone or about to be; false for "".
+bool has_ended(const std::string& pid);
+
 // A ProcessEvent of kind `seen`; nothing when the process is gone. The start time has clock-tick precision.
 std::optional<ProcessEvent> read_process(std::uint32_t pid);
 

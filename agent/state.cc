@@ -12,8 +12,8 @@
 #include <charconv>
 #include <chrono>
 #include <cstring>
-#include <fstream>
-#include <sstream>
+
+#include "agent/process_info.h"
 
 namespace weir::agent {
 namespace {
@@ -24,8 +24,6 @@ constexpr uid_t last_dynamic_uid = 65519;
 
 // Sticky, and writable for the worker's group; see state.h.
 constexpr mode_t shared_mode = 01775;
-
-constexpr std::uint64_t exiting = 4;  // PF_EXITING, include/linux/sched.h
 
 // Empty, or made by weir: nobody's /tmp becomes a state directory by a slip.
 bool is_ours(const StateDir& state) {
@@ -52,26 +50,11 @@ std::string holder_of(const Descriptor& lock) {
   return holder;
 }
 
-// proc(5): the state follows the name, which is in parentheses; the seventh field after it has PF_EXITING.
-bool is_dead(const std::string& pid) {
-  std::ifstream file("/proc/" + pid + "/stat");
-  std::string text;
-  if (pid.empty() || !std::getline(file, text)) return !pid.empty();
-  std::istringstream fields(text.substr(text.rfind(')') + 1));
-  std::string state;
-  std::int64_t skipped = 0;
-  std::uint64_t flags = 0;
-  fields >> state;
-  for (int field = 0; field < 5; ++field) fields >> skipped;
-  fields >> flags;
-  return state == "Z" || state == "X" || (flags & exiting) != 0;
-}
-
 bool take_exclusively(const Descriptor& lock) {
   const auto began = std::chrono::steady_clock::now();
   while (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     const auto waited = std::chrono::steady_clock::now() - began;
-    if (waited >= patience && (waited >= patience_with_the_dead || !is_dead(holder_of(lock)))) return false;
+    if (waited >= patience && (waited >= patience_with_the_dead || !has_ended(holder_of(lock)))) return false;
     ::poll(nullptr, 0, 20);
   }
   return true;
