@@ -32,31 +32,37 @@ struct LeafRequest {
 class LeafSigner {
  public:
   virtual ~LeafSigner() = default;
-  // The certificate, DER. Thread-safe; may block for some milliseconds (it may be a round trip to the
-  // broker).
+  // The certificate, DER, and behind it, DER too, the one to send after it. Thread-safe; may block for some
+  // milliseconds (it may be a round trip to the broker).
   virtual std::expected<std::vector<std::uint8_t>, Error> sign(const LeafRequest& request) = 0;
 };
 
 // Files in the CA's directory (mode 0755, owned by the caller):
-//   ca.key   0600  PKCS#8 PEM            ca.crt  0644  the root alone, PEM
+//   ca.key   0600  PKCS#8 PEM            ca.crt  0644  the root, PEM
 //   bundle.pem, truststore.p12 (ca/truststore.h) 0644
+// In the overlap of a rotation (ca/rotation.h) ca.crt has the former root behind the present one, and
+//   ca.cross.crt  0644  the present root's name and key, signed by the former one's
 struct Paths {
   std::filesystem::path directory;
   std::filesystem::path key() const { return directory / "ca.key"; }
   std::filesystem::path certificate() const { return directory / "ca.crt"; }
+  std::filesystem::path cross() const { return directory / "ca.cross.crt"; }
+  std::filesystem::path next() const { return directory / "next"; }
   std::filesystem::path bundle() const { return directory / "bundle.pem"; }
   std::filesystem::path pkcs12() const { return directory / "truststore.p12"; }
 };
 
 class Authority : public LeafSigner {
  public:
-  // Makes the root on first use: P-256, CA:TRUE with pathlen 0, keyCertSign and cRLSign, ten years, a random
-  // 159-bit serial, a name that holds the host's. Refuses (never repairs): a key file of another owner or a
-  // mode wider than 0600, a key that doesn't belong to the certificate, a symbolic link in place of either.
-  // Two callers at once end up with the same root.
+  // Makes the root on first use: P-256, CA:TRUE with pathlen 1 (for the cross certificate), keyCertSign and
+  // cRLSign, ten years, a random 159-bit serial, a name that holds the host's. Refuses (never repairs): a key
+  // file of another owner or a mode wider than 0600, a key that doesn't belong to the certificate, a symbolic
+  // link in place of either. Two callers at once end up with the same root.
   static std::expected<std::unique_ptr<Authority>, Error> load_or_create(const Paths& paths);
 
-  virtual std::string certificate_pem() const = 0;
+  virtual std::string certificate_pem() const = 0;  // the root that signs
+  virtual std::string roots_pem() const = 0;  // what is to be trusted: it and, in an overlap, the former
+  virtual bool in_overlap() const = 0;
   virtual std::string subject() const = 0;
   virtual std::string sha256_fingerprint() const = 0;  // "AB:CD:..."
   virtual std::chrono::sys_seconds not_after() const = 0;

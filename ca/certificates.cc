@@ -28,9 +28,16 @@ struct FixedExtension {
 };
 
 constexpr FixedExtension root_extensions[] = {
+    {NID_basic_constraints, "critical,CA:TRUE,pathlen:1"},
+    {NID_key_usage, "critical,keyCertSign,cRLSign"},
+    {NID_subject_key_identifier, "hash"},
+};
+
+constexpr FixedExtension cross_extensions[] = {
     {NID_basic_constraints, "critical,CA:TRUE,pathlen:0"},
     {NID_key_usage, "critical,keyCertSign,cRLSign"},
     {NID_subject_key_identifier, "hash"},
+    {NID_authority_key_identifier, "keyid:always"},
 };
 
 constexpr FixedExtension leaf_extensions[] = {
@@ -122,16 +129,32 @@ std::optional<sys_seconds> to_time(const ASN1_TIME* time) {
 
 }  // namespace
 
-CertificatePtr make_root(EVP_PKEY* key, std::string_view host, sys_seconds now) {
+CertificatePtr make_root(EVP_PKEY* key, std::string_view host, sys_seconds now,
+                         std::string_view distinction) {
   CertificatePtr root = new_certificate(key, {now - backdate, now + root_lifetime});
   if (!root) return nullptr;
-  const std::string common_name = ("weir CA " + printable(host)).substr(0, longest_common_name);
+  const std::string end = distinction.empty() ? "" : " " + std::string(distinction);
+  const std::string common_name =
+      ("weir CA " + printable(host)).substr(0, longest_common_name - end.size()) + end;
   X509_NAME* subject = X509_get_subject_name(root.get());
   const bool built =
       add_name_part(subject, NID_organizationName, "weir") &&
       add_name_part(subject, NID_commonName, common_name) && X509_set_issuer_name(root.get(), subject) == 1 &&
       add_extensions(root.get(), root.get(), root_extensions) && X509_sign(root.get(), key, EVP_sha256()) > 0;
   return built ? std::move(root) : nullptr;
+}
+
+CertificatePtr make_cross(X509* root, X509* former, EVP_PKEY* former_key, sys_seconds now) {
+  const auto end = validity_of(root);
+  const auto former_end = validity_of(former);
+  if (!end || !former_end) return nullptr;
+  const Validity validity{std::max(now - backdate, former_end->begin), std::min(end->end, former_end->end)};
+  CertificatePtr cross = new_certificate(X509_get0_pubkey(root), validity);
+  const bool built = cross && X509_set_subject_name(cross.get(), X509_get_subject_name(root)) == 1 &&
+                     X509_set_issuer_name(cross.get(), X509_get_subject_name(former)) == 1 &&
+                     add_extensions(cross.get(), former, cross_extensions) &&
+                     X509_sign(cross.get(), former_key, EVP_sha256()) > 0;
+  return built ? std::move(cross) : nullptr;
 }
 
 CertificatePtr make_leaf(const LeafName& name, EVP_PKEY* leaf_key, const Validity& validity, X509* root,

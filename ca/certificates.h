@@ -19,7 +19,11 @@ struct Validity {
 };
 
 // Null or nothing from any of these: OpenSSL failed, see take_openssl_error().
-CertificatePtr make_root(EVP_PKEY* key, std::string_view host, std::chrono::sys_seconds now);
+// `distinction` is in the name of a root that is not the first.
+CertificatePtr make_root(EVP_PKEY* key, std::string_view host, std::chrono::sys_seconds now,
+                         std::string_view distinction = {});
+// The name and key of `root`, signed by the former root.
+CertificatePtr make_cross(X509* root, X509* former, EVP_PKEY* former_key, std::chrono::sys_seconds now);
 CertificatePtr make_leaf(const LeafName& name, EVP_PKEY* leaf_key, const Validity& validity, X509* root,
                          EVP_PKEY* root_key);
 

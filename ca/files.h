@@ -20,7 +20,10 @@ struct ReadRules {
   mode_t forbidden_bits;      // any of these in the mode refuses the file
   bool follow_links = false;  // of the last component
   bool root_may_own = false;  // besides the caller
+  bool anyone_may_own = false;
 };
+
+std::string sha256_hex(std::string_view content);
 
 class Descriptor {
  public:

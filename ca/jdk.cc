@@ -40,6 +40,17 @@ void add_installed(std::set<fs::path>& stores) {
   for (const fs::directory_entry& entry : installed) add_home(stores, entry.path());
 }
 
+// What several JDKs share, by distribution; theirs are mostly links to it.
+void add_shared(std::set<fs::path>& stores) {
+  for (const char* place : {"/etc/ssl/certs/java/cacerts",               // Debian, Ubuntu
+                            "/etc/pki/ca-trust/extracted/java/cacerts",  // Fedora, RHEL
+                            "/var/lib/ca-certificates/java-cacerts"}) {  // openSUSE
+    std::error_code error;
+    const fs::path store = fs::canonical(place, error);
+    if (!error && stores.size() < most_stores) stores.insert(store);
+  }
+}
+
 // A relative entry of PATH means another directory to each who reads it.
 void add_from_path(std::set<fs::path>& stores) {
   const std::string path = environment("PATH");
@@ -75,6 +86,14 @@ std::expected<std::vector<std::string>, std::string> read_store(const fs::path& 
 }
 
 }  // namespace
+
+std::vector<fs::path> jdk_stores(std::span<const fs::path> homes) {
+  std::set<fs::path> stores;
+  for (const fs::path& home : homes) add_home(stores, home);
+  stores.merge(find_stores());
+  add_shared(stores);
+  return {stores.begin(), stores.end()};
+}
 
 JdkRoots jdk_roots() {
   JdkRoots found;

@@ -45,8 +45,12 @@ std::vector<std::string> aliases_for(const RootSet& set) {
   return aliases;
 }
 
+bool is_jks(std::string_view bytes) {
+  return bytes.starts_with(jks_magic);
+}
+
 std::expected<std::vector<std::string>, std::string> parse_keystore(std::string_view bytes) {
-  return bytes.starts_with(jks_magic) ? parse_jks(bytes) : parse_pkcs12(bytes);
+  return is_jks(bytes) ? parse_jks(bytes) : parse_pkcs12(bytes);
 }
 
 }  // namespace weir::ca

@@ -13,6 +13,7 @@ namespace weir::ca {
 
 // DER of each trusted certificate, or why the store can't be used. The password is Java's default one.
 std::expected<std::vector<std::string>, std::string> parse_keystore(std::string_view bytes);
+bool is_jks(std::string_view bytes);  // else it can only be a PKCS#12
 std::expected<std::vector<std::string>, std::string> parse_jks(std::string_view bytes);
 std::expected<std::vector<std::string>, std::string> parse_pkcs12(std::string_view bytes);
 

@@ -87,14 +87,14 @@ std::chrono::sys_seconds now() {
 
 }  // namespace
 
-TEST_F(AuthorityTest, MakesARootThatCanSignLeavesOnly) {
+TEST_F(AuthorityTest, MakesARootThatCanSignLeavesAndItsSuccessor) {
   const auto authority = open();
   ASSERT_TRUE(authority);
   const CertificatePtr root = from_pem(authority->certificate_pem());
   ASSERT_TRUE(root);
   EXPECT_EQ(X509_self_signed(root.get(), 1), 1);
   EXPECT_EQ(X509_check_ca(root.get()), 1);
-  EXPECT_EQ(X509_get_pathlen(root.get()), 0);
+  EXPECT_EQ(X509_get_pathlen(root.get()), 1);
   EXPECT_EQ(X509_get_key_usage(root.get()), static_cast<unsigned>(KU_KEY_CERT_SIGN | KU_CRL_SIGN));
   EXPECT_TRUE(is_critical(root.get(), NID_basic_constraints));
   EXPECT_TRUE(is_critical(root.get(), NID_key_usage));
