@@ -63,6 +63,7 @@ struct Exchange {
   // False: a copy of what is known so far of an exchange that goes on; more copies may come, and the final
   // one does. What they are given for is in stream_watch.h.
   bool final = true;
+  bool copied = false;  // such copies were given
 };
 
 enum class Side : std::uint8_t { request, response };

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <deque>
+#include <vector>
 
 #include "http/h1_head.h"
 #include "http/h1_lines.h"
@@ -91,7 +91,7 @@ struct H1Parser::State {
     Answers answers = Answers::ordinary;
     bool may_upgrade = true;
   };
-  std::deque<Expected> expected;
+  std::vector<Expected> expected;  // the next first; seldom more than one
 
   LineReader line;
   FieldSection section;
@@ -210,7 +210,7 @@ std::expected<Next, ParseError> H1Parser::State::finish_response_head(H1Handler&
   const auto framing = response_framing(response, answers);
   if (!framing) return std::unexpected(framing.error());
   upgrades = switches_protocol(response, answers);
-  if (response.status >= 200 || upgrades) expected.pop_front();
+  if (response.status >= 200 || upgrades) expected.erase(expected.begin());
   enter_body(*framing);
   return handler.on_response_head(std::move(response), *framing);
 }

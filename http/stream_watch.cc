@@ -110,6 +110,7 @@ void StreamWatch::lost(Side side, std::uint64_t length, Exchange& exchange) {
 }
 
 Exchange StreamWatch::interim(Exchange& exchange) const {
+  exchange.copied = true;
   std::array<Body*, 2> bodies = {&exchange.request_body, &exchange.response_body};
   std::array<std::vector<std::byte>, 2> data;
   for (std::size_t i = 0; i < 2; ++i) data[i].swap(bodies[i]->data);

@@ -141,6 +141,8 @@ struct Told {
   Lines lines;
   explicit Told(const ExchangeLimits& limits = capturing())
       : builder(limits, [this](Exchange e) {
+          const auto same = [&](const Exchange& other) { return other.number == e.number; };
+          EXPECT_EQ(e.copied, !e.final || std::ranges::any_of(seen, same)) << counts(e);
           lines.push_back(counts(e));
           seen.push_back(std::move(e));
         }) {}
