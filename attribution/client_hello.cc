@@ -18,6 +18,7 @@ constexpr std::uint8_t kClientHello = 1;
 constexpr std::size_t kHandshakeHeader = 4;
 constexpr std::size_t kMaxRecord = 16 * 1024;
 constexpr std::uint16_t kServerNameExtension = 0;
+constexpr std::uint16_t kProtocolsExtension = 16;
 
 // A cursor over bytes; once anything was missing, all reads give nothing.
 class Reader {
@@ -109,6 +110,19 @@ std::string read_server_name(std::span<const std::byte> extension) {
   return is_host_name(text) ? to_lower(text) : "";
 }
 
+std::vector<std::string> read_protocols(std::span<const std::byte> extension) {
+  std::vector<std::string> protocols;
+  const auto list = Reader(extension).vector(2);
+  if (!list) return protocols;
+  Reader names(*list);
+  while (!names.empty()) {
+    const auto name = names.vector(1);
+    if (!name || name->empty()) return {};
+    protocols.emplace_back(reinterpret_cast<const char*>(name->data()), name->size());
+  }
+  return protocols;
+}
+
 }  // namespace
 
 std::expected<ClientHello, HelloError> parse_client_hello(std::span<const std::byte> data) {
@@ -117,9 +131,11 @@ std::expected<ClientHello, HelloError> parse_client_hello(std::span<const std::b
     const bool hopeless = handshake.error() == HelloError::incomplete && data.size() >= kMaxClientHello;
     return std::unexpected(hopeless ? HelloError::malformed : handshake.error());
   }
-  const auto extension =
-      find_extension(Reader(std::span(*handshake).subspan(kHandshakeHeader)), kServerNameExtension);
-  return ClientHello{extension ? read_server_name(*extension) : ""};
+  const Reader hello{std::span(*handshake).subspan(kHandshakeHeader)};
+  const auto name = find_extension(hello, kServerNameExtension);
+  const auto protocols = find_extension(hello, kProtocolsExtension);
+  return ClientHello{name ? read_server_name(*name) : "",
+                     protocols ? read_protocols(*protocols) : std::vector<std::string>()};
 }
 
 }  // namespace weir

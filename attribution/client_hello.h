@@ -1,12 +1,13 @@
-// Reads the server name out of a TLS ClientHello that has only been peeked at, to decide whether the
-// connection is opened. Bounded; hostile input costs nothing but a verdict. It never judges the rest of the
-// hello: that is the TLS library's.
+// Reads the server name and the protocols that are offered (ALPN) out of a TLS ClientHello that has only been
+// peeked at, to decide whether the connection is opened. Bounded; hostile input costs nothing but a verdict.
+// It never judges the rest of the hello: that is the TLS library's.
 #pragma once
 
 #include <cstddef>
 #include <expected>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace weir {
 
@@ -17,9 +18,11 @@ enum class HelloError { incomplete, not_tls, malformed };
 
 struct ClientHello {
   std::string server_name;  // in lower case; "" when the client sent none, or one that is no host name
+  std::vector<std::string>
+      protocols;  // as ALPN offers them, in the client's order; none when it is malformed
 };
 
-// `data` is all that the client has sent so far. RFC 8446, 4.1.2 and 5.1; RFC 6066, 3.
+// `data` is all that the client has sent so far. RFC 8446, 4.1.2 and 5.1; RFC 6066, 3; RFC 7301, 3.1.
 std::expected<ClientHello, HelloError> parse_client_hello(std::span<const std::byte> data);
 
 }  // namespace weir

@@ -58,7 +58,8 @@ struct Connection {
   Role role = Role::undecided;
   TlsFacts tls;
 
-  DecisionPtr decision;         // the latest
+  DecisionPtr decision;                                   // the latest
+  std::map<std::uint64_t, DecisionPtr> stream_decisions;  // of open HTTP/2 streams that have one of their own
   DecisionPtr active_decision;  // the one that applies to the exchange that is open in the proxy's stream
   bool superseded = false;      // the proxy's view is the record, native bytes are copies
 
@@ -68,7 +69,7 @@ struct Connection {
   TapAccount native_account;
   TapAccount proxy_account;
 
-  std::deque<HeldExchange> held;
+  std::list<HeldExchange> held;  // an empty deque takes more than half a KiB
   std::size_t held_body_bytes = 0;
   std::optional<ConnectionClosed> closed;
   Time closed_since{};

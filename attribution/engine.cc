@@ -27,10 +27,17 @@ bool starts_response(std::span<const std::byte> data) {
                     [](char a, std::byte b) { return static_cast<std::byte>(a) == b; });
 }
 
+// More than a client may have open at the proxy.
+constexpr std::size_t kMaxStreamDecisions = 256;
+
 bool speaks_for_itself(Decision decision) {
-  return decision == Decision::bumped || decision == Decision::refused ||
+  return decision == Decision::bumped || decision == Decision::redirected || decision == Decision::refused ||
          decision == Decision::upstream_failed;
 }
+
+constexpr std::size_t kHeldPolicy = 10'000;
+constexpr std::chrono::milliseconds kPolicyWait{250};
+constexpr std::chrono::milliseconds kPolicyLongWait{2000};
 
 }  // namespace
 
@@ -54,6 +61,7 @@ void Engine::State::on(ConnectionOpened& event) {
     ConnectionOpened& known = *connection->opened;
     if (known.tuple.local.address.family == IpAddress::Family::unknown) known.tuple.local = event.tuple.local;
     if (known.tuple.peer.address.family == IpAddress::Family::unknown) known.tuple.peer = event.tuple.peer;
+    known.redirected = known.redirected || event.redirected;
     if (!known.owner) known.owner = event.owner;
     if (!known.owner_uid && known.owner == event.owner) known.owner_uid = event.owner_uid;
     if (known.network_namespace_cookie == 0) known.network_namespace_cookie = event.network_namespace_cookie;
@@ -104,6 +112,12 @@ void Engine::State::on(DecisionMade& event) {
   Connection* connection = connection_for(event.cookie, event.time);
   if (connection == nullptr) return;
   const Decision decision = event.decision;
+  if (event.stream) {
+    auto& decisions = connection->stream_decisions;
+    decisions[*event.stream] = std::make_shared<const DecisionMade>(std::move(event));
+    if (decisions.size() > kMaxStreamDecisions) decisions.erase(decisions.begin());
+    return;
+  }
   connection->decision = std::make_shared<const DecisionMade>(std::move(event));
   connection->role = Role::client;
   // A failure ends the exchange that is open; any other decision is about the next request.
@@ -186,6 +200,30 @@ void Engine::State::on(TlsLibraryNoted& event) {
   processes.note(event);
 }
 
+void Engine::State::write_first_policy() {
+  const PolicyDecided first = std::move(held_policy.front());
+  held_policy.pop_front();
+  ++counters.records;
+  emit(policy_record(config, first, processes.find(first.process)));
+}
+
+void Engine::State::on(PolicyDecided& event) {
+  if (own(event.process)) return;
+  held_policy.push_back(std::move(event));
+  if (held_policy.size() > kHeldPolicy) write_first_policy();
+}
+
+// The ring's reader may be late by a few milliseconds: an exec before the connect comes after what the proxy
+// says of it.
+void Engine::State::write_policy(bool all) {
+  while (!held_policy.empty()) {
+    const PolicyDecided& first = held_policy.front();
+    const bool known = processes.find(first.process) != nullptr;
+    if (!all && now < first.time + (known ? kPolicyWait : kPolicyLongWait)) return;
+    write_first_policy();
+  }
+}
+
 // Null when the connection has ended: what comes late is of no record.
 Connection* Engine::State::connection_for(SocketCookie cookie, Time when) {
   if (Connection* known = connections.find(cookie)) return known;
@@ -265,6 +303,7 @@ void Engine::advance(Time now) {
   state.now = std::max(state.now, now);
   state.latest = std::max(state.latest, now);
   state.linker.advance(state.now);
+  state.write_policy(false);
   while (Connection* connection = state.connections.due(state.now)) state.settle(*connection);
   state.processes.forget_exited(state.now);
   state.connections.forget_ended(state.now);
@@ -272,6 +311,7 @@ void Engine::advance(Time now) {
 
 void Engine::finish(Time now) {
   State& state = *state_;
+  state.write_policy(true);
   while (!state.connections.empty()) {
     Connection& connection = state.connections.least_recently_used();
     state.end(connection, now, connection.closed.has_value());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
 #include <unordered_map>
 
 #include "attribution/connection.h"
@@ -36,6 +37,7 @@ struct Engine::State {
   void on(StreamEnded& event);
   void on(Dns& event);
   void on(TlsLibraryNoted& event);
+  void on(PolicyDecided& event);
 
   Connection* connection_for(SocketCookie cookie, Time when);
   bool own(const ProcessKey& process) const { return std::ranges::count(config.own_pids, process.pid) != 0; }
@@ -64,6 +66,8 @@ struct Engine::State {
   void account_for_loss_at_end(Connection& connection);
   void end_native(Connection& connection);
   void end(Connection& connection, Time when, bool ended);
+  void write_policy(bool all);
+  void write_first_policy();
   Time reopens_after(const Connection& connection) const;
   void reopen(const ConnectionOpened& event);
 
@@ -74,6 +78,7 @@ struct Engine::State {
   ProcessTable processes;
   ConnectionTable connections;
   ObjectLinker linker;
+  std::deque<PolicyDecided> held_policy;  // until its process's facts have come
   std::unordered_multimap<std::uint32_t, SocketCookie> waiting_for_process;
   Time latest{};  // the latest time heard of, by events too: what waits starts to wait here
   Time now{};     // by advance() alone: only it can end a wait

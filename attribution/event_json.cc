@@ -218,6 +218,7 @@ void describe(auto& visit, Is<ConnectionOpened> auto& event) {
   visit("network_namespace_cookie", event.network_namespace_cookie);
   visit("accepted", event.accepted);
   visit("before_start", event.before_start);
+  visit("redirected", event.redirected);
 }
 
 void describe(auto& visit, Is<ConnectionClosed> auto& event) {
@@ -249,6 +250,7 @@ void describe(auto& visit, Is<Handshake> auto& event) {
 void describe(auto& visit, Is<DecisionMade> auto& event) {
   visit("cookie", event.cookie);
   visit("decision", event.decision);
+  visit("stream", event.stream);
   visit("rule", event.rule);
   visit("error_type", event.error_type);
   visit("server_name", event.server_name);
@@ -298,10 +300,24 @@ void describe(auto& visit, Is<TlsLibraryNoted> auto& event) {
   visit("unreadable", event.unreadable);
 }
 
+void describe(auto& visit, Is<PolicyDecided> auto& event) {
+  visit("cookie", event.cookie);
+  visit("process", event.process);
+  visit("uid", event.uid);
+  visit("tap", event.tap);
+  visit("allowed", event.allowed);
+  visit("udp", event.udp);
+  visit("rule", event.rule);
+  visit("server_name", event.server_name);
+  visit("peer", event.peer);
+  visit("method", event.method);
+  visit("target", event.target);
+}
+
 // In the order of the variant's alternatives.
-constexpr std::string_view kEventNames[] = {"process",      "opened",   "closed",     "ownership",
-                                            "handshake",    "decision", "bytes",      "gap",
-                                            "stream_ended", "dns",      "tls_library"};
+constexpr std::string_view kEventNames[] = {"process",      "opened",   "closed",      "ownership",
+                                            "handshake",    "decision", "bytes",       "gap",
+                                            "stream_ended", "dns",      "tls_library", "policy"};
 static_assert(std::size(kEventNames) == std::variant_size_v<Event>);
 
 template <std::size_t Index = 0>

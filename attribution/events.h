@@ -57,6 +57,7 @@ struct ConnectionOpened {
   std::uint64_t network_namespace_cookie = 0;
   bool accepted = false;      // ingress: a server's side
   bool before_start = false;  // older than the source
+  bool redirected = false;    // to the proxy: the tuple's peer is where the process connected to
 };
 
 struct ConnectionClosed {
@@ -98,7 +99,7 @@ enum class Decision : std::uint8_t {
   tunnelled,
   passed_through,
   refused,
-  redirected,
+  redirected,  // to the proxy by the kernel side, and HTTP in the clear: there is nothing to open
   upstream_failed
 };
 
@@ -107,6 +108,8 @@ struct DecisionMade {
   Time time{};
   SocketCookie cookie{};
   Decision decision = Decision::bumped;
+  std::optional<std::uint64_t>
+      stream{};               // only that HTTP/2 stream is meant; the connection's decision stands
   std::string rule{};         // the policy rule, or why it was passed through
   std::string error_type{};   // upstream_failed: "tls_certificate_expired", "dns", "connect"...; see proxy/
   std::string server_name{};  // the destination's name, or its literal address, as the client asked for it
@@ -167,8 +170,25 @@ struct TlsLibraryNoted {
   std::string unreadable{};  // why its plaintext can't be read; "": it is probed, since `time`
 };
 
+// Policy refused a connection or a request, or a rule wants it told. Beside it stands the connection's own
+// record, unless the kernel refused the connection: then this is all there is.
+struct PolicyDecided {
+  Time time{};
+  SocketCookie cookie{};
+  ProcessKey process{};
+  std::optional<std::uint32_t> uid{};
+  Tap tap = Tap::proxy;  // native: the kernel, at connect or send
+  bool allowed = false;
+  bool udp = false;
+  std::string rule{};         // "": the default
+  std::string server_name{};  // as far as known: what was asked for
+  Endpoint peer{};            // the address may be unknown
+  std::string method{};       // of a request
+  std::string target{};
+};
+
 using Event = std::variant<ProcessEvent, ConnectionOpened, ConnectionClosed, OwnershipChanged, Handshake,
-                           DecisionMade, Bytes, Gap, StreamEnded, Dns, TlsLibraryNoted>;
+                           DecisionMade, Bytes, Gap, StreamEnded, Dns, TlsLibraryNoted, PolicyDecided>;
 
 Time time_of(const Event& event);
 // The connection that an event is about; 0 when none, or not known yet.

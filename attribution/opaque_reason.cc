@@ -31,6 +31,13 @@ std::string library_reason(const Process* process, Time began) {
   return late ? "opened before attach" : "";
 }
 
+// Whether it is known since when the library that some of a connection was read from is probed.
+bool library_noted(const Connection& connection, const Process* process, Time began) {
+  if (process == nullptr) return false;
+  return std::ranges::any_of(process->tls_notes_at(began),
+                             [&](const TlsNote& note) { return note.library == connection.tls.library; });
+}
+
 // Whether the probes that read some of a connection came in the middle of it.
 bool probed_late(const Connection& connection, const Process* process, Time began) {
   if (process == nullptr || !connection.tls.seen) return false;
@@ -44,6 +51,13 @@ std::string tls_reason(const Process* process, Time began) {
   return reason.empty() ? "no probe for this TLS library" : reason;
 }
 
+// "" unless the proxy left it closed on purpose; what follows a comma says until when.
+std::string passed_through(const Connection& connection) {
+  const auto& decision = connection.decision;
+  if (!decision || decision->decision != Decision::passed_through) return {};
+  return decision->rule.substr(0, decision->rule.find(','));
+}
+
 }  // namespace
 
 bool readable(const Connection& connection) {
@@ -51,14 +65,17 @@ bool readable(const Connection& connection) {
 }
 
 bool reason_may_follow(const Connection& connection, const Process* process) {
-  if (!connection.opened || connection.opened->before_start || !tls_unread(connection)) return false;
-  return library_reason(process, connection.opened->time).empty();
+  if (!connection.opened || connection.opened->before_start || readable(connection)) return false;
+  const Time began = connection.opened->time;
+  if (tls_unread(connection)) return library_reason(process, began).empty();
+  return connection.tls.seen && !library_noted(connection, process, began);
 }
 
 std::string opaque_reason(const Connection& connection, const Process* process, Time began) {
   const auto& closed = connection.closed;
   const bool read = connection.native_account.fresh_bytes() + connection.proxy_account.fresh_bytes() > 0;
   const bool no_payload = closed && closed->bytes_sent == 0u && closed->bytes_received == 0u;
+  const std::string passed = passed_through(connection);
   const struct {
     bool holds;
     std::string reason;
@@ -68,6 +85,7 @@ std::string opaque_reason(const Connection& connection, const Process* process, 
       {no_payload, "no payload"},
       {connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes() > 0, "events lost"},
       {connection.opened && connection.opened->before_start, "opened before start"},
+      {!read && !passed.empty(), passed},
       {tls_unread(connection), tls_reason(process, began)},
       {probed_late(connection, process, began), "opened before attach"},
       {read, "not HTTP"},

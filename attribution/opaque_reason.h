@@ -12,7 +12,7 @@ namespace weir {
 bool readable(const Connection& connection);
 // Why none was, of a connection that began then. `process`: whose it is; null: not known.
 std::string opaque_reason(const Connection& connection, const Process* process, Time began);
-// Whether nothing was read of its TLS and nothing is known that says why.
+// Whether nothing, or nothing that makes sense, was read of its TLS and nothing is known yet that says why.
 bool reason_may_follow(const Connection& connection, const Process* process);
 
 }  // namespace weir

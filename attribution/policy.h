@@ -5,16 +5,35 @@
 
 #include <cstdint>
 #include <expected>
+#include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "attribution/identity.h"
+#include "http/message.h"
 
 namespace weir {
+
+// Who a process was when it connected, as rules ask for it.
+struct ClientFacts {
+  std::string executable_path;  // as seen from the process's own root; "" when not known
+  std::optional<std::uint32_t> uid;
+  bool cgroup_known = false;
+  std::string cgroup_path;   // of cgroup v2, "/" is the root
+  std::string container_id;  // "" when its cgroup names none
+};
 
 struct Client {
   SocketCookie cookie;
   ProcessKey process;
   std::uint64_t network_namespace_cookie = 0;
+  std::optional<std::uint32_t> uid{};          // when it connected; where the resolver knows
+  std::uint64_t exec_id = 0;                   // tells the programs of one process apart; 0: not known
+  std::shared_ptr<const ClientFacts> facts{};  // null: not known, or no rule can ask
+  // Where it connected to, of a connection that the kernel side redirected to us.
+  std::optional<Endpoint> redirected_from{};
+  bool steered = false;  // and only for policy's sake: what no rule asks to see is left closed
 };
 
 // Finds the client behind a connection that the proxy accepted.
@@ -27,22 +46,35 @@ class ClientResolver {
 };
 
 struct Destination {
-  std::string name;  // as the client asked: a host name in lower case, or a literal address without brackets
+  std::string name;  // as the client asked: a host name in lower case, or a literal address without brackets;
+                     // "" when it is not known yet (redirected, before the ClientHello)
   std::uint16_t port = 0;
+  IpAddress address{};  // the one that is, or will be, connected to; unknown before it is resolved
 };
 
-// What is known of a request when the verdict is asked for; all empty when only a connection is known.
+// A request, when the verdict is for one. The views and `fields` are valid for the call alone.
 struct RequestSummary {
-  std::string method;
-  std::string target;
+  std::string_view method;
+  std::string_view target;               // origin-form, absolute-form or "*", as sent
+  const http::Fields* fields = nullptr;  // null: none
 };
+
+inline RequestSummary summarize(const http::RequestHead& head) {
+  return {head.method, head.target, &head.fields};
+}
 
 struct Verdict {
   bool allowed = true;
-  std::string rule;  // the rule that decided, "" for the default
+  bool log = false;  // a "log" rule decided: it is to have a `policy` record
+  // What only decrypting shows (method, path, headers) may yet decide otherwise: the connection must be
+  // opened and each of its requests asked for; it must be neither tunnelled nor passed through.
+  bool inspect = false;
+  std::string rule{};  // the rule that decided, or that asks to inspect; "" for the default
 };
 
-// Thread-safe, never blocks.
+// Thread-safe, never blocks. Asked more than once for a connection, each time with more: at CONNECT with name
+// and port, before connecting with the address, once the SNI is known with that name, and for each request.
+// What isn't known yet can't refuse, unless every way it could turn out would. See docs/policy.md.
 class PolicyDecider {
  public:
   virtual ~PolicyDecider() = default;

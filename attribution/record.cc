@@ -1,4 +1,4 @@
-// A record's own questions: its kind's name, its fields, whether a filter selects it. Never changes a record.
+// A record's own questions: its kind's name, whether a filter selects it. Never changes a record.
 #include "attribution/record.h"
 
 #include <algorithm>
@@ -25,12 +25,6 @@ bool status_matches(std::string_view wanted, std::int64_t status) {
 std::string_view to_string(RecordKind kind) {
   static constexpr std::string_view kNames[] = {"exchange", "connection", "process", "dns", "policy"};
   return kNames[static_cast<std::size_t>(kind)];
-}
-
-const FieldValue* Record::find(std::string_view key) const {
-  const auto found =
-      std::ranges::find(fields, key, [](const auto& field) -> std::string_view { return field.first; });
-  return found == fields.end() ? nullptr : &found->second;
 }
 
 bool RecordFilter::matches(const Record& record) const {

@@ -10,8 +10,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <variant>
 #include <vector>
 
 #include "attribution/identity.h"
@@ -21,32 +19,28 @@ namespace weir {
 enum class RecordKind : std::uint8_t { exchange, connection, process, dns, policy };
 std::string_view to_string(RecordKind kind);
 
-using FieldValue = std::variant<std::string, std::int64_t, std::uint64_t, bool, std::vector<std::string>>;
-
 struct Record {
   RecordKind kind = RecordKind::exchange;
   std::string id;  // unique over hosts and boots; interim records of one exchange share it
   bool final = true;
-  Time timestamp;  // when it began
+  bool replaces = false;  // interim records with its id, and its timestamp, were made before it
+  Time timestamp;         // when it began
 
-  // What filters and the store's indexes look at; the same facts stand in `fields`.
+  // What filters and the store's columns look at; the same facts stand in `json`.
   std::uint32_t pid = 0;
   std::string executable_name;
   std::string server_address;
   std::int64_t status_code = 0;  // 0: none
+  std::string container_id;
+  std::string opaque_reason;
 
-  // All of the record but the keys above the blank line ("weir.record", "weir.record.id", "weir.final",
-  // "timestamp"), in output order. Keys are unique.
-  std::vector<std::pair<std::string, FieldValue>> fields;
-
-  const FieldValue* find(std::string_view key) const;
+  // The whole record, as RecordWriter (record_json.h) wrote it: one line of JSON without the newline. Strings
+  // that aren't UTF-8 have each offending byte written as \u00XX with the byte's value, so nothing is lost
+  // and the line is valid JSON.
+  std::string json;
 };
 
 using RecordPtr = std::shared_ptr<const Record>;
-
-// One line of JSON without the newline. Strings that aren't UTF-8 have each offending byte written as \u00XX
-// with the byte's value, so nothing is lost and the output is valid JSON.
-std::string to_json(const Record& record);
 
 // RFC 3339, UTC, nine fractional digits, "Z".
 std::string to_rfc3339(Time time);

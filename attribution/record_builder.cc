@@ -11,6 +11,7 @@
 #include "attribution/container.h"
 #include "attribution/names.h"
 #include "attribution/opaque_reason.h"
+#include "attribution/record_json.h"
 #include "attribution/redaction.h"
 #include "attribution/text.h"
 
@@ -32,37 +33,32 @@ std::string concat(std::initializer_list<std::string_view> parts) {
 
 class FieldWriter {
  public:
-  explicit FieldWriter(Record& record) : record_(record) { record.fields.reserve(64); }
+  // `record` has its kind, id, `final` and timestamp.
+  explicit FieldWriter(const Record& record) : json_(record) {}
 
-  template <typename Key, typename Value>
-  void always(Key&& key, Value&& value) {
-    record_.fields.emplace_back(std::forward<Key>(key), std::forward<Value>(value));
+  template <typename Value>
+  void always(std::string_view key, const Value& value) {
+    json_.field(key, value);
   }
-  void known(std::string_view key, std::string value) {
-    if (!value.empty()) always(key, std::move(value));
+  void known(std::string_view key, std::string_view value) {
+    if (!value.empty()) json_.field(key, value);
   }
   void known(std::string_view key, std::uint64_t value) {
-    if (value != 0) always(key, value);
+    if (value != 0) json_.field(key, value);
   }
   void endpoint(std::string_view address_key, std::string_view port_key, const Endpoint& endpoint) {
     known(address_key, endpoint.address.to_string());
     known(port_key, endpoint.port);
   }
-
-  std::size_t count() const { return record_.fields.size(); }
-  // One more value of that key, if it is among those from `first` on.
-  void repeated(std::size_t first, std::string key, std::string value) {
-    for (std::size_t i = first; i < record_.fields.size(); ++i) {
-      if (record_.fields[i].first == key)
-        return std::get<std::vector<std::string>>(record_.fields[i].second).push_back(std::move(value));
-    }
-    std::vector<std::string> values(1);
-    values.front() = std::move(value);
-    always(std::move(key), std::move(values));
+  void list(std::string_view key, std::string_view only_value) {
+    json_.begin_list(key, {});
+    json_.item(only_value);
+    json_.end_list();
   }
+  RecordWriter& json() { return json_; }
 
  private:
-  Record& record_;
+  RecordWriter json_;
 };
 
 // An upstream that failed was to be bumped; error.type says what became of it.
@@ -150,8 +146,8 @@ Target target_of(const Connection& connection, const DecisionMade* decision, con
 
 Endpoint true_peer(const RecordContext& context, const DecisionMade* decision) {
   if (decision != nullptr && decision->upstream_peer) return *decision->upstream_peer;
-  if (context.proxied || !context.connection.opened) return {};
-  return context.connection.opened->tuple.peer;
+  const auto& opened = context.connection.opened;
+  return opened && (!context.proxied || opened->redirected) ? opened->tuple.peer : Endpoint{};
 }
 
 void add_host(FieldWriter& out, const EngineConfig& config) {
@@ -163,14 +159,15 @@ void add_identity(FieldWriter& out, const RecordContext& context, std::optional<
                   TlsLibrary library) {
   const std::string cookie = std::to_string(context.connection.cookie.value);
   add_host(out, context.config);
-  if (source) out.always("weir.source", std::vector<std::string>{std::string(name_of(*source))});
-  out.known("weir.tls.library", std::string(name_of(library)));
+  if (source) out.list("weir.source", name_of(*source));
+  out.known("weir.tls.library", name_of(library));
   out.always("weir.socket.cookie", cookie);
   out.always("weir.connection.id",
              context.config.boot_id.empty() ? cookie : concat({context.config.boot_id, "-", cookie}));
 }
 
-void add_container(FieldWriter& out, const ContainerFacts& facts, bool host_pid) {
+void add_container(FieldWriter& out, Record& record, const ContainerFacts& facts, bool host_pid) {
+  record.container_id = facts.container_id;
   if (!facts.container_id.empty() || facts.host || host_pid) out.always("container.id", facts.container_id);
   out.known("k8s.pod.uid", facts.pod_uid);
   out.known("weir.systemd.unit", facts.systemd_unit);
@@ -218,11 +215,11 @@ void add_process(FieldWriter& out, Record& record, const EngineConfig& config, c
   if (!uid) uid = image.uid;
   if (uid) out.always("process.owner", user_name(config, *uid));
   out.known("weir.process.inner_pid", process->inner_pid);
-  if (!image.cgroup_path.empty()) add_container(out, text.container, process->inner_pid == key.pid);
+  if (!image.cgroup_path.empty()) add_container(out, record, text.container, process->inner_pid == key.pid);
 }
 
 void add_network(FieldWriter& out, const RecordContext& context, const DecisionMade* decision) {
-  out.always("network.transport", std::string("tcp"));
+  out.always("network.transport", "tcp");
   if (context.connection.opened)
     out.endpoint("network.local.address", "network.local.port", context.connection.opened->tuple.local);
   out.endpoint("network.peer.address", "network.peer.port", true_peer(context, decision));
@@ -251,23 +248,30 @@ void add_tls(FieldWriter& out, const TlsFacts& tls) {
   out.known("tls.next_protocol", tls.alpn);
 }
 
-// Repeats survive, in their order, under one key. Takes the values.
+// Repeats survive, in their order, under one key. Takes names and values.
 void add_header_fields(FieldWriter& out, std::string_view prefix, Fields& fields, bool redact) {
-  const std::size_t first = out.count();
-  for (http::Field& field : fields) {
-    std::string key = concat({prefix, field.name});
-    make_lower(std::span(key).subspan(prefix.size()));
-    const std::string_view name = std::string_view(key).substr(prefix.size());
-    std::string value = redact ? redact_header(name, std::move(field.value)) : std::move(field.value);
-    out.repeated(first, std::move(key), std::move(value));
+  for (http::Field& field : fields) make_lower(field.name);
+  for (auto field = fields.begin(); field != fields.end(); ++field) {
+    const auto same_name = [&](const http::Field& other) { return other.name == field->name; };
+    if (std::any_of(fields.begin(), field, same_name)) continue;
+    out.json().begin_list(prefix, field->name);
+    for (auto one = field; one != fields.end(); ++one) {
+      if (!same_name(*one)) continue;
+      if (redact) one->value = redact_header(one->name, std::move(one->value));
+      out.json().item(one->value);
+    }
+    out.json().end_list();
   }
 }
 
 void add_body(FieldWriter& out, const std::string& key, const http::Body& body) {
   if (body.data.empty()) return;
   const bool text = is_utf8(as_text(body.data));
-  out.always(key, text ? std::string(as_text(body.data)) : to_base64(body.data));
-  out.always(key + ".encoding", std::string(text ? "utf8" : "base64"));
+  if (text)
+    out.always(key, as_text(body.data));
+  else
+    out.always(key, to_base64(body.data));
+  out.always(key + ".encoding", text ? "utf8" : "base64");
 }
 
 std::string error_type(const Exchange& exchange, const DecisionMade* decision) {
@@ -352,7 +356,7 @@ Grpc grpc_of(const Exchange& exchange) {
 
 void add_grpc(FieldWriter& out, const Exchange& exchange, const Grpc& grpc) {
   if (!grpc.spoken) return;
-  out.always("rpc.system.name", std::string("grpc"));
+  out.always("rpc.system.name", "grpc");
   const std::string& path = exchange.request.target;
   out.known("rpc.method", path.starts_with('/') ? path.substr(1) : path);
   if (grpc.status) out.always("rpc.response.status_code", *grpc.status);
@@ -372,7 +376,7 @@ void add_conversation(FieldWriter& out, const Exchange& exchange) {
 
 void add_decision(FieldWriter& out, const DecisionMade* decision) {
   if (decision == nullptr) return;
-  out.always("weir.decision", std::string(name_of(decision->decision)));
+  out.always("weir.decision", name_of(decision->decision));
   out.known("weir.policy.rule", decision->rule);
 }
 
@@ -426,6 +430,7 @@ RecordPtr exchange_record(const RecordContext& context, HeldExchange&& held) {
   record->kind = RecordKind::exchange;
   record->id = record_id(context, exchange.began, std::to_string(exchange.number));
   record->final = exchange.final;
+  record->replaces = exchange.copied;
   record->timestamp = exchange.began;
   record->status_code = exchange.response ? exchange.response->status : 0;
 
@@ -433,7 +438,7 @@ RecordPtr exchange_record(const RecordContext& context, HeldExchange&& held) {
   add_identity(out, context, held.tap, library_of(context, held, target.cleartext));
   add_process(out, *record, context.config, context.process_key, context.process, uid_at_connect(context));
   add_network(out, context, decision);
-  out.always("network.protocol.name", std::string("http"));
+  out.always("network.protocol.name", "http");
   out.always("network.protocol.version", version_text(exchange.request.version));
   out.known("weir.stream.id", exchange.stream_id.value_or(0));
   add_server(out, *record, context, decision, parse_authority(target.authority));
@@ -444,6 +449,7 @@ RecordPtr exchange_record(const RecordContext& context, HeldExchange&& held) {
   out.known("weir.incomplete", exchange.incomplete);
   out.known("weir.gap.bytes", exchange.gap_bytes);
   add_decision(out, decision);
+  record->json = out.json().finish();
   return record;
 }
 
@@ -464,11 +470,11 @@ RecordPtr connection_record(const RecordContext& context) {
                read && !connection.tls.seen && native ? TlsLibrary::none : connection.tls.library);
   add_process(out, *record, context.config, context.process_key, context.process, uid_at_connect(context));
   add_network(out, context, decision);
-  if (connection.spoke_http) out.always("network.protocol.name", std::string("http"));
+  if (connection.spoke_http) out.always("network.protocol.name", "http");
   add_server(out, *record, context, decision, {});
   add_tls(out, connection.tls);
   out.known("error.type", connection_error(connection));
-  out.known("weir.incomplete", std::string(connection_incomplete(connection, gap_bytes)));
+  out.known("weir.incomplete", connection_incomplete(connection, gap_bytes));
   out.known("weir.gap.bytes", gap_bytes);
   add_plaintext(out, native || !read ? connection.native_account : connection.proxy_account);
   add_decision(out, decision);
@@ -477,7 +483,38 @@ RecordPtr connection_record(const RecordContext& context) {
   if (connection.closed && connection.closed->bytes_received) {
     out.always("weir.bytes.received", *connection.closed->bytes_received);
   }
-  if (!read) out.always("weir.opaque.reason", opaque_reason(connection, context.process, record->timestamp));
+  if (!read) {
+    record->opaque_reason = opaque_reason(connection, context.process, record->timestamp);
+    out.always("weir.opaque.reason", record->opaque_reason);
+  }
+  record->json = out.json().finish();
+  return record;
+}
+
+RecordPtr policy_record(const EngineConfig& config, const PolicyDecided& decided, const Process* process) {
+  auto record = std::make_shared<Record>();
+  record->kind = RecordKind::policy;
+  record->timestamp = decided.time;
+  record->id = concat({config.boot_id.empty() ? config.host_id : config.boot_id, "-policy-",
+                       std::to_string(decided.cookie.value), "-", std::to_string(decided.process.pid), "-",
+                       std::to_string(decided.time.time_since_epoch().count())});
+  FieldWriter out(*record);
+  add_host(out, config);
+  out.list("weir.source", name_of(decided.tap));
+  if (decided.cookie) out.always("weir.socket.cookie", std::to_string(decided.cookie.value));
+  add_process(out, *record, config, decided.process, process, decided.uid);
+  out.always("network.transport", std::string(decided.udp ? "udp" : "tcp"));
+  if (decided.peer.address.family != IpAddress::Family::unknown)
+    out.endpoint("network.peer.address", "network.peer.port", decided.peer);
+  record->server_address =
+      decided.server_name.empty() ? decided.peer.address.to_string() : decided.server_name;
+  out.known("server.address", record->server_address);
+  out.known("server.port", decided.peer.port);
+  out.known("http.request.method", decided.method);
+  add_path(out, config, decided.target);
+  out.always("weir.decision", std::string(decided.allowed ? "logged" : "refused"));
+  out.known("weir.policy.rule", decided.rule);
+  record->json = out.json().finish();
   return record;
 }
 
@@ -492,6 +529,7 @@ RecordPtr dns_record(const EngineConfig& config, const Dns& dns, const Process* 
   add_process(out, *record, config, dns.process, process);
   out.known("dns.question.name", dns.query);
   if (!dns.answers.empty()) out.always("dns.answers", dns.answers);
+  record->json = out.json().finish();
   return record;
 }
 

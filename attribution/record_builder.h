@@ -19,6 +19,7 @@ struct RecordContext {
 
 RecordPtr exchange_record(const RecordContext& context, HeldExchange&& held);
 RecordPtr connection_record(const RecordContext& context);
+RecordPtr policy_record(const EngineConfig& config, const PolicyDecided& decided, const Process* process);
 RecordPtr dns_record(const EngineConfig& config, const Dns& dns, const Process* process);
 
 }  // namespace weir

@@ -34,126 +34,23 @@ bool all_plain(Block block) {
   return (halves[0] | halves[1]) == 0;
 }
 
-// Writes at the end of a string. Room is made ahead of what is written: to append piece by piece would be to
-// ask for it at each comma.
-class Writer {
- public:
-  explicit Writer(std::string& out) : out_(out) {
-    grow(out_.size(), 0);
-    put('{');
-  }
-  Writer(const Writer&) = delete;
-  Writer& operator=(const Writer&) = delete;
+bool all_plain(std::uint64_t a, std::uint64_t b) {
+  return all_plain(std::bit_cast<Block>(std::array{a, b}));
+}
 
-  template <typename Value>
-  void pair(std::string_view key, const Value& value) {
-    text(key);
-    put(':');
-    write(value);
-    put(',');
-  }
+template <typename Word>
+Word word_at(const char* from) {
+  Word word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
 
-  // After at least one pair.
-  void finish() {
-    at_[-1] = '}';
-    out_.resize(used());
-  }
+// Quotes, brackets, colons and commas between two calls of room() are fewer.
+constexpr std::size_t kPunctuation = 8;
 
- private:
-  // Quotes, brackets, colons and commas between two calls of room() are fewer.
-  static constexpr std::size_t kPunctuation = 8;
-
-  std::size_t used() const { return static_cast<std::size_t>(at_ - out_.data()); }
-
-  // Where the next `count` characters go.
-  char* room(std::size_t count) {
-    if (static_cast<std::size_t>(end_ - at_) < count + kPunctuation) grow(used(), count);
-    return at_;
-  }
-  void grow(std::size_t from, std::size_t count) {
-    out_.resize(from + std::max(count + kPunctuation, kUsualLength));
-    at_ = out_.data() + from;
-    end_ = out_.data() + out_.size();
-  }
-
-  void put(char c) { *at_++ = c; }
-
-  void raw(std::string_view plain) {
-    std::memcpy(room(plain.size()), plain.data(), plain.size());
-    at_ += plain.size();
-  }
-
-  void text(std::string_view value) {
-    put('"');
-    value.remove_prefix(plain(value));
-    while (!value.empty()) {
-      value.remove_prefix(character(value));
-      value.remove_prefix(plain(value));
-    }
-    put('"');
-  }
-
-  // Copies up to what isn't plain, and returns how many bytes that were.
-  std::size_t plain(std::string_view value) {
-    char* const to = room(value.size());
-    const char* const from = value.data();
-    const std::size_t size = value.size();
-    std::size_t done = 0;
-    const auto copy_block = [&](std::size_t at) {
-      Block block;
-      std::memcpy(&block, from + at, kBlock);
-      const bool good = all_plain(block);
-      if (good) std::memcpy(to + at, &block, kBlock);
-      return good;
-    };
-    while (size - done >= kBlock && copy_block(done)) done += kBlock;
-    // What is left of a longer text goes as its last block.
-    if (size - done < kBlock && size >= kBlock && copy_block(size - kBlock)) done = size;
-    for (; done < size && kPlain[static_cast<unsigned char>(from[done])]; ++done) to[done] = from[done];
-    at_ = to + done;
-    return done;
-  }
-
-  // Returns how many bytes of `value` it wrote.
-  std::size_t character(std::string_view value) {
-    const auto byte = static_cast<unsigned char>(value[0]);
-    const std::size_t length = utf8_length(value);
-    if (byte == '"' || byte == '\\') {
-      const char escape[] = {'\\', value[0]};
-      raw({escape, sizeof escape});
-    } else if (length == 0 || byte < 0x20 || byte == 0x7f) {
-      const char escape[] = {'\\', 'u', '0', '0', kHexDigits[byte >> 4], kHexDigits[byte & 15]};
-      raw({escape, sizeof escape});
-    } else {
-      raw(value.substr(0, length));
-    }
-    return length == 0 ? 1 : length;
-  }
-
-  void write(std::string_view value) { text(value); }
-  void write(const std::string& value) { text(value); }
-  void write(bool value) { raw(value ? "true" : "false"); }
-  void write(std::int64_t value) { number(value); }
-  void write(std::uint64_t value) { number(value); }
-  void write(const std::vector<std::string>& values) {
-    put('[');
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      if (i != 0) put(',');
-      text(values[i]);
-    }
-    put(']');
-  }
-
-  template <typename Number>
-  void number(Number value) {
-    char* const to = room(kLongestNumber);
-    at_ = std::to_chars(to, to + kLongestNumber, value).ptr;
-  }
-
-  std::string& out_;  // longer than what is written
-  char* at_ = nullptr;
-  char* end_ = nullptr;
-};
+// What a line is written in before it gets a place of its own size: to grow that one would be to copy it.
+thread_local std::string scratch;
+constexpr std::size_t kKeptBytes = std::size_t{64} << 10;
 
 std::optional<int> digits(std::string_view text, std::size_t at, std::size_t count) {
   int value = 0;
@@ -182,22 +79,166 @@ void set_digits(std::string& text, std::size_t at, std::size_t count, std::int64
 
 }  // namespace
 
-void append_json(std::string& out, const Record& record) {
-  Writer writer(out);
-  writer.pair("timestamp", to_rfc3339(record.timestamp));
-  writer.pair("weir.record", to_string(record.kind));
-  writer.pair("weir.record.id", record.id);
-  writer.pair("weir.final", record.final);
-  for (const auto& [key, value] : record.fields) {
-    std::visit([&](const auto& one) { writer.pair(key, one); }, value);
-  }
-  writer.finish();
+RecordWriter::RecordWriter(const Record& record)
+    : out_(std::move(scratch)), at_(out_.data()), end_(out_.data() + out_.size()) {
+  room(kUsualLength);
+  put('{');
+  field("timestamp", to_rfc3339(record.timestamp));
+  field("weir.record", to_string(record.kind));
+  field("weir.record.id", record.id);
+  field("weir.final", record.final);
 }
 
-std::string to_json(const Record& record) {
-  std::string out;
-  append_json(out, record);
-  return out;
+RecordWriter::~RecordWriter() {
+  if (out_.size() <= kKeptBytes) scratch = std::move(out_);
+}
+
+void RecordWriter::field(std::string_view name, std::string_view value) {
+  key(name);
+  text(value);
+  put(',');
+}
+
+void RecordWriter::field(std::string_view name, std::int64_t value) {
+  key(name);
+  number(value);
+}
+
+void RecordWriter::field(std::string_view name, std::uint64_t value) {
+  key(name);
+  number(value);
+}
+
+void RecordWriter::field(std::string_view name, bool value) {
+  key(name);
+  raw(value ? "true," : "false,");
+}
+
+void RecordWriter::field(std::string_view name, std::span<const std::string> values) {
+  begin_list(name, {});
+  for (const std::string& value : values) item(value);
+  end_list();
+}
+
+void RecordWriter::begin_list(std::string_view prefix, std::string_view name) {
+  put('"');
+  raw(prefix);
+  characters(name);
+  raw("\":[");
+}
+
+void RecordWriter::item(std::string_view value) {
+  text(value);
+  put(',');
+}
+
+void RecordWriter::end_list() {
+  if (at_[-1] == ',') --at_;
+  raw("],");
+}
+
+std::string RecordWriter::finish() {
+  at_[-1] = '}';
+  return {out_.data(), static_cast<std::size_t>(at_ - out_.data())};
+}
+
+// Where the next `count` characters go.
+char* RecordWriter::room(std::size_t count) {
+  if (static_cast<std::size_t>(end_ - at_) < count + kPunctuation) grow(count);
+  return at_;
+}
+
+void RecordWriter::grow(std::size_t count) {
+  const auto used = static_cast<std::size_t>(at_ - out_.data());
+  out_.resize(std::max(2 * out_.size(), used + count + kPunctuation));
+  at_ = out_.data() + used;
+  end_ = out_.data() + out_.size();
+}
+
+void RecordWriter::raw(std::string_view plain) {
+  std::memcpy(room(plain.size()), plain.data(), plain.size());
+  at_ += plain.size();
+}
+
+// Ours: plain, all of them.
+void RecordWriter::key(std::string_view key) {
+  put('"');
+  raw(key);
+  put('"');
+  put(':');
+}
+
+void RecordWriter::text(std::string_view value) {
+  put('"');
+  characters(value);
+  put('"');
+}
+
+void RecordWriter::characters(std::string_view value) {
+  value.remove_prefix(plain(value));
+  while (!value.empty()) {
+    value.remove_prefix(character(value));
+    value.remove_prefix(plain(value));
+  }
+}
+
+// Copies up to what isn't plain, and returns how many bytes that were. A text that is no multiple of a block
+// long ends with a block that overlaps the one before, a short one is two words that overlap.
+std::size_t RecordWriter::plain(std::string_view value) {
+  char* const to = room(value.size());
+  const char* const from = value.data();
+  const std::size_t size = value.size();
+  std::size_t done = 0;
+  const auto copy_block = [&](std::size_t at) {
+    Block block;
+    std::memcpy(&block, from + at, kBlock);
+    const bool good = all_plain(block);
+    if (good) std::memcpy(to + at, &block, kBlock);
+    return good;
+  };
+  const auto copy_words = [&]<typename Word>(Word) {
+    const std::size_t last = size - sizeof(Word);
+    const auto first_word = word_at<Word>(from), last_word = word_at<Word>(from + last);
+    constexpr std::uint64_t kFiller = sizeof(Word) == 8 ? 0 : std::uint64_t{0x20202020} << 32;
+    if (!all_plain(first_word | kFiller, last_word | kFiller)) return;
+    std::memcpy(to, &first_word, sizeof(Word));
+    std::memcpy(to + last, &last_word, sizeof(Word));
+    done = size;
+  };
+  if (size >= kBlock) {
+    while (size - done >= kBlock && copy_block(done)) done += kBlock;
+    if (size - done < kBlock && copy_block(size - kBlock)) done = size;
+  } else if (size >= 8) {
+    copy_words(std::uint64_t{});
+  } else if (size >= 4) {
+    copy_words(std::uint32_t{});
+  }
+  for (; done < size && kPlain[static_cast<unsigned char>(from[done])]; ++done) to[done] = from[done];
+  at_ = to + done;
+  return done;
+}
+
+// Returns how many bytes of `value` it wrote.
+std::size_t RecordWriter::character(std::string_view value) {
+  const auto byte = static_cast<unsigned char>(value[0]);
+  const std::size_t length = utf8_length(value);
+  if (byte == '"' || byte == '\\') {
+    const char escape[] = {'\\', value[0]};
+    raw({escape, sizeof escape});
+  } else if (length == 0 || byte < 0x20 || byte == 0x7f) {
+    const char escape[] = {'\\', 'u', '0', '0', kHexDigits[byte >> 4], kHexDigits[byte & 15]};
+    raw({escape, sizeof escape});
+  } else {
+    raw(value.substr(0, length));
+  }
+  return length == 0 ? 1 : length;
+}
+
+template <typename Number>
+void RecordWriter::number(Number value) {
+  char* const to = room(kLongestNumber);
+  at_ = std::to_chars(to, to + kLongestNumber, value).ptr;
+  put(',');
 }
 
 std::string to_rfc3339(Time time) {

@@ -29,7 +29,7 @@ std::size_t body_bytes(const HeldExchange& held) {
 }  // namespace
 
 bool Engine::State::proxied(const Connection& connection) const {
-  if (connection.decision) return true;
+  if (connection.decision || (connection.opened && connection.opened->redirected)) return true;
   return connection.opened && std::ranges::find(config.proxy_listeners, connection.opened->tuple.peer) !=
                                   config.proxy_listeners.end();
 }
@@ -48,11 +48,21 @@ void Engine::State::hold(Connection& connection, Tap tap, bool cleartext, http::
   if (tap == Tap::native && connection.superseded) return;
   // What the client asks of our own proxy is the way, not what it said to anybody outside.
   if (cleartext && exchange.request.method == "CONNECT" && proxied(connection)) return;
-  if (tap == Tap::proxy && !connection.tls.seen && to_lower(exchange.request.target).starts_with("http://"))
-    connection.tls.library = TlsLibrary::none;
+  const DecisionPtr& active = connection.active_decision;
+  const bool opened_nothing = to_lower(exchange.request.target).starts_with("http://") ||
+                              (active && active->decision == Decision::redirected);
+  if (tap == Tap::proxy && !connection.tls.seen && opened_nothing) connection.tls.library = TlsLibrary::none;
+  DecisionPtr decision = tap == Tap::proxy ? connection.active_decision : nullptr;
+  const auto own = tap == Tap::proxy && exchange.stream_id
+                       ? connection.stream_decisions.find(*exchange.stream_id)
+                       : connection.stream_decisions.end();
+  if (own != connection.stream_decisions.end()) {
+    decision = own->second;
+    if (exchange.final) connection.stream_decisions.erase(own);
+  }
   HeldExchange held{.exchange = std::move(exchange),
                     .tap = tap,
-                    .decision = tap == Tap::proxy ? connection.active_decision : nullptr,
+                    .decision = std::move(decision),
                     .caller = tap == Tap::native ? connection.native_caller : ProcessKey{},
                     .cleartext = cleartext,
                     .since = latest};

@@ -20,10 +20,10 @@ std::optional<std::vector<std::byte>> from_base64(std::string_view text);
 
 std::string to_lower(std::string_view text);
 void make_lower(std::span<char> text);
-inline bool is_letter(char c) {
+constexpr bool is_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
-inline bool is_digit(char c) {
+constexpr bool is_digit(char c) {
   return c >= '0' && c <= '9';
 }
 // A DNS name as certificates and the leaf signer take it.

@@ -17,11 +17,13 @@ std::span<const std::byte> view(const string& text) {
 }
 
 // What OpenSSL sends for the name.
-string client_hello(const string& name) {
+string client_hello(const string& name, const string& protocols = "") {
   const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_client_method()),
                                                                   SSL_CTX_free);
   const std::unique_ptr<SSL, decltype(&SSL_free)> ssl(SSL_new(context.get()), SSL_free);
   if (!name.empty()) SSL_set_tlsext_host_name(ssl.get(), name.c_str());
+  SSL_set_alpn_protos(ssl.get(), reinterpret_cast<const unsigned char*>(protocols.data()),
+                      static_cast<unsigned int>(protocols.size()));
   BIO* out = BIO_new(BIO_s_mem());
   SSL_set_bio(ssl.get(), BIO_new(BIO_s_mem()), out);
   SSL_connect(ssl.get());
@@ -49,6 +51,17 @@ TEST(ClientHello, GivesTheServerName) {
   const auto unnamed = parse_client_hello(view(client_hello("")));
   ASSERT_TRUE(unnamed);
   EXPECT_EQ(unnamed->server_name, "");
+}
+
+TEST(ClientHello, GivesTheProtocols) {
+  const auto hello = parse_client_hello(view(client_hello("origin.test", "\x02h2\x08http/1.1")));
+  ASSERT_TRUE(hello);
+  EXPECT_EQ(hello->protocols, (std::vector<string>{"h2", "http/1.1"}));
+  EXPECT_TRUE(parse_client_hello(view(client_hello("origin.test")))->protocols.empty());
+  // A name that is longer than its list.
+  auto damaged = client_hello("origin.test", "\x02h2");
+  damaged[damaged.find("\x02h2")] = '\x03';
+  EXPECT_TRUE(parse_client_hello(view(damaged))->protocols.empty());
 }
 
 TEST(ClientHello, EveryPrefixIsIncompleteAndEverySplitReads) {

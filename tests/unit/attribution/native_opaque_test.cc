@@ -87,6 +87,20 @@ TEST_F(Native, OnlyTheAnswerWasReadBecauseTheProbesCameInBetween) {
   EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "opened before attach");
 }
 
+TEST_F(Native, WhatIsFoundOutLateExplainsAnAnswerWithoutItsRequest) {
+  process(kCurl, "/usr/bin/curl");
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).handshake(1, "x.test");
+  View(engine(), 1, Tap::native).received("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", 2);
+  closed(1, 2.2);
+  EXPECT_THAT(connections(), IsEmpty());
+  engine().consume(
+      TlsLibraryNoted{.time = at(1.5), .process = {.pid = kCurl.pid}, .library = TlsLibrary::openssl});
+  engine().advance(at(4));
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "opened before attach");
+}
+
 TEST_F(Native, BytesThatAreNotHttpAreCountedAndNotCalledReadable) {
   opened(1, kOrigin);
   View(engine(), 1, Tap::native).sent(std::string("\x00\x01\x02garbage", 10), 1);

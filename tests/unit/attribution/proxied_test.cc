@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tests/unit/attribution/scenario.h"
+#include "tests/unit/http/h2_wire.h"
 
 namespace weir::test {
 namespace {
@@ -276,6 +277,64 @@ TEST_F(Proxied, ARefusalNamesItsRule) {
   EXPECT_EQ(text(*connections()[0], "weir.policy.rule"), "no-example");
 }
 
+TEST_F(Proxied, EachDecisionOfPolicyIsARecordOnce) {
+  PolicyDecided event{.time = at(1), .cookie = {kCookie}, .process = kCurl, .uid = 0};
+  event.rule = "no-admin";
+  event.server_name = "api.example";
+  event.peer = {{}, 443};
+  event.method = "DELETE";
+  event.target = "/admin?token=secret";
+  engine().consume(event);
+  event.time = at(1.1);
+  event.tap = Tap::native;
+  event.allowed = event.udp = true;
+  event.peer = endpoint("192.0.2.7", 53);
+  event.server_name = event.method = event.target = "";
+  engine().consume(event);
+  EXPECT_TRUE(of(RecordKind::policy).empty()) << "who it was comes later";
+  process(kCurl, "/usr/bin/curl");
+  engine().advance(at(1.2));
+  EXPECT_TRUE(of(RecordKind::policy).empty());
+  engine().advance(at(2));
+  const auto records = of(RecordKind::policy);
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_NE(records[0]->id, records[1]->id);
+  EXPECT_EQ(text(*records[0], "weir.policy.rule"), "no-admin");
+  EXPECT_EQ(text(*records[0], "weir.decision"), "refused");
+  EXPECT_EQ(text(*records[0], "weir.source"), "proxy");
+  EXPECT_EQ(text(*records[0], "process.executable.name"), "curl");
+  EXPECT_EQ(text(*records[0], "server.address"), "api.example");
+  EXPECT_EQ(text(*records[0], "network.peer.address"), "(absent)");
+  EXPECT_EQ(text(*records[0], "http.request.method"), "DELETE");
+  EXPECT_EQ(text(*records[0], "url.path"), "/admin");
+  EXPECT_EQ(text(*records[0], "url.query").find("secret"), std::string::npos);
+  EXPECT_EQ(text(*records[1], "weir.decision"), "logged");
+  EXPECT_EQ(text(*records[1], "network.transport"), "udp");
+  EXPECT_EQ(text(*records[1], "network.peer.address"), "192.0.2.7");
+}
+
+TEST_F(Proxied, AStreamsRefusalIsNotTheConnections) {
+  process(kCurl, "/usr/bin/curl");
+  opened(kCookie, kProxy);
+  decided(kCookie, Decision::bumped, 0.2);
+  http::test::Client client;
+  http::test::Server server;
+  View proxy(engine(), kCookie, Tap::proxy);
+  proxy.sent(client.open(), 1).sent(client.get(1, "/a"), 1);
+  proxy.sent(client.get(3, "/refused"), 1).sent(client.get(5, "/b"), 1);
+  DecisionMade refused{.time = at(1.1), .cookie = {kCookie}, .decision = Decision::refused, .stream = 3};
+  refused.rule = "no-refused";
+  engine().consume(refused);
+  proxy.received(server.open(), 1.2).received(server.ok(5, "b"), 1.2);
+  proxy.received(server.ok(3, "no"), 1.2).received(server.ok(1, "a"), 1.2);
+  ASSERT_EQ(exchanges().size(), 3u);
+  for (const auto& record : exchanges()) {
+    const bool third = text(*record, "weir.stream.id") == "3";
+    EXPECT_EQ(text(*record, "weir.decision"), third ? "refused" : "bumped");
+    EXPECT_EQ(text(*record, "weir.policy.rule"), third ? "no-refused" : "(absent)");
+  }
+}
+
 TEST_F(Proxied, LateEventsOfAnEndedConnectionAreDropped) {
   process(kCurl, "/usr/bin/curl");
   opened(kCookie, kProxy);
@@ -288,6 +347,55 @@ TEST_F(Proxied, LateEventsOfAnEndedConnectionAreDropped) {
   engine().advance(at(60));
   engine().finish(at(61));
   EXPECT_EQ(records_.size(), 1u);
+}
+
+// Redirected by the kernel side: the true peer is known from the start, whoever tells of it first.
+TEST_F(Proxied, ARedirectedConnectionHasItsTruePeerAndOneRecord) {
+  for (const bool kernel_first : {true, false}) {
+    records_.clear();
+    use(default_config());
+    process(kCurl, "/usr/bin/curl");
+    View native(engine(), kCookie, Tap::native);
+    View proxy(engine(), kCookie, Tap::proxy);
+    ConnectionOpened event{.time = at(0), .cookie = {kCookie}};
+    event.tuple = {endpoint("10.0.0.1", 40000), kOrigin};
+    event.owner = kCurl;
+    event.redirected = true;
+    const auto native_copy = [&] {
+      engine().consume(event);
+      native.exchange("/a", "x", 1);
+    };
+    if (kernel_first) native_copy();
+    EXPECT_THAT(exchanges(), IsEmpty()) << "before the decision";
+    engine().consume(event);
+    decided(kCookie, Decision::redirected, 0.3);
+    proxy.exchange("/a", "x", 1);
+    if (!kernel_first) native_copy();
+    proxy.ended(2);
+    closed(kCookie, 3);
+    engine().advance(at(20));
+    EXPECT_THAT(summary(), ElementsAre("proxy http://example.test/a"));
+    for (const RecordPtr& record : exchanges()) {
+      EXPECT_EQ(text(*record, "weir.decision"), "redirected");
+      EXPECT_EQ(text(*record, "weir.tls.library"), "none");
+      EXPECT_EQ(text(*record, "network.peer.address"), kOrigin.address.to_string());
+    }
+    ASSERT_EQ(connections().size(), 1u);
+  }
+}
+
+TEST_F(Proxied, ARedirectedConnectionThatNobodyDecidedOnHasItsTruePeer) {
+  use(default_config());
+  process(kCurl, "/usr/bin/curl");
+  ConnectionOpened event{.time = at(0), .cookie = {kCookie}};
+  event.tuple = {endpoint("10.0.0.1", 40000), kOrigin};
+  event.owner = kCurl;
+  event.redirected = true;
+  engine().consume(event);
+  closed(kCookie, 1);
+  engine().advance(at(60));
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections().front(), "network.peer.address"), kOrigin.address.to_string());
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Records as text: JSON whatever the bytes, times, filters; and the keys' own text forms.
-#include "attribution/record.h"
+#include "attribution/record_json.h"
 
 #include <gtest/gtest.h>
 
@@ -19,17 +19,27 @@ Record sample() {
   return record;
 }
 
+std::string with(std::string_view key, std::string_view value) {
+  RecordWriter out(sample());
+  out.field(key, value);
+  return out.finish();
+}
+
 TEST(RecordJson, KeysStandInTheirOrder) {
-  Record record = sample();
-  record.fields = {{"a", std::string("x")},
-                   {"b", std::uint64_t{18446744073709551615u}},
-                   {"c", std::int64_t{-1}},
-                   {"d", true},
-                   {"e", std::vector<std::string>{"1", "2"}},
-                   {"f", std::vector<std::string>{}}};
-  EXPECT_EQ(to_json(record),
-            R"({"timestamp":"1970-01-01T00:00:00.000000001Z","weir.record":"exchange","weir.record.id":"i",)"
-            R"("weir.final":true,"a":"x","b":18446744073709551615,"c":-1,"d":true,"e":["1","2"],"f":[]})");
+  RecordWriter out(sample());
+  out.field("a", "x");
+  out.field("b", std::uint64_t{18446744073709551615u});
+  out.field("c", std::int64_t{-1});
+  out.field("d", true);
+  out.field("e", std::vector<std::string>{"1", "2"});
+  out.field("f", std::vector<std::string>{});
+  out.begin_list("g.", "h");
+  out.item("3");
+  out.end_list();
+  EXPECT_EQ(
+      out.finish(),
+      R"({"timestamp":"1970-01-01T00:00:00.000000001Z","weir.record":"exchange","weir.record.id":"i",)"
+      R"("weir.final":true,"a":"x","b":18446744073709551615,"c":-1,"d":true,"e":["1","2"],"f":[],"g.h":["3"]})");
 }
 
 TEST(RecordJson, EveryByteSurvivesInValidJson) {
@@ -47,9 +57,7 @@ TEST(RecordJson, EveryByteSurvivesInValidJson) {
       {"\xf4\x90\x80\x80", R"("\u00f4\u0090\u0080\u0080")"},  // beyond the last code point
   };
   for (const auto& [in, out] : cases) {
-    Record record = sample();
-    record.fields = {{"k", in}};
-    const std::string json = to_json(record);
+    const std::string json = with("k", in);
     EXPECT_TRUE(json.ends_with(",\"k\":" + out + "}")) << json;
     boost::json::error_code error;
     boost::json::parse(json, error);
@@ -70,9 +78,8 @@ TEST(RecordJson, ACharacterIsEscapedWhereverItStands) {
     for (std::size_t length = 0; length < 40; ++length) {
       for (std::size_t at = 0; at <= length; ++at) {
         const std::string before(at, '!'), after(length - at, '~');
-        Record record = sample();
-        record.fields = {{"k", before + c + after}};
-        ASSERT_TRUE(to_json(record).ends_with(",\"k\":\"" + before + escape + after + "\"}")) << byte;
+        ASSERT_TRUE(with("k", before + c + after).ends_with(",\"k\":\"" + before + escape + after + "\"}"))
+            << byte;
       }
     }
   }
@@ -80,17 +87,26 @@ TEST(RecordJson, ACharacterIsEscapedWhereverItStands) {
 
 TEST(RecordJson, ALongRecordIsAsAnyOther) {
   for (const std::size_t length : {2'000u, 2'040u, 2'048u, 100'000u}) {
-    Record record = sample();
-    record.fields = {{"a", std::string(length, 'x')},
-                     {"b", std::vector<std::string>(length / 100, "\n")},
-                     {"c", std::string(length, '"')},
-                     {"d", std::int64_t{-9223372036854775807 - 1}}};
-    const auto parsed = boost::json::parse(to_json(record)).as_object();
-    EXPECT_EQ(parsed.at("a").as_string(), std::get<std::string>(record.fields[0].second));
+    const std::string plain(length, 'x'), escaped(length, '"');
+    RecordWriter out(sample());
+    out.field("a", plain);
+    out.field("b", std::vector<std::string>(length / 100, "\n"));
+    out.field("c", escaped);
+    out.field("d", std::int64_t{-9223372036854775807 - 1});
+    const auto parsed = boost::json::parse(out.finish()).as_object();
+    EXPECT_EQ(parsed.at("a").as_string(), plain);
     EXPECT_EQ(parsed.at("b").as_array().size(), length / 100);
-    EXPECT_EQ(parsed.at("c").as_string(), std::get<std::string>(record.fields[2].second));
-    EXPECT_EQ(parsed.at("d").as_int64(), std::get<std::int64_t>(record.fields[3].second));
+    EXPECT_EQ(parsed.at("c").as_string(), escaped);
+    EXPECT_EQ(parsed.at("d").as_int64(), -9223372036854775807 - 1);
   }
+}
+
+TEST(RecordJson, ARecordMayBeBegunWhileAnotherIsWritten) {
+  RecordWriter outer(sample());
+  outer.field("a", "1");
+  const std::string inner = with("b", "2");
+  EXPECT_TRUE(inner.ends_with(R"("b":"2"})"));
+  EXPECT_TRUE(outer.finish().ends_with(R"("a":"1"})"));
 }
 
 TEST(Rfc3339, RoundTrips) {

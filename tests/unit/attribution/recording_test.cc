@@ -56,7 +56,7 @@ std::vector<Event> one_of_each() {
       OwnershipChanged{at(4), {2}, kShell},
       Handshake{at(5), {2}, object, Tap::proxy, TlsLibrary::go, "1.3", "sni", "h2", std::uint8_t{48}, true},
       DecisionMade{
-          at(6), {2}, Decision::upstream_failed, "r", "e", "n", 443, kOrigin, endpoint("10.0.0.1", 5)},
+          at(6), {2}, Decision::upstream_failed, 3, "r", "e", "n", 443, kOrigin, endpoint("10.0.0.1", 5)},
       Bytes{at(7),
             {2},
             object,
@@ -124,7 +124,7 @@ TEST(Recording, AReplayGivesTheSameRecords) {
     ASSERT_EQ(stat(file.path().c_str(), &status), 0);
     EXPECT_EQ(status.st_mode & 0777, 0600u);
 
-    Engine engine(default_config(), [&](RecordPtr record) { live.push_back(to_json(*record)); });
+    Engine engine(default_config(), [&](RecordPtr record) { live.push_back(record->json); });
     const auto publish = [&](Event event) {
       (*recorder)->record(event);
       const Time when = time_of(event);
@@ -151,7 +151,7 @@ TEST(Recording, AReplayGivesTheSameRecords) {
   ASSERT_EQ(live.size(), 40u);
 
   std::vector<std::string> replayed;
-  Engine engine(default_config(), [&](RecordPtr record) { replayed.push_back(to_json(*record)); });
+  Engine engine(default_config(), [&](RecordPtr record) { replayed.push_back(record->json); });
   const auto done = replay(file.path(), ignore_session, [&](Event event) {
     const Time when = time_of(event);
     engine.consume(std::move(event));

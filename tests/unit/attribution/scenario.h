@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <boost/json.hpp>
 #include <cmath>
 #include <set>
 #include <span>
@@ -39,17 +40,18 @@ inline std::string ok(const std::string& body) {
   return "HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
-inline std::string text(const Record& record, std::string_view key) {
-  const FieldValue* value = record.find(key);
-  if (value == nullptr) return "(absent)";
-  if (const auto* string = std::get_if<std::string>(value)) return *string;
-  if (const auto* number = std::get_if<std::uint64_t>(value)) return std::to_string(*number);
-  if (const auto* number = std::get_if<std::int64_t>(value)) return std::to_string(*number);
-  if (const auto* flag = std::get_if<bool>(value)) return *flag ? "true" : "false";
+inline std::string text(const boost::json::value& value) {
+  if (value.is_string()) return std::string(value.get_string());
+  if (!value.is_array()) return boost::json::serialize(value);
   std::string joined;
-  for (const std::string& one : std::get<std::vector<std::string>>(*value))
-    joined += (joined.empty() ? "" : "|") + one;
+  for (const auto& one : value.get_array()) joined += (joined.empty() ? "" : "|") + text(one);
   return joined;
+}
+
+inline std::string text(const Record& record, std::string_view key) {
+  const auto fields = boost::json::parse(record.json).as_object();
+  const auto* value = fields.if_contains(key);
+  return value == nullptr ? "(absent)" : text(*value);
 }
 
 inline EngineConfig default_config() {

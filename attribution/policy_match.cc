@@ -1,0 +1,192 @@
+// Each kind of match is one function that answers for one alternative; what is common stands once, in
+// check().
+#include "attribution/policy_match.h"
+
+#include <algorithm>
+
+#include "attribution/text.h"
+
+namespace weir {
+namespace {
+
+int hex_value(char c) {
+  if (is_digit(c)) return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool escape = text[i] == '%' && i + 2 < text.size();
+    const int high = escape ? hex_value(text[i + 1]) : -1;
+    const int low = escape ? hex_value(text[i + 2]) : -1;
+    const char c = high >= 0 && low >= 0 ? static_cast<char>(high * 16 + low) : text[i];
+    if (high >= 0 && low >= 0) i += 2;
+    out += c == '\\' ? '/' : c;
+  }
+  return out;
+}
+
+// Of origin-form or absolute-form.
+std::string_view raw_path(std::string_view target) {
+  target = target.substr(0, target.find_first_of("?#"));
+  if (target.starts_with('/') || target == "*") return target;
+  const auto scheme = target.find("://");
+  if (scheme == std::string_view::npos) return target;
+  const auto path = target.find('/', scheme + 3);
+  return path == std::string_view::npos ? "/" : target.substr(path);
+}
+
+bool begins_with_path(std::string_view path, std::string_view above) {
+  if (above == "/") return true;
+  return path.starts_with(above) && (path.size() == above.size() || path[above.size()] == '/');
+}
+
+bool matches(const TextPattern& pattern, std::string_view text) {
+  return pattern.prefix ? text.starts_with(pattern.text) : text == pattern.text;
+}
+
+bool matches_header(const HeaderPattern& wanted, const http::Fields* fields) {
+  return fields != nullptr && std::ranges::any_of(*fields, [&](const http::Field& field) {
+           return http::equals_ignoring_case(field.name, wanted.name) &&
+                  (!wanted.value || field.value == *wanted.value);
+         });
+}
+
+// Goes through the kinds of one rule; the first that doesn't match ends it.
+class Matcher {
+ public:
+  Matcher(const PolicyRule& rule, std::string* why) : rule_(rule), why_(why) {}
+
+  // `known`: what it is to be held against is. `one` answers for one alternative.
+  template <class List, class One>
+  bool check(const char* kind, const List& list, bool known, std::string_view shown, Answer unknown,
+             One one) {
+    if (list.empty()) return true;
+    if (!known) return take_unknown(kind, unknown);
+    if (std::ranges::any_of(list, one)) return true;
+    match_.answer = Answer::no;
+    if (why_ != nullptr) *why_ = std::string(kind) + " is " + (shown.empty() ? "none" : std::string(shown));
+    return false;
+  }
+  void needs_request() { match_.needs_request = match_.answer == Answer::maybe; }
+  Answer answer() const { return match_.answer; }
+  RuleMatch result() const { return match_; }
+
+ private:
+  bool take_unknown(const char* kind, Answer unknown) {
+    if (why_ != nullptr) *why_ += (why_->empty() ? "" : ", ") + std::string(kind) + " is not known";
+    if (unknown == Answer::yes) return true;
+    match_.answer = unknown;
+    return unknown == Answer::maybe;
+  }
+
+  const PolicyRule& rule_;
+  std::string* why_;
+  RuleMatch match_;
+};
+
+}  // namespace
+
+std::string_view name_of(PolicyAction action) {
+  static constexpr std::string_view kNames[] = {"allow", "deny", "log"};
+  return kNames[static_cast<std::size_t>(action)];
+}
+
+bool AddressRange::contains(const IpAddress& other) const {
+  if (other.family != address.family) return false;
+  const unsigned whole = bits / 8;
+  if (!std::equal(address.bytes.begin(), address.bytes.begin() + whole, other.bytes.begin())) return false;
+  const unsigned rest = bits % 8;
+  return rest == 0 || ((address.bytes[whole] ^ other.bytes[whole]) >> (8 - rest)) == 0;
+}
+
+std::string AddressRange::to_string() const {
+  return address.to_string() + "/" + std::to_string(bits);
+}
+
+std::string normalized_path(std::string_view target) {
+  const std::string_view raw = raw_path(target);
+  if (!raw.starts_with('/')) return std::string(raw);
+  const std::string decoded = percent_decoded(raw);
+  std::string path;
+  bool ends_in_slash = false;
+  for (std::size_t at = 1; at <= decoded.size();) {
+    const std::size_t end = std::min(decoded.find('/', at), decoded.size());
+    std::string_view segment = std::string_view(decoded).substr(at, end - at);
+    segment = segment.substr(0, segment.find(';'));
+    ends_in_slash = segment.empty() || segment == "." || segment == "..";
+    if (segment == "..") path.resize(path.empty() ? 0 : path.rfind('/'));
+    if (!ends_in_slash) path.append("/").append(segment);
+    at = end + 1;
+  }
+  return ends_in_slash ? path + "/" : path;
+}
+
+std::string_view PolicyQuestion::path() const {
+  if (!path_) path_ = normalized_path(subject_.request->target);
+  return *path_;
+}
+
+std::string_view file_name(std::string_view path) {
+  return path.substr(path.rfind('/') + 1);
+}
+
+bool covers_host(std::string_view pattern, std::string_view name) {
+  if (!pattern.starts_with('.')) return name == pattern;
+  return name == pattern.substr(1) || name.ends_with(pattern);
+}
+
+// What is cheap to tell apart comes first. A client of whom a fact is missing is refused where that fact
+// would be reason to, and gets nothing by it.
+RuleMatch match(const PolicyRule& rule, const PolicyQuestion& question, std::string* why) {
+  const PolicySubject& subject = question.subject();
+  const Destination& to = subject.destination;
+  const Answer who = rule.action == PolicyAction::deny ? Answer::yes : Answer::no;
+  static const ClientFacts kNobody;
+  const ClientFacts& client = subject.client != nullptr ? *subject.client : kNobody;
+  Matcher matcher(rule, why);
+  const auto shown = [why](auto make) { return why == nullptr ? std::string() : make(); };
+
+  bool goes_on =
+      matcher.check(
+          "port", rule.ports, true, shown([&] { return std::to_string(to.port); }), Answer::no,
+          [&](const PortRange& range) { return range.first <= to.port && to.port <= range.last; }) &&
+      matcher.check("user", rule.users, client.uid.has_value(),
+                    shown([&] { return std::to_string(client.uid.value_or(0)); }), who,
+                    [&](std::uint32_t uid) { return uid == *client.uid; }) &&
+      matcher.check(
+          "executable", rule.executables, !client.executable_path.empty(), client.executable_path, who,
+          [&](const TextPattern& pattern) {
+            const bool path = pattern.text.starts_with('/');
+            return matches(pattern, path ? client.executable_path : file_name(client.executable_path));
+          }) &&
+      matcher.check("container", rule.containers, client.cgroup_known, client.container_id, who,
+                    [&](const std::string& id) { return client.container_id.starts_with(id); }) &&
+      matcher.check("cgroup", rule.cgroups, client.cgroup_known, client.cgroup_path, who,
+                    [&](const std::string& path) { return begins_with_path(client.cgroup_path, path); }) &&
+      matcher.check("host", rule.hosts, !to.name.empty(), to.name, Answer::maybe,
+                    [&](const std::string& host) { return covers_host(host, to.name); }) &&
+      matcher.check("address", rule.addresses, to.address.family != IpAddress::Family::unknown,
+                    shown([&] { return to.address.to_string(); }), Answer::maybe,
+                    [&](const AddressRange& range) { return range.contains(to.address); });
+  if (!goes_on) return matcher.result();
+
+  const RequestSummary* request = subject.request;
+  const bool known = request != nullptr;
+  goes_on =
+      matcher.check(
+          "method", rule.methods, known, known ? request->method : "", Answer::maybe,
+          [&](const std::string& method) { return http::equals_ignoring_case(method, request->method); }) &&
+      matcher.check("path", rule.paths, known, known && why != nullptr ? question.path() : "", Answer::maybe,
+                    [&](const TextPattern& pattern) { return matches(pattern, question.path()); }) &&
+      matcher.check("header", rule.headers, known, known ? "not there, or another" : "", Answer::maybe,
+                    [&](const HeaderPattern& header) { return matches_header(header, request->fields); });
+  if (goes_on && !known && rule.asks_request()) matcher.needs_request();
+  return matcher.result();
+}
+
+}  // namespace weir
