@@ -131,6 +131,8 @@ std::optional<Event> to_opened(Record record, ClockOffset clock) {
   event.owner = to_key(wire->owner.process);
   event.network_namespace_cookie = wire->owner.netns_cookie;
   event.before_start = (wire->flags & WIRE_BEFORE_START) != 0;
+  event.accepted = (wire->flags & WIRE_ACCEPTED) != 0;
+  event.redirected = (wire->flags & WIRE_REDIRECTED) != 0;
   if (event.owner && !event.before_start) event.owner_uid = wire->owner.uid;
   return event;
 }
@@ -234,6 +236,23 @@ std::optional<Event> to_ended(Record record, ClockOffset clock) {
   return event;
 }
 
+std::optional<Event> to_policy(Record record, ClockOffset clock) {
+  const auto wire = read<wire_policy_decided>(record);
+  if (!wire || (wire->family != 4 && wire->family != 6)) return std::nullopt;
+  PolicyDecided event;
+  event.time = to_time(wire->header.boot_ns, clock);
+  event.cookie = {wire->owner.cookie};
+  event.process = to_key(wire->owner.process);
+  event.uid = wire->owner.uid;
+  event.tap = weir::Tap::native;
+  event.allowed = wire->allowed != 0;
+  event.udp = wire->udp != 0;
+  event.rule.assign(wire->rule, ::strnlen(wire->rule, sizeof wire->rule));
+  if (event.rule.empty()) event.rule = "default";
+  event.peer = {to_address(wire->address, wire->family), wire->port};
+  return event;
+}
+
 }  // namespace
 
 std::optional<Event> decode(std::span<const std::byte> record, ClockOffset clock) {
@@ -262,6 +281,8 @@ std::optional<Event> decode(std::span<const std::byte> record, ClockOffset clock
       return to_gap(record, clock);
     case WIRE_TLS_ENDED:
       return to_ended(record, clock);
+    case WIRE_POLICY_DECIDED:
+      return to_policy(record, clock);
     case WIRE_CLIENT_HELLO:
       return to_hello(record, clock);
     default:

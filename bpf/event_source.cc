@@ -234,8 +234,16 @@ class RingEventSource final : public EventSource {
     counters.table_full = relaxed(kernel.table_full);
     counters.calls_lost = relaxed(kernel.calls_lost);
     counters.filtered_connections = relaxed(kernel.filtered_connections);
+    counters.redirected_connections = relaxed(kernel.redirected_connections);
+    counters.unredirected_connections = relaxed(kernel.unredirected_connections);
+    counters.refused_datagrams = relaxed(kernel.refused_datagrams);
+    counters.unmarked_children = relaxed(kernel.unmarked_children);
     counters.untold_connections = relaxed(kernel.untold_connections);
     counters.untold_processes = relaxed(kernel.untold_processes);
+    counters.policy_refused = relaxed(kernel.policy_refused);
+    counters.policy_unjudged = relaxed(kernel.policy_unjudged);
+    counters.steered_connections = relaxed(kernel.steered_connections);
+    counters.untold_policy = relaxed(kernel.untold_policy);
     return counters;
   }
 

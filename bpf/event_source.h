@@ -34,9 +34,18 @@ struct SourceCounters {
   std::uint64_t table_full = 0;
   std::uint64_t calls_lost = 0;  // TLS calls that could not be followed: how much they moved is not known
   std::uint64_t filtered_connections = 0;
+  std::uint64_t redirected_connections = 0;
+  std::uint64_t unredirected_connections =
+      0;  // of processes that are to be redirected: nobody was there to take them
+  std::uint64_t refused_datagrams = 0;  // their QUIC
+  std::uint64_t unmarked_children = 0;  // of marked processes, which are not redirected: too many
   // Met a full ring, but are not lost: connections are read from a table, processes from the task iterator.
   std::uint64_t untold_connections = 0;
   std::uint64_t untold_processes = 0;
+  std::uint64_t policy_refused = 0;
+  std::uint64_t policy_unjudged = 0;
+  std::uint64_t steered_connections = 0;
+  std::uint64_t untold_policy = 0;
 };
 
 // What is published from outside (on any thread, while poll() runs) is published in its turn: after what the
@@ -79,8 +88,9 @@ struct ClockOffset {
 };
 std::optional<Event> decode(std::span<const std::byte> record, ClockOffset clock);
 
-// Answers resolve() from the kernel side's table of tuples. Thread-safe; a look-up is a system call of ~2 us.
-std::unique_ptr<ClientResolver> make_kernel_resolver(int tuples_descriptor,
+// Answers resolve() from the kernel side's table of tuples, and for redirected connections that of
+// redirections. Thread-safe; a look-up is a system call of ~2 us. The descriptors are not taken over.
+std::unique_ptr<ClientResolver> make_kernel_resolver(int tuples_descriptor, int redirections_descriptor,
                                                      std::uint64_t network_namespace_cookie);
 
 }  // namespace weir::bpf

@@ -68,12 +68,13 @@ FilterTable make_filter_table(const Filters& filters) {
       const Entry entry = entry_of(rule);
       if (entry.group == 0) continue;
       table.rules[{entry.kind, entry.value}] |= effect;
-      table.groups |= entry.group;
+      (effect == WIRE_FILTER_REDIRECT ? table.redirect_groups : table.groups) |= entry.group;
       if (effect == WIRE_FILTER_ONLY) table.only_groups |= entry.group;
     }
   };
   add(filters.only, WIRE_FILTER_ONLY);
   add(filters.except, WIRE_FILTER_EXCEPT);
+  add(filters.redirect, WIRE_FILTER_REDIRECT);
   return table;
 }
 

@@ -29,6 +29,8 @@ std::expected<FilterRule, std::string> parse_filter(std::string_view text);
 struct Filters {
   std::vector<FilterRule> only;
   std::vector<FilterRule> except;
+  // Processes and cgroups whose connections are sent to the proxy; what matches any of them.
+  std::vector<FilterRule> redirect;
 
   bool wants(TlsLibrary library) const;
 };

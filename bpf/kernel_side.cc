@@ -1,5 +1,6 @@
-// Loading and attaching by libbpf's skeleton. Everything is held by descriptors of this process, nothing is
-// pinned, so the kernel takes it down with the process. Never reads the files it attaches to.
+// Loading and attaching by libbpf's skeleton. Everything is held by descriptors of this process, so the
+// kernel takes it down with the process, but for what an agent that fails closed pins. Never reads the files
+// it attaches to.
 #include "bpf/kernel_side.h"
 
 #include <bpf/bpf.h>
@@ -23,11 +24,17 @@
 #include <string_view>
 #include <utility>
 
+#include "bpf/descriptor.h"
 #include "bpf/detacher.h"
 #include "bpf/features.h"
 #include "bpf/filter_table.h"
 #include "bpf/libbpf_log.h"
 #include "bpf/mappings.h"
+#include "bpf/pins.h"
+#include "bpf/policy_switch.h"
+#include "bpf/policy_table.h"
+#include "bpf/program_table.h"
+#include "bpf/redirection.h"
 #include "bpf/self_test.h"
 #include "bpf/wire.h"
 #include "weir_bpf.skel.h"
@@ -36,60 +43,11 @@ namespace weir::bpf {
 namespace {
 
 constexpr std::uint32_t kVerdicts = 16'384;  // processes that the filters have judged
-constexpr std::uint32_t kThreads = 256;      // whose own storage could not be made at once
-
-enum class How { tracing, cgroup, iterator, uprobe };
-
-struct ProgramEntry {
-  const char* name;  // as in the skeleton
-  const char* shown;
-  How how;
-  bool required;
-  const char* instead;
-};
-
-constexpr ProgramEntry kPrograms[] = {
-    {"process_started", "sched_process_fork (BTF tracepoint)", How::tracing, true, ""},
-    {"process_execed", "sched_process_exec (BTF tracepoint)", How::tracing, true, ""},
-    {"process_exited", "sched_process_exit (BTF tracepoint)", How::tracing, true, ""},
-    {"connect4", "connect4 (cgroup)", How::cgroup, true, ""},
-    {"connect6", "connect6 (cgroup)", How::cgroup, true, ""},
-    {"connection_opening", "sockops (cgroup)", How::cgroup, true, ""},
-    {"connection_closed", "inet_sock_set_state (BTF tracepoint)", How::tracing, true, ""},
-    {"socket_sent", "sock_send_length (BTF tracepoint)", How::tracing, true, ""},
-    {"socket_received", "sock_recv_length (BTF tracepoint)", How::tracing, true, ""},
-    {"system_call", "sys_enter (BTF tracepoint)", How::tracing, true, ""},
-    {"tls_enter", "TLS call (uprobe)", How::uprobe, true, ""},
-    {"tls_return", "TLS return (sleepable uprobe)", How::uprobe, true, ""},
-    {"tls_end", "TLS object's end (uprobe)", How::uprobe, true, ""},
-    {"go_enter", "Go TLS call (uprobe)", How::uprobe, true, ""},
-    {"go_return", "Go TLS return (sleepable uprobe)", How::uprobe, true, ""},
-    {"go_end", "Go TLS connection's end (uprobe)", How::uprobe, true, ""},
-    {"self_test", "self-test (uprobe)", How::uprobe, true, ""},
-    {"each_task", "task (iterator)", How::iterator, false, ""},
-    {"each_mapping", "task_vma (iterator)", How::iterator, false, ""},
-    {"each_socket", "task_file (iterator)", How::iterator, false, "the first use of an older connection"},
-};
+constexpr std::uint32_t kPolicyClients = 16'384;
+constexpr std::uint32_t kThreads = 256;  // whose own storage could not be made at once
 
 // About half a grace period.
 constexpr std::chrono::milliseconds kWarm{5};
-
-// By enum wire_uprobe_program.
-constexpr const char* kUprobePrograms[WIRE_UPROBE_PROGRAMS] = {
-    "tls_enter", "tls_return", "tls_end", "go_enter", "go_return", "go_end", "self_test"};
-// Returns first: a call that is seen to begin must be seen to end.
-constexpr std::uint32_t kAttachOrder[] = {WIRE_TLS_RETURN, WIRE_GO_RETURN, WIRE_TLS_END,  WIRE_GO_END,
-                                          WIRE_TLS_ENTER,  WIRE_GO_ENTER,  WIRE_SELF_TEST};
-
-// One of these ways from a TLS object to its socket is loaded.
-constexpr std::string_view kBySocketEvents[] = {"socket_sent", "socket_received"};
-constexpr std::string_view kBySystemCalls[] = {"system_call"};
-
-const char* shown_name(const std::string& name) {
-  for (const auto& entry : kPrograms)
-    if (name == entry.name) return entry.shown;
-  return "";
-}
 
 Error system_error(const std::string& what, int error) {
   const bool denied = error == EPERM || error == EACCES;
@@ -97,23 +55,6 @@ Error system_error(const std::string& what, int error) {
                                                   ? "run as root, with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
                                                   : "see what `weir doctor` says of this kernel"};
 }
-
-class Descriptor {
- public:
-  explicit Descriptor(int value = -1) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) ::close(value_);
-  }
-  Descriptor(Descriptor&& other) noexcept : value_(std::exchange(other.value_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(value_, other.value_);
-    return *this;
-  }
-  int get() const { return value_; }
-
- private:
-  int value_;
-};
 
 struct LinkDeleter {
   void operator()(bpf_link* link) const { bpf_link__destroy(link); }
@@ -156,7 +97,11 @@ class LibbpfKernelSide final : public KernelSide {
   int tuples_descriptor() const override { return bpf_map__fd(skeleton_->maps.tuples); }
   int control_descriptor() const override { return bpf_map__fd(skeleton_->maps.control); }
   int untold_descriptor() const override { return bpf_map__fd(skeleton_->maps.untold); }
+  int redirections_descriptor() const override { return bpf_map__fd(skeleton_->maps.redirections); }
+  Redirection* redirection() override { return redirection_ ? &*redirection_ : nullptr; }
   void set_own_processes(std::span<const std::uint32_t> tgids) override;
+  std::expected<void, Error> set_policy(const Policy& policy) override;
+  void set_proxy_listeners(std::span<const Endpoint> listeners) override;
   std::expected<int, Error> open_task_iterator() override { return open_iterator("each_task"); }
   std::expected<int, Error> open_mapping_iterator(std::uint32_t pid) override;
   std::expected<int, Error> open_socket_iterator(bool again) override;
@@ -170,9 +115,14 @@ class LibbpfKernelSide final : public KernelSide {
  private:
   void choose_ways(const LoadOptions& options);
   std::expected<void, Error> load_programs(const LoadOptions& options);
+  void prepare_policy(bool wanted);
   void prepare_filters(const Filters& filters, const FilterTable& table);
   std::expected<void, Error> fill_filters(const FilterTable& table);
   std::expected<void, Error> attach_programs();
+  std::expected<void, Error> open_redirection();
+  std::expected<void, Error> take_pins(const LoadOptions& options);
+  void reuse_marks();
+  std::expected<void, Error> pin_redirection(const LoadOptions& options);
   std::expected<void, std::string> test_probes();
   std::expected<void, Error> attach_program(const ProgramEntry& entry, bpf_program* program, int cgroup);
   std::expected<int, Error> open_iterator(const char* name);
@@ -186,11 +136,14 @@ class LibbpfKernelSide final : public KernelSide {
 
   Skeleton skeleton_;
   std::vector<ProgramState> states_;
-  std::span<const std::string_view> left_out_;  // the other way's programs
-  bool newer_ = true;                           // Linux 6.3 or later
+  std::vector<std::string_view> left_out_;  // the other way's programs, and what nobody asked for
+  PolicySwitch policy_;
+  bool newer_ = true;  // Linux 6.3 or later
   bool uprobe_multi_ = true;
   std::map<std::string, std::string> refused_;  // optional programs that the kernel did not take
   std::map<std::string, Link> links_;
+  std::optional<Redirection> redirection_;
+  std::optional<Pins> pins_;
   struct Target {
     FileIdentity file;
     std::vector<Link> links;
@@ -206,8 +159,10 @@ std::expected<std::unique_ptr<KernelSide>, Error> LibbpfKernelSide::load(const L
   auto side = std::make_unique<LibbpfKernelSide>();
   (void)::ftruncate(side->idle_file_.get(), ::sysconf(_SC_PAGESIZE));
   side->choose_ways(options);
+  if (auto taken = side->take_pins(options); !taken) return std::unexpected(taken.error());
   if (auto loaded = side->load_programs(options); !loaded) return std::unexpected(loaded.error());
   if (auto attached = side->attach_programs(); !attached) return std::unexpected(attached.error());
+  if (auto opened = side->open_redirection(); !opened) return std::unexpected(opened.error());
   if (auto tested = side->test_probes(); !tested) {
     if (!side->uprobe_multi_)
       return std::unexpected(Error{"this kernel's probes are not safe to use: " + tested.error(),
@@ -217,13 +172,54 @@ std::expected<std::unique_ptr<KernelSide>, Error> LibbpfKernelSide::load(const L
     side.reset();
     return load(older);
   }
+  if (auto pinned = side->pin_redirection(options); !pinned) return std::unexpected(pinned.error());
   return side;
+}
+
+// An agent that doesn't fail closed takes over, too, what one that did has left.
+std::expected<void, Error> LibbpfKernelSide::take_pins(const LoadOptions& options) {
+  if (options.pin_owner.empty()) return {};
+  if (!options.redirect_fails_closed && !Pins::are_there(options.pin_owner)) return {};
+  auto taken = Pins::take(options.pin_owner);
+  if (!taken) return std::unexpected(taken.error());
+  pins_.emplace(std::move(*taken));
+  return {};
+}
+
+// Processes that were marked before stay so.
+void LibbpfKernelSide::reuse_marks() {
+  if (!pins_) return;
+  const auto table = pins_->earlier_table("marked_processes", sizeof(std::uint32_t), sizeof(std::uint32_t));
+  if (table.get() < 0 || bpf_map__reuse_fd(skeleton_->maps.marked_processes, table.get()) != 0) return;
+  skeleton_->bss->marks_used = 1;
+}
+
+// The earlier agent's programs refuse until these here do, so nothing slips through.
+std::expected<void, Error> LibbpfKernelSide::pin_redirection(const LoadOptions& options) {
+  if (!pins_) return {};
+  if (options.redirect_fails_closed) {
+    if (!redirection_)
+      return std::unexpected(
+          Error{"this kernel can't redirect", "see what `weir doctor` says of this kernel"});
+    for (const char* name : kPinnedPrograms) {
+      if (auto done = pins_->pin(name, bpf_link__fd(links_.at(name).get())); !done) return done;
+    }
+    for (const bpf_map* map : {skeleton_->maps.marked_processes, skeleton_->maps.released}) {
+      if (auto done = pins_->pin(bpf_map__name(map), bpf_map__fd(map)); !done) return done;
+    }
+    pins_->keep();
+  }
+  pins_->remove_earlier();
+  if (!options.redirect_fails_closed) pins_.reset();
+  return {};
 }
 
 void LibbpfKernelSide::choose_ways(const LoadOptions& options) {
   newer_ = options.socket_events && has_socket_events();
-  left_out_ = kBySocketEvents;
-  if (newer_) left_out_ = kBySystemCalls;
+  left_out_.assign(std::begin(kBySocketEvents), std::end(kBySocketEvents));
+  if (newer_) left_out_.assign(std::begin(kBySystemCalls), std::end(kBySystemCalls));
+  if (!options.policy)
+    left_out_.insert(left_out_.end(), std::begin(kPolicyPrograms), std::end(kPolicyPrograms));
   uprobe_multi_ = options.uprobe_multi && has_uprobe_multi();
 }
 
@@ -241,6 +237,11 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
     skeleton_->rodata->payload_limit = payload_limit(options.ring_bytes);
     const FilterTable filters = make_filter_table(options.filters);
     prepare_filters(options.filters, filters);
+    prepare_policy(options.policy);
+    skeleton_->rodata->ingress_wanted = options.ingress;
+    skeleton_->rodata->quic_refused = options.refuse_quic;
+    skeleton_->rodata->policy_steers = options.policy_steers;
+    skeleton_->rodata->redirect_fails_closed = options.redirect_fails_closed;
     skeleton_->rodata->most_old_sockets = options.connections / 2;
     skeleton_->rodata->thread_storage = newer_;
     if (newer_) bpf_map__set_max_entries(skeleton_->maps.tls_threads, kThreads);
@@ -250,6 +251,7 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
     }
     for (const auto& [name, error] : refused_) bpf_program__set_autoload(find(name.c_str()), false);
 
+    reuse_marks();
     const int result = weir_bpf::load(skeleton_.get());
     if (result == 0) return fill_filters(filters);
     const std::string log = libbpf_log();
@@ -271,11 +273,34 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
 void LibbpfKernelSide::prepare_filters(const Filters& filters, const FilterTable& table) {
   skeleton_->rodata->filter_groups = table.groups;
   skeleton_->rodata->only_groups = table.only_groups;
+  skeleton_->rodata->redirect_groups = table.redirect_groups;
   skeleton_->rodata->cleartext_wanted = filters.wants(TlsLibrary::none);
   const auto rules = std::max<std::size_t>(table.rules.size(), 1);
   bpf_map__set_max_entries(skeleton_->maps.filter_rules, static_cast<std::uint32_t>(rules));
-  const bool judges = (table.groups & (WIRE_FILTER_PROCESSES | WIRE_FILTER_CGROUPS)) != 0;
+  const bool judges =
+      ((table.groups | table.redirect_groups) & (WIRE_FILTER_PROCESSES | WIRE_FILTER_CGROUPS)) != 0;
   bpf_map__set_max_entries(skeleton_->maps.verdicts, judges ? kVerdicts : 1);
+}
+
+void LibbpfKernelSide::prepare_policy(bool wanted) {
+  const auto size = [wanted](std::size_t entries) {
+    return static_cast<std::uint32_t>(wanted ? entries : 1);
+  };
+  bpf_map__set_max_entries(skeleton_->maps.policy_rules, size(2 * kPolicyEntries));
+  bpf_map__set_max_entries(skeleton_->maps.policy_lists, size(2 * kPolicyPatterns));
+  bpf_map__set_max_entries(skeleton_->maps.policy_clients, size(kPolicyClients));
+}
+
+std::expected<void, Error> LibbpfKernelSide::set_policy(const Policy& policy) {
+  if (bpf_map__max_entries(skeleton_->maps.policy_rules) < 2 * kPolicyEntries)
+    return std::unexpected(Error{"the programs for policy are not loaded", ""});
+  return policy_.set(policy,
+                     {bpf_map__fd(skeleton_->maps.policy_rules), bpf_map__fd(skeleton_->maps.policy_lists),
+                      skeleton_->bss->policy_states, &skeleton_->bss->policy_state_now});
+}
+
+void LibbpfKernelSide::set_proxy_listeners(std::span<const Endpoint> listeners) {
+  PolicySwitch::exempt(listeners, skeleton_->bss->policy_listeners);
 }
 
 std::expected<void, Error> LibbpfKernelSide::fill_filters(const FilterTable& table) {
@@ -308,10 +333,28 @@ std::expected<void, Error> LibbpfKernelSide::attach_programs() {
 std::expected<void, Error> LibbpfKernelSide::attach_program(const ProgramEntry& entry, bpf_program* program,
                                                             int cgroup) {
   if (entry.how == How::uprobe) return {};
-  Link link(entry.how == How::cgroup ? bpf_program__attach_cgroup(program, cgroup)
-                                     : bpf_program__attach(program));
+  const bool to_cgroup = entry.how == How::cgroup || entry.how == How::redirecting;
+  Link link(to_cgroup ? bpf_program__attach_cgroup(program, cgroup) : bpf_program__attach(program));
   if (!link) return std::unexpected(system_error(std::string("cannot attach ") + entry.shown, errno));
   links_[entry.name] = std::move(link);
+  return {};
+}
+
+std::expected<void, Error> LibbpfKernelSide::open_redirection() {
+  const auto wanted = [](const ProgramEntry& entry) { return is_redirecting(entry.how); };
+  const bool whole = std::ranges::all_of(
+      kPrograms, [&](const ProgramEntry& entry) { return !wanted(entry) || links_.contains(entry.name); });
+  if (!whole) {
+    for (const auto& entry : kPrograms)
+      if (wanted(entry)) links_.erase(entry.name);
+    return {};
+  }
+  auto opened = Redirection::open(
+      {bpf_map__fd(skeleton_->maps.marked_processes), bpf_map__fd(skeleton_->maps.redirect_listeners),
+       bpf_map__fd(skeleton_->maps.unserved), control_descriptor()},
+      &skeleton_->bss->marks_used);
+  if (!opened) return std::unexpected(opened.error());
+  redirection_.emplace(std::move(*opened));
   return {};
 }
 

@@ -1,6 +1,7 @@
 // The broker's half of the native tap: loads the BPF programs, attaches them, and hands out the descriptors
 // that the worker reads from. libbpf stays behind this header. Everything attached is held by descriptors of
-// this process alone (no pins), so the kernel takes it all down when the process ends, however it ends.
+// this process alone, so the kernel takes it all down when the process ends, however it ends; but for what is
+// pinned when redirection is to fail closed.
 //
 // It never parses a file of others: it attaches at (descriptor, offset) as it is told. Single-threaded.
 #pragma once
@@ -12,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "attribution/policy_rules.h"
 #include "bpf/filters.h"
 
 namespace weir::bpf {
@@ -28,7 +30,15 @@ struct LoadOptions {
   // What newer kernels have; without it, or with false, the older way serves.
   bool socket_events = true;  // 6.3: a TLS object's socket by sock_send_length, else by system calls
   bool uprobe_multi = true;   // 6.6: all probes of a file by one link, else by a perf event each
+  bool ingress = false;       // tell of what servers accept, too
   Filters filters;
+  bool refuse_quic = true;             // of redirected processes
+  bool policy_steers = false;          // connections that only the proxy can judge go there, if it listens
+  bool redirect_fails_closed = false;  // what can't be redirected is refused
+  // Whose pins (pins.h) are taken over, with the processes that were marked; "": nobody's. With
+  // redirect_fails_closed its own are pinned in their stead, and refuse when this process is gone.
+  std::string pin_owner;
+  bool policy = false;  // with the programs that enforce one: see set_policy()
 };
 
 // Which program stands at which address. The programs and what `kind` means are listed in
@@ -58,6 +68,8 @@ struct FileIdentity {
   auto operator<=>(const FileIdentity&) const = default;
 };
 
+class Redirection;
+
 class KernelSide {
  public:
   // Loads and attaches everything but the uprobes. A required program that fails is an Error that names it.
@@ -67,13 +79,21 @@ class KernelSide {
   virtual std::vector<ProgramState> programs() const = 0;
 
   // Descriptors for the worker; they stay owned by this object (pass duplicates).
-  virtual int ring_descriptor() const = 0;     // BPF_MAP_TYPE_RINGBUF of ring_bytes
-  virtual int tuples_descriptor() const = 0;   // hash: struct wire_tuple -> struct wire_owner
-  virtual int control_descriptor() const = 0;  // mmap-able array, one struct wire_control
-  virtual int untold_descriptor() const = 0;   // hash: struct wire_untold_key -> struct wire_untold
+  virtual int ring_descriptor() const = 0;          // BPF_MAP_TYPE_RINGBUF of ring_bytes
+  virtual int tuples_descriptor() const = 0;        // hash: struct wire_tuple -> struct wire_owner
+  virtual int control_descriptor() const = 0;       // mmap-able array, one struct wire_control
+  virtual int untold_descriptor() const = 0;        // hash: struct wire_untold_key -> struct wire_untold
+  virtual int redirections_descriptor() const = 0;  // hash: cookie -> struct wire_endpoint
 
   // Processes of ours, which the programs leave alone (thread group ids of the initial pid namespace).
   virtual void set_own_processes(std::span<const std::uint32_t> tgids) = 0;
+
+  // Puts the rules that the kernel can judge in force, in place of those from before; without options.policy
+  // an error. Nothing has changed after an error.
+  virtual std::expected<void, Error> set_policy(const Policy& policy) = 0;
+  // The ways into the egress proxy, at most WIRE_POLICY_LISTENERS: no rule of the kernel's keeps a client
+  // from it.
+  virtual void set_proxy_listeners(std::span<const Endpoint> listeners) = 0;
 
   // One pass over all tasks / all file mappings that are executable (pid 0: of all processes): a readable
   // descriptor that gives struct wire_task / struct wire_mapping until end of file.
@@ -93,6 +113,8 @@ class KernelSide {
                                                     std::span<const ProbeSite> sites) = 0;
   // Returns before the kernel has taken the probes away: they still tell what happens for up to 0.1 s.
   virtual void detach(TargetHandle target) = 0;
+  // Null where the kernel lacks a program of it; programs() says why. Lives as long as this object.
+  virtual Redirection* redirection() = 0;
   // Until all are taken away.
   virtual void finish_detaching() = 0;
   // The first attach after a quiet spell takes 5 to 15 ms, those after it less than one: makes the next one

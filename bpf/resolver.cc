@@ -12,7 +12,8 @@ namespace {
 
 class KernelResolver final : public ClientResolver {
  public:
-  KernelResolver(int tuples, std::uint64_t netns_cookie) : tuples_(tuples), netns_cookie_(netns_cookie) {}
+  KernelResolver(int tuples, int redirections, std::uint64_t netns_cookie)
+      : tuples_(tuples), redirections_(redirections), netns_cookie_(netns_cookie) {}
 
   std::expected<Client, std::string> resolve(const Tuple& client_view) override {
     wire_tuple key{};
@@ -29,19 +30,34 @@ class KernelResolver final : public ClientResolver {
                                  : std::string("the kernel's table of connections: ") + std::strerror(errno));
     if (owner.process.tgid == 0)
       return std::unexpected("the process that opened " + client_view.local.to_string() + " is not known");
-    return Client{{owner.cookie}, {owner.process.tgid, owner.process.start_boottime_ns}, owner.netns_cookie};
+    Client client{.cookie = {owner.cookie},
+                  .process = {owner.process.tgid, owner.process.start_boottime_ns},
+                  .network_namespace_cookie = owner.netns_cookie,
+                  .uid = owner.uid,
+                  .exec_id = owner.exec_id};
+    wire_endpoint destination{};
+    if (owner.redirected != 0 && redirections_.look_up(owner.cookie, destination))
+      client.redirected_from = to_endpoint(destination);
+    client.steered = client.redirected_from && destination.steered != 0;
+    return client;
   }
 
  private:
+  static Endpoint to_endpoint(const wire_endpoint& wire) {
+    return {wire.family == 4 ? IpAddress::v4(wire.address) : IpAddress::v6(wire.address), wire.port};
+  }
+
   KernelTable tuples_;
+  KernelTable redirections_;
   std::uint64_t netns_cookie_;
 };
 
 }  // namespace
 
-std::unique_ptr<ClientResolver> make_kernel_resolver(int tuples_descriptor,
+std::unique_ptr<ClientResolver> make_kernel_resolver(int tuples_descriptor, int redirections_descriptor,
                                                      std::uint64_t network_namespace_cookie) {
-  return std::make_unique<KernelResolver>(tuples_descriptor, network_namespace_cookie);
+  return std::make_unique<KernelResolver>(tuples_descriptor, redirections_descriptor,
+                                          network_namespace_cookie);
 }
 
 }  // namespace weir::bpf

@@ -72,7 +72,8 @@ bool results_are_right() {
   return true;
 }
 
-// AddressSanitizer makes a system call of its own before a call that doesn't return: not one of strict mode's.
+// AddressSanitizer makes a system call of its own before a call that doesn't return: not one of strict
+// mode's.
 [[noreturn, gnu::no_sanitize_address]] void leave(int status) {
   // Strict mode knows exit, not exit_group.
   for (;;) ::syscall(SYS_exit, status);

@@ -26,6 +26,7 @@ enum wire_kind {
   WIRE_TLS_BYTES,
   WIRE_TLS_GAP,
   WIRE_TLS_ENDED,
+  WIRE_POLICY_DECIDED,
   WIRE_CLIENT_HELLO,  // struct wire_bytes with the beginning of a ClientHello, as it was sent
 };
 
@@ -92,17 +93,48 @@ struct wire_tuple {
 };
 WIRE_SIZE(wire_tuple, 48);
 
+// IPv4 stands in the first four bytes; IPv4-mapped addresses are unmapped.
+struct wire_endpoint {
+  __u8 address[16];
+  __u16 port;    // host byte order
+  __u8 family;   // 4 or 6
+  __u8 steered;  // in the table of redirected connections: for policy alone
+  __u8 padding[4];
+};
+WIRE_SIZE(wire_endpoint, 24);
+
+// The loopback ports of one network namespace that connections are redirected to, 0: none; and those of ours
+// that they are never redirected from.
+struct wire_listeners {
+  __u16 v4;
+  __u16 v6;
+  __u16 ours[2];
+};
+WIRE_SIZE(wire_listeners, 8);
+
+// Somebody there is to be redirected, and no listener is.
+struct wire_unserved {
+  __u64 netns_cookie;
+  __u32 tgid;
+  __u32 padding;
+};
+WIRE_SIZE(wire_unserved, 16);
+
 struct wire_owner {
   __u64 cookie;
   struct wire_process_key process;  // tgid 0: the connect hook did not see it
   __u64 netns_cookie;
   __u64 cgroup_id;
+  __u64 exec_id;   // counts the programs that the process has run
   __u32 uid;       // when it connected: a process may change it without an exec
-  __u32 accepted;  // in the table of tuples: by a socket of this host, whose end is the entry's
+  __u16 accepted;  // in the table of tuples: by a socket of this host, whose end is the entry's
+  __u16 redirected;
 };
-WIRE_SIZE(wire_owner, 48);
+WIRE_SIZE(wire_owner, 56);
 
 #define WIRE_BEFORE_START 1u
+#define WIRE_ACCEPTED 2u    // a server's side
+#define WIRE_REDIRECTED 4u  // to the proxy: the tuple's peer is where the process connected to
 
 struct wire_opened {
   struct wire_header header;
@@ -111,7 +143,7 @@ struct wire_opened {
   __u32 flags;
   __u32 padding;
 };
-WIRE_SIZE(wire_opened, 120);
+WIRE_SIZE(wire_opened, 128);
 
 #define WIRE_HAS_PLAINTEXT 1u
 
@@ -139,7 +171,7 @@ struct wire_untold {
   struct wire_opened opened;
   struct wire_closed closed;
 };
-WIRE_SIZE(wire_untold, 184);
+WIRE_SIZE(wire_untold, 192);
 
 enum wire_tls_library {
   WIRE_LIBRARY_OPENSSL = 1,
@@ -250,6 +282,7 @@ WIRE_SIZE(wire_filter_key, 16);
 // What a rule does.
 #define WIRE_FILTER_ONLY 1u
 #define WIRE_FILTER_EXCEPT 2u
+#define WIRE_FILTER_REDIRECT 4u  // its process's connections go to the proxy
 
 // Rules of one group are alternatives; each group that `only` names must hold.
 #define WIRE_FILTER_PROCESSES 1u
@@ -262,12 +295,94 @@ static inline __u64 wire_hash_byte(__u64 hash, __u8 byte) {
   return (hash ^ byte) * 0x100000001b3ull;
 }
 
-// One page shared by both sides. User space writes `heartbeat_boot_ns`, `ingress` and
-// `batching`; the programs count.
+static inline __u64 wire_hash_join(__u64 hash, __u64 part) {
+  for (int i = 0; i < 8; i++) hash = wire_hash_byte(hash, (__u8)(part >> (8 * i)));
+  return hash;
+}
+
+// Policy. Rules stand in a table in two halves of `room` entries, of which one is in force.
+enum wire_policy_action {  // as enum class PolicyAction has them
+  WIRE_POLICY_ALLOW,
+  WIRE_POLICY_DENY,
+  WIRE_POLICY_LOG,
+  WIRE_POLICY_PROXY,  // of no rule: only the egress proxy can tell
+};
+#define WIRE_POLICY_NAME_BYTES 64
+#define WIRE_POLICY_MAYBE 1u  // the rule asks for more than the kernel sees
+
+// One address and one range of ports of one rule. Lists are numbered from 1; 0: anyone.
+struct wire_policy_rule {
+  __u32 address[4];  // network byte order; IPv4 in the first
+  __u32 mask[4];
+  __u16 port_first;
+  __u16 port_last;
+  __u16 executables;
+  __u16 users;
+  __u16 cgroups;
+  __u8 family;  // 4 or 6; 0: any
+  __u8 action;
+  __u32 flags;
+  char name[WIRE_POLICY_NAME_BYTES];  // ends in NUL
+};
+WIRE_SIZE(wire_policy_rule, 112);
+
+struct wire_policy_state {
+  __u32 rules;
+  __u32 room;
+  __u32 fallback;
+  __u32 lists;  // whether any rule asks who
+};
+WIRE_SIZE(wire_policy_state, 16);
+
+// What makes a process belong to lists. Paths and cgroups: the hashes of all components, the first one first.
+enum wire_policy_kind {
+  WIRE_POLICY_EXECUTABLE = 1,
+  WIRE_POLICY_EXECUTABLE_BELOW,
+  WIRE_POLICY_EXECUTABLE_NAME,
+  WIRE_POLICY_CGROUP,  // and all below it
+  WIRE_POLICY_USER,
+};
+struct wire_policy_key {
+  __u32 kind;
+  __u32 state;  // the number of the state that it belongs to
+  __u64 value;
+};
+WIRE_SIZE(wire_policy_key, 16);
+
+#define WIRE_POLICY_LIST_WORDS 4
+struct wire_policy_lists {
+  __u64 bits[WIRE_POLICY_LIST_WORDS];
+  __u64 unknown;  // of a process: its executable can't be told
+};
+WIRE_SIZE(wire_policy_lists, 40);
+
+// The way to the proxy, which judges by itself.
+#define WIRE_POLICY_LISTENERS 8
+struct wire_policy_listener {
+  __u32 address[4];
+  __u16 port;  // 0: a free place
+  __u8 family;
+  __u8 padding;
+};
+WIRE_SIZE(wire_policy_listener, 20);
+
+struct wire_policy_decided {
+  struct wire_header header;
+  struct wire_owner owner;
+  __u8 address[16];
+  __u16 port;
+  __u8 family;
+  __u8 allowed;
+  __u8 udp;
+  __u8 padding[3];
+  char rule[WIRE_POLICY_NAME_BYTES];  // "": the default
+};
+WIRE_SIZE(wire_policy_decided, 16 + 56 + 24 + WIRE_POLICY_NAME_BYTES);
+
+// One page shared by both sides. User space writes the heartbeats and `batching`; the programs count.
 // Plaintext that was not captured is in exactly one of the three counts of bytes.
 struct wire_control {
   __u64 heartbeat_boot_ns;
-  __u64 ingress;  // 1: capture what servers say on accepted connections, too
   __u64 ring_full_records;
   __u64 ring_full_bytes;    // plaintext in them
   __u64 unreadable_bytes;   // by enum wire_gap_cause
@@ -279,9 +394,19 @@ struct wire_control {
   __u64 untold_processes;    // process records that met a full ring: look at all tasks again
   __u64 filtered_connections;
   __u64 self_test_hits;
+  __u64 policy_refused;
+  __u64 policy_unjudged;  // connections that only the egress proxy could judge: the default decided
+  __u64 untold_policy;
   __u64 batching;  // 1: the ring is looked at every few milliseconds; wake its reader when much is in it
+  __u64 proxy_heartbeat_boot_ns;  // without this or the next one, nothing is redirected
+  __u64 broker_heartbeat_boot_ns;
+  __u64 redirected_connections;
+  __u64 unredirected_connections;  // of processes that are to be redirected: nobody was there to take them
+  __u64 refused_datagrams;         // QUIC of such processes
+  __u64 unmarked_children;         // the table of marked processes was full
+  __u64 steered_connections;       // redirected as policy can't judge them without the proxy
 };
-WIRE_SIZE(wire_control, 112);
+WIRE_SIZE(wire_control, 184);
 
 // The uprobe programs, by index (ProbeSite::program).
 enum wire_uprobe_program {

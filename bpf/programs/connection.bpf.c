@@ -14,6 +14,7 @@ static __always_inline int remember_owner(struct bpf_sock_addr* ctx) {
   connection.owner.netns_cookie = bpf_get_netns_cookie(ctx);
   connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
   connection.owner.uid = BPF_CORE_READ(task, cred, uid.val);
+  connection.owner.exec_id = BPF_CORE_READ(task, group_leader, self_exec_id);
   if (process_filtered()) connection.flags = CONNECTION_FILTERED;
   if (is_own_process(connection.owner.process.tgid)) connection.flags = CONNECTION_OURS;
   if (bpf_map_update_elem(&connections, &connection.owner.cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
@@ -30,6 +31,13 @@ int connect6(struct bpf_sock_addr* ctx) {
   return remember_owner(ctx);
 }
 
+static __always_inline __u16 true_peer_port(const struct connection* connection) {
+  struct wire_endpoint* destination = 0;
+  if (connection->flags & CONNECTION_REDIRECTED)
+    destination = bpf_map_lookup_elem(&redirections, &connection->owner.cookie);
+  return destination ? destination->port : connection->tuple.peer_port;
+}
+
 // Before the SYN leaves: whoever accepts this connection finds its tuple here, also when it is left out of
 // all else: the proxy asks for it.
 static __always_inline void bind_tuple(struct bpf_sock_ops* ctx, struct sock* sk) {
@@ -41,9 +49,10 @@ static __always_inline void bind_tuple(struct bpf_sock_ops* ctx, struct sock* sk
   fill_tuple(&connection.tuple, sk);
   connection.owner.cookie = cookie;
   connection.owner.netns_cookie = connection.tuple.netns_cookie;
+  connection.owner.redirected = connection.flags & CONNECTION_REDIRECTED ? 1 : 0;
   connection.opened_boot_ns = bpf_ktime_get_boot_ns();
   bool unknown_owner = !known && (only_groups & (WIRE_FILTER_PROCESSES | WIRE_FILTER_CGROUPS));
-  if (unknown_owner || port_filtered(connection.tuple.peer_port)) connection.flags |= CONNECTION_FILTERED;
+  if (unknown_owner || port_filtered(true_peer_port(&connection))) connection.flags |= CONNECTION_FILTERED;
   bool filtered = connection.flags & CONNECTION_FILTERED;
   if (!filtered) connection.flags |= CONNECTION_OPEN;
   if (filtered) COUNT(filtered_connections, 1);
@@ -53,24 +62,15 @@ static __always_inline void bind_tuple(struct bpf_sock_ops* ctx, struct sock* sk
   if (known) tell_opened(known);
 }
 
-// The tuple of who connected to this accepted socket. To be taken then: at its end the port is no longer in
-// it.
-static __always_inline void fill_client_tuple(struct wire_tuple* tuple, const struct sock* sk) {
-  struct wire_tuple own = {};
-  fill_tuple(&own, sk);
-  *tuple = own;
-  __builtin_memcpy(tuple->local, own.peer, sizeof(own.peer));
-  __builtin_memcpy(tuple->peer, own.local, sizeof(own.local));
-  tuple->local_port = own.peer_port;
-  tuple->peer_port = own.local_port;
-}
-
 static __always_inline void mark_accepted(struct bpf_sock_ops* ctx) {
-  struct connection connection = {.flags = CONNECTION_ACCEPTED};
+  struct connection connection = {.flags = CONNECTION_ACCEPTED, .opened_boot_ns = bpf_ktime_get_boot_ns()};
   struct bpf_sock* socket = ctx->sk;
   struct tcp_sock* tcp = socket ? bpf_skc_to_tcp_sock(socket) : 0;
   if (tcp) {
-    fill_client_tuple(&connection.tuple, (struct sock*)tcp);
+    // Now: at its end the port is no longer in it.
+    fill_tuple(&connection.tuple, (struct sock*)tcp);
+    turn_tuple(&connection.tuple);
+    connection.owner.netns_cookie = connection.tuple.netns_cookie;
     struct wire_owner* client = bpf_map_lookup_elem(&tuples, &connection.tuple);
     if (client) client->accepted = 1;
   }

@@ -37,6 +37,24 @@ static __always_inline void fill_tuple(struct wire_tuple* tuple, const struct so
   __builtin_memcpy(tuple->peer, &peer, sizeof(peer));
 }
 
+// As the other end sees it.
+static __always_inline void turn_tuple(struct wire_tuple* tuple) {
+  struct wire_tuple old = *tuple;
+  __builtin_memcpy(tuple->local, old.peer, sizeof(old.peer));
+  __builtin_memcpy(tuple->peer, old.local, sizeof(old.local));
+  tuple->local_port = old.peer_port;
+  tuple->peer_port = old.local_port;
+}
+
+// For who is told, the peer is where the process connected to.
+static __always_inline void fill_true_peer(struct wire_opened* record) {
+  struct wire_endpoint* destination = bpf_map_lookup_elem(&redirections, &record->owner.cookie);
+  if (!destination) return;
+  __builtin_memcpy(record->tuple.peer, destination->address, sizeof(record->tuple.peer));
+  record->tuple.peer_port = destination->port;
+  record->flags |= WIRE_REDIRECTED;
+}
+
 static __always_inline void fill_opened(struct wire_opened* record, const struct connection* connection) {
   record->header.kind = WIRE_CONNECTION_OPENED;
   record->header.size = sizeof(*record);
@@ -45,6 +63,10 @@ static __always_inline void fill_opened(struct wire_opened* record, const struct
   record->tuple = connection->tuple;
   record->flags = connection->flags & CONNECTION_OLD ? WIRE_BEFORE_START : 0;
   record->padding = 0;
+  if (connection->flags & CONNECTION_REDIRECTED) fill_true_peer(record);
+  if (!(connection->flags & CONNECTION_ACCEPTED)) return;
+  turn_tuple(&record->tuple);
+  record->flags |= WIRE_ACCEPTED;
 }
 
 // To be tried again when the connection is next heard of. `connection` is the table's own entry.

@@ -28,11 +28,13 @@ __noinline __u64 hash_name(__u64 hash, __u64 name) {
 struct outcome {
   __u32 only;  // groups in which one of "only" matched
   __u32 except;
+  __u32 redirect;
 };
 
 static __always_inline void apply(struct outcome* outcome, __u32 group, __u32 rule) {
   if (rule & WIRE_FILTER_ONLY) outcome->only |= group;
   if (rule & WIRE_FILTER_EXCEPT) outcome->except |= group;
+  if (rule & WIRE_FILTER_REDIRECT) outcome->redirect |= group;
 }
 
 static __always_inline void judge_executable(struct outcome* outcome, struct task_struct* task) {
@@ -78,11 +80,13 @@ __noinline __u32 judge_process(void) {
   if (known) return *known;
 
   struct outcome outcome = {};
+  __u32 groups = filter_groups | redirect_groups;
   apply(&outcome, WIRE_FILTER_PROCESSES, rule_of(WIRE_FILTER_PID, key.process.tgid));
-  if (filter_groups & WIRE_FILTER_PROCESSES) judge_executable(&outcome, task);
-  if (filter_groups & WIRE_FILTER_CGROUPS) judge_cgroup(&outcome, task);
+  if (groups & WIRE_FILTER_PROCESSES) judge_executable(&outcome, task);
+  if (groups & WIRE_FILTER_CGROUPS) judge_cgroup(&outcome, task);
   __u32 wanted = only_groups & (WIRE_FILTER_PROCESSES | WIRE_FILTER_CGROUPS);
-  __u32 filtered = outcome.except || (outcome.only & wanted) != wanted;
-  bpf_map_update_elem(&verdicts, &key, &filtered, BPF_ANY);
-  return filtered;
+  __u32 verdict = outcome.redirect ? JUDGED_REDIRECTED : 0;
+  if (outcome.except || (outcome.only & wanted) != wanted) verdict |= JUDGED_FILTERED;
+  bpf_map_update_elem(&verdicts, &key, &verdict, BPF_ANY);
+  return verdict;
 }

@@ -5,12 +5,19 @@
 
 #include "common.h"
 
-// Whether the current process is left out, by itself or by its cgroup. In filters.bpf.c; callers ask
-// process_filtered(), which costs nothing where no such filter is.
+// What the rules say of the current process, by itself or by its cgroup. In filters.bpf.c; callers ask
+// process_filtered() and process_redirected(), which cost nothing where no such rule is.
 __u32 judge_process(void);
+#define JUDGED_FILTERED 1u  // left out
+#define JUDGED_REDIRECTED 2u
 
 static __always_inline bool process_filtered(void) {
-  return (filter_groups & (WIRE_FILTER_PROCESSES | WIRE_FILTER_CGROUPS)) && judge_process();
+  return (filter_groups & (WIRE_FILTER_PROCESSES | WIRE_FILTER_CGROUPS)) &&
+         (judge_process() & JUDGED_FILTERED);
+}
+
+static __always_inline bool process_redirected(void) {
+  return redirect_groups && (judge_process() & JUDGED_REDIRECTED);
 }
 
 static __always_inline __u32 rule_of(__u32 kind, __u64 value) {

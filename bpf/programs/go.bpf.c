@@ -11,7 +11,7 @@ int go_enter(struct pt_regs* ctx) {
   struct tls_key key = {.pointer = ctx->ax, .tgid = caller.process.tgid};
   struct tls_object* object = find_object(&key, &caller);
   if (!object) object = make_object(&key, &caller);
-  if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted())) return 0;
+  if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted)) return 0;
 
   go_seen = 1;
   __u64 site = bpf_get_attach_cookie(ctx);

@@ -21,7 +21,7 @@ struct connection {
   __u64 plaintext_sent;
   __u64 plaintext_received;
   struct wire_owner owner;
-  struct wire_tuple tuple;
+  struct wire_tuple tuple;  // an accepted one: its client's
   __u64 opened_boot_ns;
   struct untold_losses lost;  // of cleartext
 };
@@ -29,12 +29,13 @@ struct connection {
 #define CONNECTION_ACCEPTED 2u  // a server's side
 #define CONNECTION_OPEN 4u      // "opened" was told
 #define CONNECTION_PLAINTEXT 8u
-#define CONNECTION_OLD 16u        // there before the programs
-#define CONNECTION_UNTOLD 32u     // "opened" met a full ring
-#define CONNECTION_CLEARTEXT 64u  // it began like HTTP
-#define CONNECTION_HELLO 128u     // its ClientHello was seen
-#define CONNECTION_FILTERED 256u  // left out by the configuration: never told
-#define CONNECTION_LINKED 512u    // a TLS object is known to speak on it
+#define CONNECTION_OLD 16u           // there before the programs
+#define CONNECTION_UNTOLD 32u        // "opened" met a full ring
+#define CONNECTION_CLEARTEXT 64u     // it began like HTTP
+#define CONNECTION_HELLO 128u        // its ClientHello was seen
+#define CONNECTION_FILTERED 256u     // left out by the configuration: never told
+#define CONNECTION_LINKED 512u       // a TLS object is known to speak on it
+#define CONNECTION_REDIRECTED 1024u  // to the proxy
 
 struct tls_key {
   __u64 pointer;
@@ -204,7 +205,7 @@ struct filter_rules_map {
   __type(key, struct wire_filter_key);
   __type(value, __u32);
 };
-// Whether a process is left out.
+// Whether a process is left out, and whether it is redirected.
 struct verdicts_map {
   __uint(type, BPF_MAP_TYPE_LRU_HASH);
   __uint(max_entries, 1024);
@@ -216,6 +217,56 @@ struct ciphertexts_map {
   __uint(max_entries, 4096);
   __type(key, struct ciphertext);
   __type(value, struct ciphertext_maker);
+};
+// Processes whose connections are redirected because somebody asked for it, by thread group id, and what they
+// start.
+struct marked_processes_map {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 16384);
+  __type(key, __u32);
+  __type(value, __u32);
+};
+// By the network namespace's cookie.
+struct redirect_listeners_map {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 256);
+  __type(key, __u64);
+  __type(value, struct wire_listeners);
+};
+// Asks the broker for listeners in a network namespace (struct wire_unserved)...
+struct unserved_map {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 4096);
+};
+// ...each at most a few times a second: when it was last asked for, by the namespace's cookie.
+struct asked_namespaces_map {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 256);
+  __type(key, __u64);
+  __type(value, __u64);
+};
+// Not 0: nobody is refused any more for want of an agent. Pinned, and set by `weir release`.
+struct released_map {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, __u32);
+};
+// Where a redirected socket connected to: for its process, as long as it lives...
+struct true_peers_map {
+  __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, int);
+  __type(value, struct wire_endpoint);
+};
+// ...and by its cookie, for the proxy, which asks when it accepts.
+struct redirections_map {
+  __uint(type, BPF_MAP_TYPE_LRU_HASH);
+  __uint(max_entries, 16384);
+  __type(key, __u64);
+  __type(value, struct wire_endpoint);
 };
 
 #ifndef WEIR_DEFINE_MAPS
@@ -233,6 +284,13 @@ extern struct hellos_map hellos SEC(".maps");
 extern struct filter_rules_map filter_rules SEC(".maps");
 extern struct verdicts_map verdicts SEC(".maps");
 extern struct ciphertexts_map ciphertexts SEC(".maps");
+extern struct marked_processes_map marked_processes SEC(".maps");
+extern struct redirect_listeners_map redirect_listeners SEC(".maps");
+extern struct unserved_map unserved SEC(".maps");
+extern struct asked_namespaces_map asked_namespaces SEC(".maps");
+extern struct released_map released SEC(".maps");
+extern struct true_peers_map true_peers SEC(".maps");
+extern struct redirections_map redirections SEC(".maps");
 
 #define OWN_PROCESSES 8
 extern __u32 own_processes[OWN_PROCESSES];
@@ -241,10 +299,16 @@ extern __u32 go_seen;
 extern __u64 tls_threads_now;
 extern __u64 ciphertext_boot_ns;
 extern __u64 tell_again_before;
+extern __u32 marks_used;
 extern const volatile __u64 payload_limit;
 extern const volatile __u32 filter_groups;
 extern const volatile __u32 only_groups;
+extern const volatile __u32 redirect_groups;
+extern const volatile __u32 redirect_fails_closed;
+extern const volatile __u32 quic_refused;
+extern const volatile __u32 policy_steers;
 extern const volatile __u32 cleartext_wanted;
+extern const volatile __u32 ingress_wanted;
 extern const volatile __u32 thread_storage;
 extern const volatile __u64 most_old_sockets;
 #else

@@ -29,8 +29,10 @@ static __noinline struct connection* enter_old_socket(struct sock* sk, __u64 coo
   connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
   connection.opened_boot_ns = bpf_ktime_get_boot_ns();
   connection.flags =
-      was_accepted(sk) ? CONNECTION_ACCEPTED : CONNECTION_OPEN | CONNECTION_OLD | CONNECTION_UNTOLD;
-  if (!(connection.flags & CONNECTION_ACCEPTED) && (filtered || port_filtered(connection.tuple.peer_port)))
+      CONNECTION_OLD | (was_accepted(sk) ? CONNECTION_ACCEPTED : CONNECTION_OPEN | CONNECTION_UNTOLD);
+  if (connection.flags & CONNECTION_ACCEPTED)
+    turn_tuple(&connection.tuple);
+  else if (filtered || port_filtered(connection.tuple.peer_port))
     connection.flags = CONNECTION_FILTERED;
   if (is_own_process(connection.owner.process.tgid)) connection.flags = CONNECTION_OURS;
   bool entered = !bpf_map_update_elem(&connections, &cookie, &connection, BPF_NOEXIST);

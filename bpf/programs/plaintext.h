@@ -20,11 +20,6 @@ struct payload {
   __u64 lost_end;  // of what the ring had no room for
 };
 
-static __always_inline bool ingress_wanted(void) {
-  struct wire_control* page = control_page();
-  return page && page->ingress;
-}
-
 static __always_inline bool submit_gap(const struct payload* payload, __u64 offset, __u64 length,
                                        __u32 direction, enum wire_gap_cause cause) {
   struct wire_gap* record = RESERVE(wire_gap, WIRE_TLS_GAP, ring_full_records);

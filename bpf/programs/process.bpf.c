@@ -11,7 +11,8 @@ static __always_inline void tell(struct task_struct* task, __u32 kind) {
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_started, struct task_struct* parent, struct task_struct* child) {
-  if (child->pid == child->tgid) tell(child, WIRE_PROCESS_STARTED);
+  if (child->pid != child->tgid) return 0;
+  tell(child, WIRE_PROCESS_STARTED);
   return 0;
 }
 
@@ -54,6 +55,7 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exited, struct task_struct* task) {
   __u64 thread = ((__u64)task->tgid << 32) | task->pid;
   forget_thread(&thread);
-  if (BPF_CORE_READ(task, signal, live.counter) == 0) tell(task, WIRE_PROCESS_EXITED);
+  if (BPF_CORE_READ(task, signal, live.counter) != 0) return 0;
+  tell(task, WIRE_PROCESS_EXITED);
   return 0;
 }

@@ -65,6 +65,30 @@ static __noinline struct connection* meet_old_socket(struct sock* sk, __u64 cook
   return known;
 }
 
+// The first use of an accepted socket, which names the process that serves it. Where it was accepted, nobody
+// was there: the handshake ends in whatever runs then.
+static __noinline int meet_accepted(struct connection* connection) {
+  if (!connection) return 0;
+  struct task_struct* task = (struct task_struct*)bpf_get_current_task();
+  fill_process_key(&connection->owner.process, task);
+  connection->owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+  connection->owner.uid = BPF_CORE_READ(task, cred, uid.val);
+  if (is_own_process(connection->owner.process.tgid)) {
+    connection->flags |= CONNECTION_OURS;
+  } else if (process_filtered() || port_filtered(connection->tuple.peer_port)) {
+    connection->flags |= CONNECTION_FILTERED;
+    COUNT(filtered_connections, 1);
+  } else if (!(__sync_fetch_and_or(&connection->flags, CONNECTION_OPEN) & CONNECTION_OPEN)) {
+    tell_opened(connection);
+  }
+  return 0;
+}
+
+static __always_inline bool is_new_ingress(const struct connection* connection) {
+  __u32 met = CONNECTION_OPEN | CONNECTION_OURS | CONNECTION_FILTERED;
+  return ingress_wanted && (connection->flags & (CONNECTION_ACCEPTED | met)) == CONNECTION_ACCEPTED;
+}
+
 // As long as the engine keeps what an object without a socket said (attribution/object_linker.cc).
 #define CIPHERTEXT_WAIT_NS 10000000000ull
 static __always_inline bool ciphertext_awaited(void) {
@@ -305,6 +329,7 @@ static __always_inline int socket_used(struct sock* sk, int length, __u32 direct
   if (!connection) connection = meet_old_socket(sk, cookie);
   if (call) call_uses(call, cookie);
   if (!connection || length <= 0) return 0;
+  if (is_new_ingress(connection)) meet_accepted(connection);
   if (call && direction == WIRE_SENT && call_of(call->site) == WIRE_CALL_GO_WRITE) {
     struct memory record = {};
     if (find_memory(registers(), &record)) note_record_sent(call, &record, length);
@@ -312,7 +337,7 @@ static __always_inline int socket_used(struct sock* sk, int length, __u32 direct
   __u32 flags = connection->flags;
   if (flags & CONNECTION_OURS) return 0;
   bool by_client = (direction == WIRE_SENT) == !(flags & CONNECTION_ACCEPTED);
-  bool wanted = !(flags & CONNECTION_ACCEPTED) || ingress_wanted();
+  bool wanted = !(flags & CONNECTION_ACCEPTED) || ingress_wanted;
   bool undecided = wanted && by_client && is_undecided(connection);
   bool cleartext = wanted && (flags & CONNECTION_CLEARTEXT);
   if (flags & (CONNECTION_LINKED | CONNECTION_CLEARTEXT)) awaited = false;
@@ -390,6 +415,7 @@ int BPF_PROG(system_call, struct pt_regs* regs, long number) {
   bool awaited = !call && ciphertext_awaited();
   if (!connection) connection = meet_old_socket(sk, cookie);
   if (call) call_uses(call, cookie);
+  if (connection && is_new_ingress(connection)) meet_accepted(connection);
   struct memory memory = {};
   if (!connection || !is_send(number) || !find_memory(regs, &memory)) return 0;
   if (awaited && !(connection->flags & CONNECTION_LINKED)) link_by_ciphertext(connection, &memory);

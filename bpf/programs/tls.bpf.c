@@ -14,7 +14,7 @@ int tls_enter(struct pt_regs* ctx) {
   struct tls_key key = {.pointer = PT_REGS_PARM1(ctx), .tgid = caller.process.tgid};
   __u64 site = bpf_get_attach_cookie(ctx);
   struct tls_object* object = find_object(&key, &caller);
-  if (object && (object->flags & OBJECT_ACCEPTED) && !ingress_wanted()) return 0;
+  if (object && (object->flags & OBJECT_ACCEPTED) && !ingress_wanted) return 0;
 
   struct tls_thread* open = find_thread();
   if (!open) open = make_thread();

@@ -157,7 +157,8 @@ static __always_inline void tell_handshake(const struct tls_key* key, const stru
 static __always_inline void tell_ended(const struct tls_key* key, const struct caller* caller,
                                        struct tls_object* object, __u64 site, __u32 direction) {
   __u32 flag = direction == WIRE_SENT ? OBJECT_SENT_ENDED : OBJECT_RECEIVED_ENDED;
-  if (object->flags & (flag | OBJECT_ACCEPTED | OBJECT_FILTERED)) return;
+  if (object->flags & (flag | OBJECT_FILTERED)) return;
+  if ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted) return;
   object->flags |= flag;
   struct wire_ended* record = RESERVE(wire_ended, WIRE_TLS_ENDED, ring_full_records);
   if (!record) return;
@@ -226,7 +227,7 @@ static __always_inline struct tls_object* finish_call(const struct tls_key* key,
                                                       bool may_sleep) {
   struct tls_object* object = link_socket(find_object(key, caller), key, caller, call);
   if (!object && bytes) object = make_object(key, caller);
-  if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted())) return 0;
+  if (!object || ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted)) return 0;
   bool unknown_port = !object->cookie && (filter_groups & WIRE_FILTER_PORTS);
   if ((object->flags & OBJECT_FILTERED) || unknown_port) return 0;
   if (!bytes) return object;

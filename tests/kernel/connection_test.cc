@@ -229,7 +229,8 @@ TEST_F(Connections, RefusedOnesAreToldWithTheError) {
 TEST_F(Connections, ResolveToTheClientAlsoAfterItIsGone) {
   Pair pair(AF_INET, false, true);
   const auto resolver =
-      bpf::make_kernel_resolver(tap_->kernel().tuples_descriptor(), socket_number(pair.client, kNetnsCookie));
+      bpf::make_kernel_resolver(tap_->kernel().tuples_descriptor(), tap_->kernel().redirections_descriptor(),
+                                socket_number(pair.client, kNetnsCookie));
   for (int round = 0; round < 2; ++round) {
     const auto client = resolver->resolve(pair.client_view);
     ASSERT_TRUE(client) << client.error();
@@ -246,6 +247,7 @@ TEST_F(Connections, OneThatHasEndedTakesNoRoom) {
   for (const bool client_first : {true, false}) {
     Pair pair;
     const auto resolver = bpf::make_kernel_resolver(tap_->kernel().tuples_descriptor(),
+                                                    tap_->kernel().redirections_descriptor(),
                                                     socket_number(pair.client, kNetnsCookie));
     client_first ? pair.close_client() : pair.close_server();
     client_first ? pair.close_server() : pair.close_client();
@@ -301,7 +303,8 @@ TEST_F(Connections, AnOrdinaryUserReadsTheRingAndTheTable) {
   ASSERT_GE(child, 0);
   if (child == 0) {
     if (::setgid(65534) != 0 || ::setuid(65534) != 0) ::_exit(1);
-    const auto resolver = bpf::make_kernel_resolver(tap_->kernel().tuples_descriptor(), netns);
+    const auto resolver = bpf::make_kernel_resolver(tap_->kernel().tuples_descriptor(),
+                                                    tap_->kernel().redirections_descriptor(), netns);
     if (!resolver->resolve(pair.client_view)) ::_exit(2);
     Collector collector;
     auto source = bpf::EventSource::create(
