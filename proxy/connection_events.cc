@@ -23,6 +23,7 @@ void ConnectionEvents::opened(const Tuple& tuple) {
   event.tuple = tuple;
   event.owner = client_.process;
   event.network_namespace_cookie = client_.network_namespace_cookie;
+  event.redirected = client_.redirected_from.has_value();
   publisher_.publish(event);
 }
 
@@ -30,6 +31,14 @@ void ConnectionEvents::decided(DecisionMade decision) {
   decision.time = now();
   decision.cookie = client_.cookie;
   publisher_.publish(std::move(decision));
+}
+
+void ConnectionEvents::policy(PolicyDecided decided) {
+  decided.time = now();
+  decided.cookie = client_.cookie;
+  decided.process = client_.process;
+  decided.uid = client_.uid;
+  publisher_.publish(std::move(decided));
 }
 
 void ConnectionEvents::handshake(Handshake handshake) {
@@ -65,7 +74,8 @@ void ConnectionEvents::bytes(Direction direction, std::vector<std::byte>&& data)
 }
 
 void ConnectionEvents::ended() {
-  if (!std::exchange(has_content_, false)) return;
+  // Where the kernel side says so, too, its totals are waited for.
+  if (!std::exchange(has_content_, false)) return publisher_.publish(ConnectionClosed{now(), client_.cookie});
   for (const auto direction : {Direction::sent, Direction::received}) {
     StreamEnded event;
     event.time = now();

@@ -17,13 +17,14 @@ class ConnectionEvents {
  public:
   ConnectionEvents(EventPublisher& publisher, Client client) : publisher_(publisher), client_(client) {}
 
-  void opened(const Tuple& tuple);
+  void opened(const Tuple& tuple);      // as the client sees it
   void decided(DecisionMade decision);  // time and cookie are filled in here
+  void policy(PolicyDecided decided);   // 〃, and who
   void handshake(Handshake handshake);  // 〃, and the tap
   void bytes(Direction direction, std::span<const std::byte> data);
   void bytes(Direction direction, std::vector<std::byte>&& data);
   void response_broke_off() { response_broken_off_ = true; }  // before ended()
-  void ended();  // both directions; only of a connection whose content was ours
+  void ended();  // of both directions, or of the connection if its content was not ours
 
   const Client& client() const { return client_; }
 

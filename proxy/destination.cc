@@ -109,13 +109,15 @@ std::expected<AbsoluteTarget, std::string> parse_absolute_target(std::string_vie
   return result;
 }
 
+bool covers(std::string_view entry, std::string_view name) {
+  const std::string wanted = to_lower(entry);
+  if (!wanted.starts_with('.')) return name == wanted;
+  return name == std::string_view(wanted).substr(1) || name.ends_with(wanted);
+}
+
 const std::string* find_passthrough(const std::vector<std::string>& entries, std::string_view name) {
-  const auto covers = [name](const std::string& entry) {
-    const std::string wanted = to_lower(entry);
-    if (!wanted.starts_with('.')) return name == wanted;
-    return name == std::string_view(wanted).substr(1) || name.ends_with(wanted);
-  };
-  const auto found = std::find_if(entries.begin(), entries.end(), covers);
+  const auto found =
+      std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return covers(entry, name); });
   return found == entries.end() ? nullptr : &*found;
 }
 

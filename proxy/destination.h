@@ -28,6 +28,9 @@ struct AbsoluteTarget {
 std::expected<AbsoluteTarget, std::string> parse_absolute_target(std::string_view target,
                                                                  std::string_view method);
 
+// "example.org" covers that name in any case, ".example.org" it and all below it. `name` is in lower case.
+bool covers(std::string_view entry, std::string_view name);
+
 // The entry that covers the name: "example.org" exactly, ".example.org" it and all below it. Null when none.
 const std::string* find_passthrough(const std::vector<std::string>& entries, std::string_view name);
 

@@ -40,12 +40,14 @@ int status_of(const http::ParseError& error) {
 }  // namespace
 
 HttpSession::HttpSession(Shard& shard, Stream& client, Upstream& upstream, ConnectionEvents& events,
-                         std::optional<TlsDestination> tls)
+                         IdlePlace& idle, std::optional<TlsDestination> tls)
     : shard_(shard),
       limits_(shard.shared.config.limits),
       client_(client),
       upstream_(upstream),
       events_(events),
+      idle_(idle),
+      gate_(shard.shared.decider, events),
       tls_(std::move(tls)),
       request_done_(shard.context, asio::steady_timer::time_point::max()),
       routed_(tls_.has_value()) {
@@ -82,10 +84,10 @@ Task<bool> HttpSession::read_head() {
       begun = true;
       client_.set_deadline(limits_.head_timeout);
     }
-    between_requests_ = !begun;
+    idle_.set(!begun);
     if (!begun && begin_ == end_) co_await rest();
     const Io status = co_await read_client();
-    between_requests_ = false;
+    idle_.end();
     if (status == Io::ok) continue;
     publish_head();
     co_return false;
@@ -127,42 +129,46 @@ Task<std::optional<HttpSession::Refusal>> HttpSession::route_absolute(http::Requ
     co_return Refusal{400, "not a proxy request: " + target.error()};
   }
   head = to_origin_request(std::move(head), *target);
-  if (auto refusal = ask_policy(target->destination, head)) co_return refusal;
-
   const Destination& current = upstream_.destination();
   const bool same = current.name == target->destination.name && current.port == target->destination.port;
-  if (same && upstream_.connected()) co_return std::nullopt;
+  if (same && upstream_.connected()) co_return ask_policy(target->destination, head);
+  // Not even its name is looked up for who may not go there.
+  const Verdict early = gate_.early_request(target->destination, {summarize(head)});
+  if (!early.allowed) co_return Refusal{403, refusal_text(early)};
   const auto failure = co_await upstream_.resolve(target->destination);
   if (failure) co_return upstream_refusal(*failure);
   if (upstream_.is_refused()) {
     publish_refused("refused destination");
     co_return Refusal{403, "this proxy does not connect to " + target->authority};
   }
+  if (auto refusal = ask_policy(target->destination, head)) co_return refusal;
   co_return co_await connect_upstream();
 }
 
-std::optional<HttpSession::Refusal> HttpSession::ask_policy(const Destination& destination,
+// With the address that the request goes to: of the open connection, or of each that may be opened for it.
+std::optional<HttpSession::Refusal> HttpSession::ask_policy(Destination destination,
                                                             const http::RequestHead& head) {
-  const RequestSummary summary{head.method, head.target};
-  const Verdict verdict = shard_.shared.decider.decide(events_.client(), destination, &summary);
+  PolicyGate::Request request{summarize(head)};
+  const http::Field* host = tls_ ? http::find_field(head.fields, "host") : nullptr;
+  if (tls_) request.tls_name = tls_->name;
+  if (host != nullptr) request.authority = host->value;
+  destination.address = upstream_.address();
+  const Verdict verdict = upstream_.connected() ? gate_.request(destination, request)
+                                                : gate_.restrict(upstream_, destination, &request);
   if (verdict.allowed) return std::nullopt;
-  DecisionMade refused;
-  refused.decision = Decision::refused;
-  refused.rule = verdict.rule;
-  refused.server_name = destination.name;
-  refused.server_port = destination.port;
-  events_.decided(std::move(refused));
-  return Refusal{403, "refused by policy: " + verdict.rule};
+  return Refusal{403, refusal_text(verdict)};
 }
 
 Task<std::optional<HttpSession::Refusal>> HttpSession::connect_upstream() {
   upstream_used_ = false;
   response_parser_.reset();
+  const std::vector<HttpProtocol> offered = {HttpProtocol::http1};
   auto failure = co_await upstream_.connect();
-  if (!failure && tls_) failure = co_await upstream_.start_tls(tls_->name);
+  const bool redirected = tls_ && tls_->name.empty();
+  if (!failure && tls_ && !redirected) failure = co_await upstream_.start_tls(tls_->name, offered);
   if (failure) co_return upstream_refusal(*failure);
   upstream_.stream().set_idle_timeout(std::chrono::milliseconds(0));
-  events_.decided(upstream_.describe(Decision::bumped));
+  events_.decided(upstream_.describe(redirected ? Decision::redirected : Decision::bumped));
   co_return std::nullopt;
 }
 
@@ -217,11 +223,19 @@ Task<HttpSession::Outcome> HttpSession::attempt(std::span<const std::byte> reque
   co_return std::get<1>(first);
 }
 
+void HttpSession::end_slow_body(Stream::Clock::time_point now) {
+  if (!pace_.is_slow(limits_.body_pace, awaits_content_, now)) return;
+  count(shard_.shared.counters.slow_bodies_ended);
+  client_.expire();
+}
+
 // Ends only by being cancelled when the response is over.
 Task<void> HttpSession::pump_request() {
   bool upstream_reads = true;
   while (!request_.complete()) {
+    awaits_content_ = request_.has_known_length();
     const Io status = co_await read_client();
+    awaits_content_ = false;
     if (status != Io::ok || !feed_request()) {
       upstream_.expire();
       break;
@@ -370,11 +384,13 @@ void HttpSession::consume(std::size_t size) {
   if (begin_ == end_) begin_ = end_ = 0;
 }
 
-// Most connections are idle most of the time: one that waits for its next request holds no buffer. What ended the
-// wait shows at the read.
+// Most connections are idle most of the time: one that waits for its next request holds no buffer. What ended
+// the wait shows at the read.
 Task<void> HttpSession::rest() {
   std::vector<std::byte>().swap(input_);
   std::vector<std::byte>().swap(output_);
+  client_.release_write_buffer();
+  if (upstream_.connected()) upstream_.stream().release_write_buffer();
   co_await client_.wait_readable();
 }
 
@@ -388,6 +404,7 @@ Task<Io> HttpSession::read_client() {
   if (got.status == Io::ok) {
     anything_received_ = true;
     end_ += got.size;
+    pace_.received(got.size);
   } else {
     client_status_ = got.status;
   }

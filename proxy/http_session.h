@@ -9,24 +9,28 @@
 #include <vector>
 
 #include "http/h1_parser.h"
+#include "proxy/body_pace.h"
 #include "proxy/connection_events.h"
 #include "proxy/message_sink.h"
+#include "proxy/policy_gate.h"
 #include "proxy/shard.h"
 #include "proxy/upstream.h"
 
 namespace weir::proxy {
 
-// The destination of an opened TLS connection, or why it can't be had: then each request is answered 502.
+// The destination of an opened TLS connection, or of one in the clear that was redirected; or why it can't be
+// had: then each request is answered 502.
 struct TlsDestination {
   Destination destination;
-  std::string name;  // what the upstream's certificate is verified for
+  std::string name;  // what the upstream's certificate is verified for; "": redirected, in the clear
   std::optional<UpstreamFailure> failure;
 };
 
 class HttpSession {
  public:
-  // Without `tls`, requests are absolute-form, each with a destination of its own.
-  HttpSession(Shard& shard, Stream& client, Upstream& upstream, ConnectionEvents& events,
+  // Without `tls`, requests are absolute-form, each with a destination of its own. `idle` is told when it is
+  // between two.
+  HttpSession(Shard& shard, Stream& client, Upstream& upstream, ConnectionEvents& events, IdlePlace& idle,
               std::optional<TlsDestination> tls);
 
   // Serves requests until the connection is to end. The authority of a CONNECT on the proxy's port is
@@ -34,8 +38,9 @@ class HttpSession {
   Task<std::optional<std::string>> run();
 
   std::span<const std::byte> unread() const { return std::span(input_).subspan(begin_, end_ - begin_); }
-  bool between_requests() const { return between_requests_; }
   bool awaits_response() const { return awaits_response_; }
+  // Ends a request whose content comes too slowly; to be called now and then.
+  void end_slow_body(Stream::Clock::time_point now);
   bool anything_received() const { return anything_received_; }
   Io last_client_status() const { return client_status_; }
 
@@ -63,7 +68,7 @@ class HttpSession {
   Task<bool> serve_request();
   Task<std::optional<Refusal>> route(http::RequestHead& head);
   Task<std::optional<Refusal>> route_absolute(http::RequestHead& head);
-  std::optional<Refusal> ask_policy(const Destination& destination, const http::RequestHead& head);
+  std::optional<Refusal> ask_policy(Destination destination, const http::RequestHead& head);
   Task<std::optional<Refusal>> connect_upstream();
   Refusal upstream_refusal(const UpstreamFailure& failure);
   void publish_refused(const std::string& rule);
@@ -92,6 +97,8 @@ class HttpSession {
   Stream& client_;
   Upstream& upstream_;
   ConnectionEvents& events_;
+  IdlePlace& idle_;
+  PolicyGate gate_;
   std::optional<TlsDestination> tls_;
 
   http::H1Parser request_parser_{http::H1Parser::Kind::request};
@@ -114,7 +121,8 @@ class HttpSession {
   bool upstream_used_ = false;
   bool client_keeps_alive_ = false;
   bool asks_for_upgrade_ = false;
-  bool between_requests_ = false;
+  bool awaits_content_ = false;  // of a request whose length is known
+  BodyPace pace_;
   bool awaits_response_ = false;
   bool anything_received_ = false;
   Io client_status_ = Io::ok;

@@ -21,6 +21,7 @@ class MessageSink : public http::H1Handler {
   void append(std::string_view text);
   bool complete() const { return complete_; }
   bool has_body() const { return framing_.framing != http::Framing::none; }
+  bool has_known_length() const { return framing_.framing == http::Framing::content_length; }
   std::vector<std::byte> take_output() { return std::exchange(output_, {}); }
 
  protected:

@@ -7,9 +7,12 @@
 #include <list>
 #include <memory>
 
+#include "proxy/client_identities.h"
+#include "proxy/idle.h"
 #include "proxy/proxy.h"
 #include "proxy/stream.h"
 #include "proxy/tls.h"
+#include "proxy/upstream_sessions.h"
 
 namespace weir::proxy {
 
@@ -18,12 +21,17 @@ struct AtomicCounters {
   std::atomic<std::uint64_t> active = 0;
   std::atomic<std::uint64_t> unresolved_refused = 0;
   std::atomic<std::uint64_t> over_limit_closed = 0;
+  std::atomic<std::uint64_t> idle_shed = 0;
+  std::atomic<std::uint64_t> redirected = 0;
   std::atomic<std::uint64_t> bumped = 0;
   std::atomic<std::uint64_t> tunnelled = 0;
+  std::atomic<std::uint64_t> passed_through = 0;
   std::atomic<std::uint64_t> upstream_failed = 0;
   std::atomic<std::uint64_t> client_rejected_certificate = 0;
   std::atomic<std::uint64_t> requests = 0;
   std::atomic<std::uint64_t> malformed_requests = 0;
+  std::atomic<std::uint64_t> floods_ended = 0;
+  std::atomic<std::uint64_t> slow_bodies_ended = 0;
 };
 
 inline void count(std::atomic<std::uint64_t>& counter) {
@@ -36,7 +44,10 @@ struct Shared {
   PolicyDecider& decider;
   std::unique_ptr<LeafCache> leaves;
   SslContext upstream_context;
-  AtomicCounters counters;
+  ClientIdentities client_identities;
+  Rejections rejections{config.rejections};
+  AtomicCounters counters{};
+  std::atomic<bool> over_memory = false;
 };
 
 // A connection as its shard sees it: something with deadlines that may have to end.
@@ -49,10 +60,13 @@ class Supervised {
 };
 
 struct Shard {
-  Shard(Shared& all, EventPublisher& events) : shared(all), publisher(events) {}
+  Shard(Shared& all, EventPublisher& events)
+      : shared(all), publisher(events), sessions(all.config.limits.upstream_sessions) {}
   Shared& shared;
   EventPublisher& publisher;
+  UpstreamSessions sessions;
   std::list<Supervised*> connections;
+  IdleQueue idle;
   bool stopping = false;
   asio::io_context context{1};  // last: what still hangs in it when it goes refers to the rest
 };

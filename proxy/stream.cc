@@ -3,6 +3,7 @@
 // itself would have blocked.
 #include "proxy/stream.h"
 
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -59,6 +60,7 @@ namespace {
 
 // Reads and writes that never block would keep a thread's other connections waiting.
 constexpr unsigned kGreedyStreak = 64;
+constexpr std::size_t kSplice = 1024 * 1024;  // as much as the pipe takes
 // OpenSSL's reasons for received alerts are this number and the alert (ssl.h, SSL_AD_REASON_OFFSET).
 constexpr int kAlertReasons = SSL_AD_REASON_OFFSET;
 
@@ -95,7 +97,7 @@ Stream::~Stream() {
 Task<Io> Stream::connect(Endpoint peer) {
   const auto endpoint = to_asio(peer);
   boost::system::error_code failure;
-  socket_.open(endpoint.protocol(), failure);
+  if (!socket_.is_open()) socket_.open(endpoint.protocol(), failure);
   if (!failure) {
     auto [error] = co_await socket_.async_connect(endpoint, use_result);
     failure = error;
@@ -160,6 +162,20 @@ Task<Io> Stream::wait_readable() {
   co_return co_await wait(Want::readable);
 }
 
+std::optional<ReadResult> Stream::read_now(std::span<std::byte> buffer) {
+  const auto attempt = try_read(buffer);
+  if (attempt.want != Want::nothing) return std::nullopt;
+  if (attempt.status == Io::ok) moved();
+  return ReadResult{attempt.status, attempt.size};
+}
+
+std::optional<ReadResult> Stream::write_now(std::span<const std::byte> data) {
+  const auto attempt = try_write(data);
+  if (attempt.want != Want::nothing) return std::nullopt;
+  if (attempt.status == Io::ok) moved();
+  return ReadResult{attempt.status, attempt.size};
+}
+
 Stream::Attempt Stream::try_read(std::span<std::byte> buffer) {
   if (!ssl_) {
     const long count = receive(buffer.data(), buffer.size());
@@ -218,6 +234,43 @@ Stream::Attempt Stream::tls_failure(int result, Io orderly_end) {
   return {Want::nothing, Io::failed, 0};
 }
 
+Task<ReadResult> Stream::splice_into(int pipe) {
+  for (;;) {
+    const long count =
+        ::splice(socket_.native_handle(), nullptr, pipe, nullptr, kSplice, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    if (count > 0) {
+      moved();
+      co_await yield_if_greedy();
+      co_return ReadResult{Io::ok, static_cast<std::size_t>(count)};
+    }
+    if (count == 0) {
+      saw_end_ = true;
+      co_return ReadResult{Io::end, 0};
+    }
+    last_errno_ = errno;
+    if (errno != EAGAIN && errno != EINTR) co_return ReadResult{Io::failed, 0};
+    const Io waited = co_await wait(Want::readable);
+    if (waited != Io::ok) co_return ReadResult{waited, 0};
+  }
+}
+
+Task<Io> Stream::splice_out_of(int pipe, std::size_t size) {
+  while (size > 0) {
+    const long count =
+        ::splice(pipe, nullptr, socket_.native_handle(), nullptr, size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    if (count > 0) {
+      size -= static_cast<std::size_t>(count);
+      moved();
+      continue;
+    }
+    last_errno_ = errno;
+    if (count == 0 || (errno != EAGAIN && errno != EINTR)) co_return Io::failed;
+    const Io waited = co_await wait(Want::writable);
+    if (waited != Io::ok) co_return waited;
+  }
+  co_return Io::ok;
+}
+
 Task<Io> Stream::wait(Want want) {
   streak_ = 0;
   if (expired_) co_return Io::timed_out;
@@ -260,6 +313,15 @@ void Stream::unread(std::span<const std::byte> data) {
   prefix_.erase(prefix_.begin(), prefix_.begin() + static_cast<std::ptrdiff_t>(prefix_taken_));
   prefix_taken_ = 0;
   prefix_.insert(prefix_.begin(), data.begin(), data.end());
+}
+
+// A session ticket that comes makes OpenSSL take a buffer for an answer that there never is, 16 KiB, which a
+// write gives back (SSL_MODE_RELEASE_BUFFERS), also one of nothing.
+void Stream::release_write_buffer() {
+  if (!ssl_ || SSL_is_init_finished(ssl_.get()) == 0) return;
+  ERR_clear_error();
+  std::size_t written = 0;
+  SSL_write_ex(ssl_.get(), "", 0, &written);
 }
 
 void Stream::shutdown_write() {
@@ -312,6 +374,13 @@ bool Stream::readable_now() {
   if (prefix_taken_ < prefix_.size()) return true;
   pollfd entry{socket_.native_handle(), POLLIN, 0};
   return ::poll(&entry, 1, 0) != 0;
+}
+
+std::optional<std::byte> Stream::first_byte() {
+  if (prefix_taken_ < prefix_.size()) return prefix_[prefix_taken_];
+  std::byte first{};
+  const long count = ::recv(socket_.native_handle(), &first, 1, MSG_PEEK | MSG_DONTWAIT);
+  return count == 1 ? std::optional(first) : std::nullopt;
 }
 
 bool Stream::peer_left() {

@@ -58,7 +58,20 @@ class Stream {
   Task<ReadResult> read(std::span<std::byte> buffer);  // at least one byte when ok
   Task<Io> write(std::span<const std::byte> data);     // all of it
   Task<Io> wait_readable();
-  bool readable_now();    // bytes, or the end
+  // Without waiting: nothing when they would have to. A write gives how much was taken; call it again with
+  // the same bytes and what follows them.
+  std::optional<ReadResult> read_now(std::span<std::byte> buffer);
+  std::optional<ReadResult> write_now(std::span<const std::byte> data);
+  bool readable_now();  // bytes, or the end
+  // In the clear, without taking it; nothing when none is there.
+  std::optional<std::byte> first_byte();
+  // In the clear and with nothing put back: what comes goes into a pipe, and what a pipe holds is sent,
+  // without passing through this process. The thread must have SIGPIPE blocked.
+  bool can_splice() const { return !ssl_ && prefix_.empty(); }
+  Task<ReadResult> splice_into(int pipe);
+  Task<Io> splice_out_of(int pipe, std::size_t size);  // all of it
+  // While nothing is being written: what TLS keeps for that is given back until it is.
+  void release_write_buffer();
   void shutdown_write();  // close_notify, FIN
   void unread(std::span<const std::byte> data);
   void close();
@@ -69,6 +82,7 @@ class Stream {
   void set_deadline(std::chrono::milliseconds from_now);
   void set_idle_timeout(std::chrono::milliseconds idle);
   void check_deadline(Clock::time_point now);
+  void touch() { moved(); }  // something moved on the other side that keeps this one alive, too
   // Makes everything that waits, now or later, give timed_out.
   void expire();
 

@@ -16,19 +16,14 @@
 namespace weir::proxy {
 namespace {
 
-constexpr std::array<unsigned char, 9> kAlpn = {8, 'h', 't', 't', 'p', '/', '1', '.', '1'};
+constexpr std::string_view kHttp1 = "\x08http/1.1";  // as ALPN writes them
+constexpr std::string_view kHttp2 = "\x02h2";
 constexpr std::size_t kReadBuffer = 32 * 1024;
 
 std::string openssl_error() {
   const auto error = ERR_peek_last_error();
   const char* reason = ERR_reason_error_string(error);
   return reason != nullptr ? reason : "OpenSSL failed";
-}
-
-Certificate read_certificate(const std::string& pem) {
-  const std::unique_ptr<BIO, OpensslDeleter<BIO_free>> bio(
-      BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-  return Certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
 }
 
 void set_common_options(SSL_CTX* context) {
@@ -40,12 +35,18 @@ void set_common_options(SSL_CTX* context) {
   SSL_CTX_set_default_read_buffer_len(context, kReadBuffer);
 }
 
-// HTTP/1.1 where it is offered; without a common protocol the handshake goes on without one, as servers that
-// know no ALPN do.
-int select_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* offered,
+const unsigned char* bytes_of(std::string_view text) {
+  return reinterpret_cast<const unsigned char*>(text.data());
+}
+
+// The protocol that is to be taken, where it is offered; else the handshake goes on without one, as servers
+// that know no ALPN do.
+int select_alpn(SSL* ssl, const unsigned char** out, unsigned char* out_length, const unsigned char* offered,
                 unsigned int offered_length, void*) {
-  const int found = SSL_select_next_proto(const_cast<unsigned char**>(out), out_length, kAlpn.data(),
-                                          kAlpn.size(), offered, offered_length);
+  const auto* chosen = static_cast<const std::string_view*>(SSL_get_app_data(ssl));
+  const std::string_view wanted = chosen != nullptr ? *chosen : kHttp1;
+  const int found = SSL_select_next_proto(const_cast<unsigned char**>(out), out_length, bytes_of(wanted),
+                                          static_cast<unsigned int>(wanted.size()), offered, offered_length);
   return found == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
 }
 
@@ -68,17 +69,17 @@ constexpr std::array kVerifyErrors = {
     VerifyError{X509_V_ERR_IP_ADDRESS_MISMATCH, "tls_certificate_wrong_host", "is for another host"},
 };
 
+// OpenSSL's question for a client certificate: we have none, but remember that there was one.
+int note_certificate_request(SSL* ssl, X509**, EVP_PKEY**) {
+  SSL_set_app_data(ssl, const_cast<std::string_view*>(&kHttp1));  // any that is not null
+  return 0;
+}
+
 }  // namespace
 
 std::expected<std::unique_ptr<LeafCache>, Error> LeafCache::create(ca::LeafSigner& signer,
-                                                                   const std::string& ca_certificate_pem,
                                                                    std::size_t capacity) {
   std::unique_ptr<LeafCache> cache(new LeafCache(signer, capacity));
-  cache->ca_certificate_ = read_certificate(ca_certificate_pem);
-  if (!cache->ca_certificate_) {
-    return std::unexpected(
-        Error{"the CA's certificate can't be read: " + openssl_error(), "run: weir ca show"});
-  }
   cache->key_.reset(EVP_EC_gen("P-256"));
   std::size_t length = 0;
   if (!cache->key_ ||
@@ -90,9 +91,18 @@ std::expected<std::unique_ptr<LeafCache>, Error> LeafCache::create(ca::LeafSigne
   return cache;
 }
 
+void LeafCache::forget() {
+  const std::lock_guard lock(mutex_);
+  ++forgotten_;
+  by_name_.clear();
+  entries_.clear();
+}
+
 std::expected<Ssl, std::string> LeafCache::make_ssl(const std::string& name) {
+  std::uint64_t asked_after = 0;
   {
     const std::lock_guard lock(mutex_);
+    asked_after = forgotten_;
     const auto found = by_name_.find(name);
     if (found != by_name_.end() && std::chrono::system_clock::now() < found->second->renew_at) {
       entries_.splice(entries_.begin(), entries_, found->second);
@@ -104,6 +114,7 @@ std::expected<Ssl, std::string> LeafCache::make_ssl(const std::string& name) {
   Ssl ssl(SSL_new(entry->context.get()));
 
   const std::lock_guard lock(mutex_);
+  if (forgotten_ != asked_after) return ssl;  // the one who signed may have been the former CA
   if (const auto old = by_name_.find(name); old != by_name_.end()) {
     old->second->context = std::move(entry->context);
     old->second->renew_at = entry->renew_at;
@@ -124,7 +135,9 @@ std::expected<LeafCache::Entry, std::string> LeafCache::make_entry(const std::st
   signed_.fetch_add(1, std::memory_order_relaxed);
 
   const unsigned char* cursor = der->data();
-  const Certificate leaf(d2i_X509(nullptr, &cursor, static_cast<long>(der->size())));
+  const unsigned char* end = cursor + der->size();
+  const Certificate leaf(d2i_X509(nullptr, &cursor, end - cursor));
+  const Certificate issuer(leaf && cursor < end ? d2i_X509(nullptr, &cursor, end - cursor) : nullptr);
   SslContext context(SSL_CTX_new(TLS_server_method()));
   if (!leaf || !context)
     return std::unexpected("the leaf for " + name + " can't be read: " + openssl_error());
@@ -133,7 +146,7 @@ std::expected<LeafCache::Entry, std::string> LeafCache::make_entry(const std::st
   SSL_CTX_set_alpn_select_cb(context.get(), select_alpn, nullptr);
   const bool usable = SSL_CTX_use_certificate(context.get(), leaf.get()) == 1 &&
                       SSL_CTX_use_PrivateKey(context.get(), key_.get()) == 1 &&
-                      SSL_CTX_add1_chain_cert(context.get(), ca_certificate_.get()) == 1;
+                      (!issuer || SSL_CTX_add1_chain_cert(context.get(), issuer.get()) == 1);
   if (!usable) return std::unexpected("the leaf for " + name + " can't be used: " + openssl_error());
   return Entry{name, std::move(context), renewal_time(leaf.get())};
 }
@@ -143,7 +156,7 @@ std::expected<SslContext, Error> make_upstream_context(const std::vector<std::fi
   if (!context) return std::unexpected(Error{openssl_error(), ""});
   set_common_options(context.get());
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, nullptr);
-  SSL_CTX_set_alpn_protos(context.get(), kAlpn.data(), kAlpn.size());
+  SSL_CTX_set_client_cert_cb(context.get(), note_certificate_request);
 
   auto files = extra_ca;
   if (auto bundle = ca::system_bundle(); !bundle.empty()) files.push_back(std::move(bundle));
@@ -157,15 +170,41 @@ std::expected<SslContext, Error> make_upstream_context(const std::vector<std::fi
   return context;
 }
 
-Ssl make_upstream_ssl(SSL_CTX* context, const std::string& name) {
+std::string_view alpn_name(HttpProtocol protocol) {
+  return (protocol == HttpProtocol::http2 ? kHttp2 : kHttp1).substr(1);
+}
+
+std::vector<HttpProtocol> known_protocols(const std::vector<std::string>& offered) {
+  std::vector<HttpProtocol> known;
+  for (const auto& name : offered) {
+    for (const auto protocol : {HttpProtocol::http1, HttpProtocol::http2})
+      if (name == alpn_name(protocol)) known.push_back(protocol);
+  }
+  if (known.empty()) known.push_back(HttpProtocol::http1);
+  return known;
+}
+
+void take_protocol(SSL* ssl, HttpProtocol protocol) {
+  const std::string_view* wanted = protocol == HttpProtocol::http2 ? &kHttp2 : &kHttp1;
+  SSL_set_app_data(ssl, const_cast<std::string_view*>(wanted));
+}
+
+Ssl make_upstream_ssl(SSL_CTX* context, const std::string& name, const std::vector<HttpProtocol>& offered) {
   Ssl ssl(SSL_new(context));
   if (!ssl) return ssl;
+  std::string protocols;
+  for (const auto protocol : offered) protocols += protocol == HttpProtocol::http2 ? kHttp2 : kHttp1;
+  SSL_set_alpn_protos(ssl.get(), bytes_of(protocols), static_cast<unsigned int>(protocols.size()));
   const bool literal = parse_ip_address(name).family != IpAddress::Family::unknown;
   const bool named = literal ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl.get()), name.c_str()) == 1
                              : SSL_set1_host(ssl.get(), name.c_str()) == 1 &&
                                    SSL_set_tlsext_host_name(ssl.get(), name.c_str()) == 1;
   if (!named) ssl.reset();
   return ssl;
+}
+
+bool was_asked_for_certificate(const SSL* ssl) {
+  return SSL_get_app_data(ssl) != nullptr;
 }
 
 UpstreamFailure describe_handshake_failure(SSL* ssl, const std::string& name,

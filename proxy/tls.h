@@ -40,10 +40,11 @@ using PrivateKey = std::unique_ptr<EVP_PKEY, OpensslDeleter<EVP_PKEY_free>>;
 class LeafCache {
  public:
   static std::expected<std::unique_ptr<LeafCache>, Error> create(ca::LeafSigner& signer,
-                                                                 const std::string& ca_certificate_pem,
                                                                  std::size_t capacity);
-  // An SSL object of the name's context; the error is the signer's.
+  // An SSL object of the name's context, which takes HTTP/1.1 where it is offered; the error is the signer's.
   std::expected<Ssl, std::string> make_ssl(const std::string& name);
+  // Each name's leaf is signed anew when it is next asked for, as after the CA has changed.
+  void forget();
   std::uint64_t leaves_signed() const { return signed_.load(std::memory_order_relaxed); }
 
  private:
@@ -60,20 +61,30 @@ class LeafCache {
   const std::size_t capacity_;
   PrivateKey key_;
   ca::PublicPoint point_{};
-  Certificate ca_certificate_;
   std::atomic<std::uint64_t> signed_ = 0;
 
   std::mutex mutex_;
-  std::list<Entry> entries_;  // most recently used first
+  std::uint64_t forgotten_ = 0;  // how often
+  std::list<Entry> entries_;     // most recently used first
   std::unordered_map<std::string_view, std::list<Entry>::iterator> by_name_;
 };
 
 // Verifies against the system's bundle and `extra_ca`.
 std::expected<SslContext, Error> make_upstream_context(const std::vector<std::filesystem::path>& extra_ca);
 
-// An SSL object that sends `name` as SNI (unless it is a literal address) and verifies the certificate for
-// it.
-Ssl make_upstream_ssl(SSL_CTX* context, const std::string& name);
+// The two that we know (RFC 7301's names).
+enum class HttpProtocol : std::uint8_t { http1, http2 };
+std::string_view alpn_name(HttpProtocol protocol);
+// What a client offers of these, in its order. A client that offers none speaks HTTP/1.1.
+std::vector<HttpProtocol> known_protocols(const std::vector<std::string>& offered);
+
+// An SSL object that sends `name` as SNI (unless it is a literal address), verifies the certificate for it
+// and offers these protocols.
+Ssl make_upstream_ssl(SSL_CTX* context, const std::string& name, const std::vector<HttpProtocol>& offered);
+// During or after the handshake: the upstream asked for a certificate, and there was none for it.
+bool was_asked_for_certificate(const SSL* ssl);
+// Of a LeafCache's SSL object, before the handshake: takes this protocol, if it is offered.
+void take_protocol(SSL* ssl, HttpProtocol protocol);
 
 // Why an upstream can't be used: an error.type of proxy.h, and a sentence that names the upstream.
 struct UpstreamFailure {

@@ -69,7 +69,10 @@ TEST(Bump, PipelinedRequestsAreAnsweredInOrder) {
   world.start();
   auto origin = tls_origin(world, [&](Wire& wire) {
     for (const char* answer : {"1", "2", "3"}) {
-      if (wire.read_until("\r\n\r\n").empty()) return;
+      const auto head = wire.read_until("\r\n\r\n");
+      if (head.empty()) return;
+      const std::size_t content = head.starts_with("POST") ? 5 : 0;
+      EXPECT_EQ(wire.read_exactly(content).size(), content);
       wire.write(string("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n") + answer);
     }
     wire.read_to_end();

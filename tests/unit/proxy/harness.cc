@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/tcp.h>
 #include <openssl/core_names.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -18,7 +19,19 @@
 namespace weir::proxy::test {
 namespace {
 
+#ifdef __SANITIZE_THREAD__
+constexpr auto kPatience = std::chrono::seconds(60);  // which takes ten times as long
+#else
 constexpr auto kPatience = std::chrono::seconds(10);
+#endif
+constexpr unsigned char kHttp2[] = {2, 'h', '2'};
+
+int take_http2(SSL*, const unsigned char** out, unsigned char* size, const unsigned char* offered,
+               unsigned offered_size, void*) {
+  const int found = SSL_select_next_proto(const_cast<unsigned char**>(out), size, kHttp2, sizeof kHttp2,
+                                          offered, offered_size);
+  return found == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
+}
 
 void add_extension(X509* certificate, X509* issuer, int nid, const std::string& value) {
   X509V3_CTX context;
@@ -55,7 +68,10 @@ int listen_on_loopback(std::uint16_t* port) {
   return fd;
 }
 
-void set_timeouts(int fd) {
+// Small frames do not wait for what was sent before.
+void set_up(int fd) {
+  const int on = 1;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   const timeval patience{kPatience.count(), 0};
   ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
@@ -119,12 +135,26 @@ std::string TestCa::pem() const {
   return text;
 }
 
+std::string TestCa::identity_pem(const std::string& name) const {
+  const PrivateKey key(EVP_EC_gen("P-256"));
+  const Certificate certificate = make(name, key.get(), 3600, false);
+  BIO* bio = BIO_new(BIO_s_mem());
+  PEM_write_bio_X509(bio, certificate.get());
+  PEM_write_bio_PrivateKey(bio, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(bio, &data);
+  std::string text(data, static_cast<std::size_t>(size));
+  BIO_free(bio);
+  return text;
+}
+
 SslContext TestCa::server_context(const Leaf& leaf) const {
   const PrivateKey key(EVP_EC_gen("P-256"));
   const auto certificate = make(leaf.name, key.get(), leaf.not_after, leaf.self_signed);
   SslContext context(SSL_CTX_new(TLS_server_method()));
   SSL_CTX_use_certificate(context.get(), certificate.get());
   SSL_CTX_use_PrivateKey(context.get(), key.get());
+  if (leaf.http2) SSL_CTX_set_alpn_select_cb(context.get(), take_http2, nullptr);
   return context;
 }
 
@@ -140,13 +170,14 @@ Wire::~Wire() {
   close();
 }
 
-bool Wire::start_tls(SSL_CTX* context, bool as_server, const std::string& name) {
+bool Wire::start_tls(SSL_CTX* context, bool as_server, const std::string& name, SSL_SESSION* resumed) {
   ssl_.reset(SSL_new(context));
   SSL_set_fd(ssl_.get(), fd_);
   if (!name.empty()) {
     SSL_set_tlsext_host_name(ssl_.get(), name.c_str());
     SSL_set1_host(ssl_.get(), name.c_str());
   }
+  if (resumed != nullptr) SSL_set_session(ssl_.get(), resumed);
   sent.clear();
   received.clear();
   return (as_server ? SSL_accept(ssl_.get()) : SSL_connect(ssl_.get())) == 1;
@@ -246,7 +277,7 @@ void Origin::run() {
   for (;;) {
     const int fd = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     if (fd < 0) return;
-    set_timeouts(fd);
+    set_up(fd);
     ++connections_;
     threads_.emplace_back([this, fd] {
       Wire wire(fd);
@@ -263,6 +294,7 @@ std::string Origin::received() {
 }
 
 void Events::publish(Event event) {
+  if (!keeps_) return;
   const std::lock_guard lock(mutex_);
   events_.push_back(std::move(event));
   changed_.notify_all();
@@ -298,6 +330,7 @@ std::vector<std::string> Events::order() {
     std::string operator()(const Gap&) const { return "gap"; }
     std::string operator()(const Dns&) const { return "dns"; }
     std::string operator()(const TlsLibraryNoted&) const { return "library"; }
+    std::string operator()(const PolicyDecided&) const { return "policy"; }
   };
   const std::lock_guard lock(mutex_);
   std::vector<std::string> names;
@@ -312,13 +345,17 @@ std::expected<Client, std::string> Resolver::resolve(const Tuple& tuple) {
   const std::lock_guard lock(mutex);
   last = tuple;
   if (!known) return std::unexpected("nobody");
-  return Client{SocketCookie{4711}, ProcessKey{42, 7}, 1};
+  Client client{SocketCookie{4711}, ProcessKey{42, 7}, 1};
+  client.facts = facts;
+  return client;
 }
 
 Verdict Decider::decide(const Client&, const weir::Destination& destination, const RequestSummary* request) {
-  if (!refused_name.empty() && destination.name == refused_name) return {false, "no " + refused_name};
+  if (!refused_name.empty() && destination.name == refused_name)
+    return {.allowed = false, .rule = "no " + refused_name};
   if (request != nullptr && !refused_target.empty() && request->target == refused_target)
-    return {false, "no target"};
+    return {.allowed = false, .rule = "no target"};
+  if (!inspected_name.empty() && destination.name == inspected_name) return {.inspect = true};
   return {};
 }
 
@@ -339,7 +376,6 @@ void World::start(Config config) {
   config.listen = {IpAddress::v4(loopback), 0};
   config.threads = config.threads != 0 ? config.threads : 1;
   config.upstream_ca.push_back(origin_ca_file);
-  config.ca_certificate_pem = weir_ca.pem();
   auto made = Proxy::create(std::move(config), weir_ca, resolver, decider,
                             [this]() -> EventPublisher& { return events; });
   ASSERT_TRUE(made) << made.error().what;
@@ -353,7 +389,7 @@ void World::start(Config config) {
 
 Wire World::connect() {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  set_timeouts(fd);
+  set_up(fd);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -369,14 +405,14 @@ Wire World::connect_through(const std::string& authority) {
   return wire;
 }
 
-Wire World::open(const Origin& origin, const std::string& name) {
+Wire World::open(const Origin& origin, const std::string& name, bool http2) {
   auto wire = connect_through("127.0.0.1:" + std::to_string(origin.port()));
-  const auto context = client_context(weir_ca);
+  const auto context = client_context(weir_ca, http2);
   EXPECT_TRUE(wire.start_tls(context.get(), false, name));
   return wire;
 }
 
-SslContext World::client_context(const TestCa& trusted) const {
+SslContext World::client_context(const TestCa& trusted, bool http2) const {
   SslContext context(SSL_CTX_new(TLS_client_method()));
   const auto pem = trusted.pem();
   BIO* bio = BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()));
@@ -384,6 +420,7 @@ SslContext World::client_context(const TestCa& trusted) const {
   BIO_free(bio);
   X509_STORE_add_cert(SSL_CTX_get_cert_store(context.get()), certificate.get());
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, nullptr);
+  if (http2) SSL_CTX_set_alpn_protos(context.get(), kHttp2, sizeof kHttp2);
   return context;
 }
 

@@ -28,11 +28,14 @@ class TestCa : public ca::LeafSigner {
   }
   std::expected<std::vector<std::uint8_t>, ca::Error> sign(const ca::LeafRequest& request, long not_after);
   std::string pem() const;
+  // A certificate for that name and its key.
+  std::string identity_pem(const std::string& name) const;
 
   struct Leaf {
     std::string name;
     long not_after = 3600;  // seconds from now
     bool self_signed = false;
+    bool http2 = false;  // the server speaks HTTP/2 alone
   };
   SslContext server_context(const Leaf& leaf) const;
 
@@ -49,7 +52,8 @@ class Wire {
   Wire(Wire&& other) noexcept;
   Wire& operator=(Wire&&) = delete;
   ~Wire();
-  bool start_tls(SSL_CTX* context, bool as_server, const std::string& name = "");
+  bool start_tls(SSL_CTX* context, bool as_server, const std::string& name = "",
+                 SSL_SESSION* resumed = nullptr);
 
   void write(const std::string& bytes);
   std::string read_some(std::size_t most = 64 * 1024);  // "" at the end
@@ -97,6 +101,7 @@ class Origin {
 class Events : public EventPublisher {
  public:
   void publish(Event event) override;
+  void keep_nothing() { keeps_ = false; }  // for a test that moves much
   bool wait_until(const std::function<bool(const std::vector<Event>&)>& holds);
   bool wait_for_end() {
     return wait_until([](const auto& all) { return count<StreamEnded>(all) == 2; });
@@ -121,6 +126,7 @@ class Events : public EventPublisher {
   std::vector<std::string> order();  // the events' kinds, repeats of Bytes joined
 
  private:
+  bool keeps_ = true;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Event> events_;
@@ -130,6 +136,7 @@ class Resolver : public ClientResolver {
  public:
   std::expected<Client, std::string> resolve(const Tuple& tuple) override;
   std::atomic<bool> known = true;
+  std::shared_ptr<const ClientFacts> facts;  // change it between connections only
   std::mutex mutex;
   Tuple last;
 };
@@ -138,6 +145,7 @@ class Decider : public PolicyDecider {
  public:
   Verdict decide(const Client&, const weir::Destination& destination, const RequestSummary* request) override;
   std::string refused_name;
+  std::string inspected_name;
   std::string refused_target;
 };
 
@@ -148,8 +156,8 @@ struct World {
   Wire connect();                                      // to the proxy
   Wire connect_through(const std::string& authority);  // CONNECT answered 200
   // CONNECT to the origin on loopback, then TLS for `name`, trusting the proxy's CA.
-  Wire open(const Origin& origin, const std::string& name);
-  SslContext client_context(const TestCa& trusted) const;
+  Wire open(const Origin& origin, const std::string& name, bool http2 = false);
+  SslContext client_context(const TestCa& trusted, bool http2 = false) const;
 
   TestCa weir_ca{"weir test CA"};
   TestCa origin_ca{"origin test CA"};

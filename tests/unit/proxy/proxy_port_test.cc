@@ -120,11 +120,55 @@ TEST(ProxyPort, PassthroughShowsTheOriginsOwnCertificate) {
   EXPECT_EQ(client.read_exactly(4), "ping");
   client.close();
   const auto decision = world.events.all<DecisionMade>().front();
-  EXPECT_EQ(decision.decision, Decision::tunnelled);
+  EXPECT_EQ(decision.decision, Decision::passed_through);
   EXPECT_EQ(decision.rule, "passthrough: .test");
   EXPECT_EQ(decision.upstream_peer->port, origin.port());
   EXPECT_TRUE(world.events.all<Bytes>().empty());
-  EXPECT_EQ(world.proxy->counters().tunnelled, 1u);
+  EXPECT_EQ(world.proxy->counters().passed_through, 1u);
+}
+
+// Enough for the kernel to move it, in both directions at once; then the sides leave in either order.
+TEST(ProxyPort, MuchPassesThroughATunnel) {
+  World world;
+  world.start();
+  std::string much(3'000'000, '\0');
+  for (std::size_t i = 0; i < much.size(); ++i) much[i] = static_cast<char>('a' + i * 7 % 23 + i / 65'536);
+  const std::string other(much.rbegin(), much.rend());
+  Origin origin(nullptr, [&](Wire& wire) {
+    std::thread writer([&] { wire.write(other); });
+    EXPECT_EQ(wire.read_exactly(much.size()), much);
+    writer.join();
+    wire.half_close();
+    EXPECT_EQ(wire.read_to_end(), "bye");
+  });
+  auto client = world.connect_through("127.0.0.1:" + std::to_string(origin.port()));
+  std::thread writer([&] { client.write(much); });
+  EXPECT_EQ(client.read_exactly(other.size()), other);
+  writer.join();
+  EXPECT_EQ(client.read_to_end(), "");
+  EXPECT_TRUE(client.clean_end);
+  client.write("bye");
+  client.half_close();
+}
+
+// A send to who is gone raises a signal, which ends the process if nobody keeps it from that.
+TEST(ProxyPort, AMovedTunnelEndsWithAClientThatResets) {
+  World world;
+  world.start();
+  Origin origin(nullptr, [](Wire& wire) {
+    wire.read_exactly(1);
+    const std::string piece(1'000'000, 'x');
+    for (int i = 0; i < 20; ++i) wire.write(piece);
+  });
+  auto client = world.connect_through("127.0.0.1:" + std::to_string(origin.port()));
+  client.write("x");
+  client.read_exactly(2'000'000);
+  client.reset();
+  EXPECT_TRUE(
+      world.events.wait_until([](const auto& events) { return Events::count<DecisionMade>(events) == 1; }));
+  auto again = world.connect_through("127.0.0.1:" + std::to_string(origin.port()));
+  again.write("x");
+  EXPECT_EQ(again.read_exactly(10), "xxxxxxxxxx");
 }
 
 TEST(ProxyPort, OtherProtocolsAreTunnelledWithHalfClose) {
@@ -190,7 +234,6 @@ TEST(ProxyPort, TakenPortIsAnErrorWithARemedy) {
   world.start();
   Config config;
   config.listen = world.proxy->address();
-  config.ca_certificate_pem = world.weir_ca.pem();
   const auto second = Proxy::create(config, world.weir_ca, world.resolver, world.decider,
                                     [&]() -> EventPublisher& { return world.events; });
   ASSERT_FALSE(second);

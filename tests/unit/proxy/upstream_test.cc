@@ -1,9 +1,13 @@
 // Upstreams and clients that misbehave: stale bytes, answers nobody asked for, silence, leaving early, names
 // that take too long, leaves whose time runs out.
+#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <array>
 #include <cstring>
 
 #include "harness.h"
@@ -14,14 +18,17 @@ std::atomic<bool> slow_name_released = false;
 
 }  // namespace
 
-// In place of the C library's: one name answers only once a test lets it.
+// In place of the C library's: one name answers only once a test lets it, one has two addresses.
 extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo* hints, addrinfo** found) {
   if (name != nullptr && std::strcmp(name, "slow.test") == 0) {
     slow_name_released.wait(false);
     return EAI_NONAME;
   }
+  const bool two = name != nullptr && std::strcmp(name, "two.test") == 0;
   static const auto real = reinterpret_cast<decltype(&getaddrinfo)>(dlsym(RTLD_NEXT, "getaddrinfo"));
-  return real(name, service, hints, found);
+  if (!two) return real(name, service, hints, found);
+  const int failed = real("127.0.0.2", service, hints, found);
+  return failed != 0 ? failed : real("127.0.0.1", service, hints, &(*found)->ai_next);
 }
 
 namespace weir::proxy::test {
@@ -80,6 +87,36 @@ TEST(Upstream, StaleBytesAreNeverTheNextAnswer) {
   opened.write("POST / HTTP/1.1\r\nHost: o\r\nContent-Length: 0\r\n\r\n");
   EXPECT_EQ(opened.read_exactly(kOk.size()), kOk);
   EXPECT_EQ(tls.origin.connections(), 2);
+}
+
+TEST(Upstream, SessionsAreResumedOnBothSides) {
+  World world;
+  world.start();
+  std::vector<bool> resumed;
+  Origin origin(world.origin_ca.server_context({kName}), [&](Wire& wire) {
+    resumed.push_back(SSL_session_reused(wire.ssl()) == 1);
+    wire.read_until("\r\n\r\n");
+    wire.write(kOk);
+    wire.read_to_end();
+  });
+  const auto context = world.client_context(world.weir_ca);
+  SSL_SESSION* session = nullptr;
+  for (int i = 0; i < 3; ++i) {
+    auto client = world.connect_through("127.0.0.1:" + std::to_string(origin.port()));
+    ASSERT_TRUE(client.start_tls(context.get(), false, kName, session));
+    EXPECT_EQ(SSL_session_reused(client.ssl()), i > 0 ? 1 : 0);
+    client.write("GET / HTTP/1.1\r\nHost: o\r\n\r\n");
+    EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+    SSL_SESSION_free(session);
+    session = SSL_get1_session(client.ssl());
+  }
+  SSL_SESSION_free(session);
+  // What one name's certificate was verified for is nothing to another name's.
+  auto other = world.connect_through("127.0.0.1:" + std::to_string(origin.port()));
+  ASSERT_TRUE(other.start_tls(context.get(), false, "other.test"));
+  other.write("GET / HTTP/1.1\r\nHost: o\r\n\r\n");
+  EXPECT_TRUE(other.read_to_end().starts_with("HTTP/1.1 502 Bad Gateway\r\n"));
+  EXPECT_EQ(resumed, (std::vector<bool>{false, true, true}));
 }
 
 TEST(Upstream, UnaskedUpgradeIsNotRelayed) {
@@ -171,6 +208,137 @@ TEST(Upstream, SlowNameFailsInTime) {
   EXPECT_EQ(world.events.all<DecisionMade>().front().error_type, "dns");
 }
 
+// A port where connects neither succeed nor fail: its queue is full.
+class SilentListener {
+ public:
+  SilentListener(const char* address, std::uint16_t port) {
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(port);
+    inet_pton(AF_INET, address, &to.sin_addr);
+    for (int& fd : fds_) fd = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    EXPECT_EQ(::bind(fds_[0], reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+    EXPECT_EQ(::listen(fds_[0], 0), 0);
+    for (std::size_t i = 1; i < fds_.size(); ++i)
+      ::connect(fds_[i], reinterpret_cast<sockaddr*>(&to), sizeof to);
+  }
+  ~SilentListener() {
+    for (const int fd : fds_) ::close(fd);
+  }
+
+ private:
+  std::array<int, 4> fds_{};
+};
+
+TEST(Upstream, TheNextAddressIsTriedWhenOneIsSilent) {
+  World world;
+  world.start();
+  Origin origin(nullptr, [](Wire& wire) {
+    wire.read_until("\r\n\r\n");
+    wire.write(kOk);
+  });
+  const SilentListener silent("127.0.0.2", origin.port());
+  auto client = world.connect();
+  client.write("GET http://two.test:" + std::to_string(origin.port()) + "/ HTTP/1.1\r\nHost: o\r\n\r\n");
+  EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+  EXPECT_EQ(world.events.all<DecisionMade>().front().upstream_peer->to_string(),
+            "127.0.0.1:" + std::to_string(origin.port()));
+}
+
+TEST(Upstream, TheNextAddressIsTriedWhenOneRefuses) {
+  World world;
+  world.start();
+  Origin origin(nullptr, [](Wire& wire) {
+    wire.read_until("\r\n\r\n");
+    wire.write(kOk);
+  });
+  auto client = world.connect();
+  client.write("GET http://two.test:" + std::to_string(origin.port()) + "/ HTTP/1.1\r\nHost: o\r\n\r\n");
+  EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+}
+
+// What an upstream proxy is asked and answers; then it is the origin.
+struct AskedProxy {
+  explicit AskedProxy(SslContext context, Origin::Script talk)
+      : tls(std::move(context)), origin(nullptr, [this, talk = std::move(talk)](Wire& wire) {
+          talk(wire);
+          if (tls && !wire.start_tls(tls.get(), true)) return;
+          wire.read_until("\r\n\r\n");
+          wire.write(kOk);
+        }) {}
+  Config config(const string& scheme) const {
+    Config config;
+    config.upstream_proxy = *parse_upstream_proxy(scheme + "127.0.0.1:" + std::to_string(origin.port()));
+    return config;
+  }
+  SslContext tls;
+  Origin origin;
+};
+
+TEST(Upstream, HttpProxyIsAskedForTheName) {
+  World world;
+  AskedProxy above(world.origin_ca.server_context({kName}), [](Wire& wire) {
+    EXPECT_EQ(wire.read_until("\r\n\r\n"),
+              "CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r\n"
+              "Proxy-Authorization: Basic bWU6YSBi\r\n\r\n");
+    wire.write("HTTP/1.1 200 OK\r\n\r\n");
+  });
+  world.start(above.config("http://me:a%20b@"));
+  auto wire = world.connect_through("origin.test:443");
+  const auto context = world.client_context(world.weir_ca);
+  ASSERT_TRUE(wire.start_tls(context.get(), false, kName));
+  wire.write("GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n");
+  EXPECT_EQ(wire.read_exactly(kOk.size()), kOk);
+  const auto decision = world.events.all<DecisionMade>().front();
+  EXPECT_EQ(decision.server_name, kName);
+  EXPECT_FALSE(decision.upstream_peer) << "who is behind the upstream proxy is not known";
+}
+
+TEST(Upstream, SocksProxyIsAskedForTheName) {
+  World world;
+  AskedProxy above(nullptr, [](Wire& wire) {
+    EXPECT_EQ(wire.read_exactly(4), string("\x05\x02\x00\x02", 4));
+    wire.write("\x05\x02");
+    EXPECT_EQ(wire.read_exactly(7), string("\x01\x02me\x02pw", 7));
+    wire.write(string("\x01\x00", 2));
+    EXPECT_EQ(wire.read_exactly(18), string("\x05\x01\x00\x03\x0borigin.test\x00\x50", 18));
+    wire.write(string("\x05\x00\x00\x01\x01\x02\x03\x04\x05\x06", 10));
+  });
+  world.start(above.config("socks5://me:pw@"));
+  auto client = world.connect();
+  client.write("GET http://origin.test/ HTTP/1.1\r\nHost: o\r\n\r\n");
+  EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+}
+
+TEST(Upstream, ProxyThatRefusesIsNamed) {
+  World world;
+  AskedProxy above(nullptr, [](Wire& wire) {
+    wire.read_until("\r\n\r\n");
+    wire.write("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n");
+    wire.read_to_end();
+  });
+  world.start(above.config("http://"));
+  auto client = world.connect();
+  client.write("GET http://origin.test/ HTTP/1.1\r\nHost: o\r\n\r\n");
+  const auto answer = client.read_to_end();
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n")) << answer;
+  EXPECT_NE(answer.find("407"), string::npos) << answer;
+  EXPECT_EQ(world.events.all<DecisionMade>().front().error_type, "upstream_proxy");
+}
+
+TEST(Upstream, LoopbackIsNotTheUpstreamProxys) {
+  World world;
+  AskedProxy above(nullptr, [](Wire&) { ADD_FAILURE() << "asked"; });
+  world.start(above.config("http://"));
+  Origin origin(nullptr, [](Wire& wire) {
+    wire.read_until("\r\n\r\n");
+    wire.write(kOk);
+  });
+  auto client = world.connect();
+  client.write(plain_get(origin));
+  EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+}
+
 // Certificates that live as long as they are told.
 struct TimedSigner : ca::LeafSigner {
   std::expected<std::vector<std::uint8_t>, ca::Error> sign(const ca::LeafRequest& request) override {
@@ -182,7 +350,7 @@ struct TimedSigner : ca::LeafSigner {
 
 TEST(LeafCache, SignsAnewBeforeALeafRunsOut) {
   TimedSigner signer;
-  const auto cache = LeafCache::create(signer, signer.ca.pem(), 8);
+  const auto cache = LeafCache::create(signer, 8);
   ASSERT_TRUE(cache);
   signer.not_after = 0;
   EXPECT_TRUE((*cache)->make_ssl(kName));
@@ -193,6 +361,30 @@ TEST(LeafCache, SignsAnewBeforeALeafRunsOut) {
   ASSERT_TRUE(again);
   EXPECT_EQ((*cache)->leaves_signed(), 2u);
   EXPECT_GT(X509_cmp_time(X509_get0_notAfter(SSL_get_certificate(again->get())), nullptr), 0);
+}
+
+TEST(LeafCache, AnotherCaSignsAnewAndWhatItHasSentIsSentOn) {
+  // Anything serves as the one behind the leaf.
+  struct ChainSigner : TimedSigner {
+    std::expected<std::vector<std::uint8_t>, ca::Error> sign(const ca::LeafRequest& request) override {
+      const auto leaf = TimedSigner::sign(request).value();
+      auto both = leaf;
+      both.insert(both.end(), leaf.begin(), leaf.end());
+      return both;
+    }
+  } signer;
+  const auto cache = LeafCache::create(signer, 8);
+  ASSERT_TRUE(cache);
+  const auto first = (*cache)->make_ssl(kName);
+  ASSERT_TRUE(first);
+  STACK_OF(X509)* chain = nullptr;
+  SSL_get0_chain_certs(first->get(), &chain);
+  EXPECT_EQ(sk_X509_num(chain), 1);
+  (*cache)->forget();
+  const auto second = (*cache)->make_ssl(kName);
+  ASSERT_TRUE(second);
+  EXPECT_EQ((*cache)->leaves_signed(), 2u);
+  EXPECT_NE(SSL_get_certificate(first->get()), SSL_get_certificate(second->get()));
 }
 
 }  // namespace

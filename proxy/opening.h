@@ -1,0 +1,28 @@
+// What a connection begins with, once it is known where it goes: TLS and for which name, a request, or
+// something else. Nothing is taken: what was looked at is put back.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "proxy/stream.h"
+
+namespace weir::proxy {
+
+struct Opening {
+  bool is_tls = false;
+  bool is_request = false;    // of HTTP/1, to an origin
+  bool server_spoke = false;  // before the client did
+  std::string server_name;
+  std::vector<std::string> protocols;  // that the ClientHello offers
+};
+
+// In some protocols the server speaks first: waiting for the client alone would wait for ever.
+Task<void> wait_for_either_side(Stream& client, Stream& upstream, std::chrono::milliseconds idle_timeout);
+
+// `upstream` may be null: there is none that could speak. A request is only looked for if it may be one.
+Task<Opening> peek_opening(Stream& client, Stream* upstream, std::chrono::milliseconds timeout,
+                           bool may_be_request);
+
+}  // namespace weir::proxy

@@ -1,0 +1,166 @@
+// Connections that the kernel side redirected: their first bytes decide, and who was not redirected gets
+// nothing.
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <optional>
+
+#include "harness.h"
+
+namespace weir::proxy::test {
+namespace {
+
+using std::string;
+
+class Redirects : public ClientResolver {
+ public:
+  std::expected<Client, std::string> resolve(const Tuple&) override {
+    Client client{SocketCookie{4712}, ProcessKey{42, 7}, 1};
+    client.redirected_from = from;
+    return client;
+  }
+  std::optional<Endpoint> from;
+};
+
+struct RedirectedWorld : World {
+  explicit RedirectedWorld(std::uint16_t destination, Config config = {},
+                           std::function<int(IpAddress::Family)> make_socket = {}) {
+    start(std::move(config));
+    redirects->from = Endpoint{parse_ip_address("127.0.0.1"), destination};
+    listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    EXPECT_EQ(::listen(listener, 16), 0);
+    socklen_t length = sizeof address;
+    ::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length);
+    port = ntohs(address.sin_port);
+    proxy->add_redirect_listener({listener, redirects, std::move(make_socket)});
+  }
+  Wire arrive() const {
+    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const timeval patience{10, 0};
+    ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(port);
+    EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    return Wire(fd);
+  }
+  DecisionMade only_decision() {
+    events.wait_until([](const auto& all) { return Events::count<DecisionMade>(all) == 1; });
+    const auto all = events.all<DecisionMade>();
+    EXPECT_EQ(all.size(), 1u);
+    return all.empty() ? DecisionMade{} : all.front();
+  }
+  std::shared_ptr<Redirects> redirects = std::make_shared<Redirects>();
+  int listener = -1;
+  std::uint16_t port = 0;
+};
+
+const string kAnswer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+void answer_requests(Wire& wire) {
+  while (!wire.read_until("\r\n\r\n").empty()) wire.write(kAnswer);
+}
+
+TEST(Redirected, HttpInTheClearIsForwardedAsItIs) {
+  Origin origin(nullptr, answer_requests);
+  RedirectedWorld world(origin.port());
+  auto client = world.arrive();
+  for (const char* target : {"/x?y", "/z"}) {
+    client.write(string("GET ") + target + " HTTP/1.1\r\nHost: example.test\r\n\r\n");
+    EXPECT_EQ(client.read_exactly(kAnswer.size()), kAnswer);
+  }
+  client.close();
+  ASSERT_TRUE(world.events.wait_for_end());
+  EXPECT_EQ(world.events.bytes(Direction::sent), client.sent);
+  EXPECT_EQ(world.events.bytes(Direction::received), client.received);
+  EXPECT_EQ(origin.connections(), 1);
+  const auto decision = world.only_decision();
+  EXPECT_EQ(decision.decision, Decision::redirected);
+  ASSERT_TRUE(decision.upstream_peer);
+  EXPECT_EQ(decision.upstream_peer->port, origin.port());
+  const auto opened = world.events.all<ConnectionOpened>();
+  ASSERT_EQ(opened.size(), 1u);
+  EXPECT_TRUE(opened.front().redirected);
+  EXPECT_EQ(opened.front().tuple.peer, *world.redirects->from);
+}
+
+TEST(Redirected, TlsIsOpenedForTheNameInTheClientHello) {
+  RedirectedWorld world(0);
+  Origin origin(world.origin_ca.server_context({.name = "example.test"}), answer_requests);
+  world.redirects->from->port = origin.port();
+  auto client = world.arrive();
+  const auto context = world.client_context(world.weir_ca);
+  ASSERT_TRUE(client.start_tls(context.get(), false, "example.test"));
+  client.write("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n");
+  EXPECT_EQ(client.read_exactly(kAnswer.size()), kAnswer);
+  EXPECT_EQ(world.only_decision().decision, Decision::bumped);
+}
+
+// A CONNECT is for another proxy; half a request line may be the beginning of anything.
+TEST(Redirected, AllElseIsTunnelled) {
+  for (const string first : {"", "EHLO x\r\n", "CONNECT other:1 HTTP/1.1\r\nHost: other:1\r\n\r\n", "HELO"}) {
+    const string greeting = "220 ready\r\n";
+    Origin origin(nullptr, [&](Wire& wire) {
+      wire.write(greeting);
+      EXPECT_EQ(wire.read_to_end(), first + "bye");
+    });
+    RedirectedWorld world(origin.port());
+    auto client = world.arrive();
+    client.write(first);
+    EXPECT_EQ(client.read_exactly(greeting.size()), greeting) << first;
+    client.write("bye");
+    client.half_close();
+    EXPECT_EQ(client.read_to_end(), "");  // the origin has it all
+    EXPECT_EQ(world.only_decision().decision, Decision::tunnelled) << first;
+    EXPECT_EQ(world.events.bytes(Direction::sent), "");
+  }
+}
+
+TEST(Redirected, WhoWasNotRedirectedGetsNothing) {
+  Origin origin(nullptr, answer_requests);
+  RedirectedWorld world(origin.port());
+  world.redirects->from.reset();
+  auto client = world.arrive();
+  client.write("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n");
+  EXPECT_EQ(client.read_to_end(), "");
+  EXPECT_EQ(world.proxy->counters().unresolved_refused, 1u);
+  EXPECT_EQ(origin.connections(), 0);
+}
+
+TEST(Redirected, WhatIsRefusedOrFailsBreaksOff) {
+  for (const bool refused : {true, false}) {
+    Config config;
+    if (refused) config.refused_destinations.push_back({parse_ip_address("127.0.0.1"), 1});
+    RedirectedWorld world(1, std::move(config));
+    auto client = world.arrive();
+    client.write("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n");
+    EXPECT_EQ(client.read_to_end(), "");
+    EXPECT_FALSE(client.clean_end);
+    EXPECT_EQ(world.only_decision().decision, refused ? Decision::refused : Decision::upstream_failed);
+  }
+}
+
+TEST(Redirected, ElsewhereItsSocketsAreTheOthersAndItsLoopbackIsNotOurs) {
+  Origin origin(nullptr, answer_requests);
+  Config config;
+  config.refused_destinations.push_back({parse_ip_address("127.0.0.1"), origin.port()});
+  std::atomic<int> made = 0;
+  RedirectedWorld world(origin.port(), std::move(config), [&](IpAddress::Family family) {
+    ++made;
+    return ::socket(family == IpAddress::Family::v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  });
+  auto client = world.arrive();
+  client.write("GET / HTTP/1.1\r\nHost: example.test\r\n\r\n");
+  EXPECT_EQ(client.read_exactly(kAnswer.size()), kAnswer);
+  EXPECT_EQ(made, 1);
+}
+
+}  // namespace
+}  // namespace weir::proxy::test
