@@ -43,7 +43,7 @@ void Tails::distribute() {
     std::shared_ptr<const std::string> line;
     for (auto* tail : tails_) {
       if (!tail->query_.matches(*record)) continue;
-      if (!line) line = std::make_shared<std::string>(to_json(*record) + '\n');
+      if (!line) line = std::make_shared<std::string>(record->json + '\n');
       tail->push(line);
     }
   }

@@ -23,9 +23,11 @@
 #include "agent/files.h"
 #include "agent/log.h"
 #include "agent/own_program.h"
+#include "agent/policy_keeper.h"
+#include "agent/redirector.h"
 #include "agent/state.h"
+#include "agent/trust_files.h"
 #include "agent/users.h"
-#include "ca/truststore.h"
 
 namespace weir::agent {
 namespace {
@@ -57,10 +59,10 @@ std::expected<Descriptor, Error> memory_file(const char* name, const std::string
   return file;
 }
 
-std::expected<std::string, Error> read_files(const std::vector<std::string>& files) {
+std::expected<std::string, Error> read_files(const std::vector<std::string>& files, const char* setting) {
   std::string content;
   for (const std::string& file : files) {
-    auto text = read_file(file, largest_roots, "--upstream-ca");
+    auto text = read_file(file, largest_roots, setting);
     if (!text) return std::unexpected(text.error());
     content += *text + "\n";
   }
@@ -101,6 +103,18 @@ std::string text_of(const std::array<char, N>& text) {
 }
 
 // What the worker may inherit of the environment: nothing that could hold a secret of root's.
+// Of each "NAME=FILE" what the file holds, ended by a zero.
+std::expected<std::string, Error> read_identities(const std::vector<std::string>& entries) {
+  std::string all;
+  for (const std::string& entry : entries) {
+    auto text = read_files({entry.substr(entry.find('=') + 1)}, "proxy.client_certificates");
+    if (!text) return std::unexpected(text.error());
+    std::erase(*text, '\0');
+    all += *text + '\0';
+  }
+  return all;
+}
+
 std::vector<std::string> worker_environment() {
   std::vector<std::string> kept;
   for (const char* name :
@@ -112,7 +126,7 @@ std::vector<std::string> worker_environment() {
 
 class Broker {
  public:
-  explicit Broker(const Config& config) : config_(config), state_{config.state_dir} {}
+  explicit Broker(const Config& config) : config_(config), state_{config.state_dir}, policy_(config.policy) {}
 
   int run() {
     block_signals();
@@ -124,6 +138,7 @@ class Broker {
       serve();
       if (stopping_) return stop_worker();
       if (gate_) gate_->set_watched(false);
+      if (redirector_) redirector_->worker_gone();
       reap_worker();
       if (service_) service_->worker_gone();
       if (start_failed_) return 1;
@@ -150,6 +165,7 @@ class Broker {
   }
 
   std::expected<void, Error> prepare() {
+    if (auto loaded = policy_.load(); !loaded) return loaded;
     auto user = choose_worker_user();
     if (!user) return std::unexpected(user.error());
     user_ = *user;
@@ -164,32 +180,73 @@ class Broker {
     if (auto done = prepare_files(); !done) return done;
     executable_ = Descriptor(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
     if (!executable_) return std::unexpected(errno_error("/proc/self/exe"));
+    if (auto possible = check_fail_closed(); !possible) return possible;
     load_native();
-    service_.emplace(*authority_, kernel_.get(), gate_.get());
+    if (fails_closed() && !kernel_) return std::unexpected(cannot_fail_closed(native_reason_));
+    if (auto done = prepare_redirector(); !done) return done;
+    service_.emplace(*authority_, kernel_.get(), gate_.get(), redirector_ ? &*redirector_ : nullptr);
+    return {};
+  }
+
+  // An agent of one command's ends with it, and leaves nothing.
+  bool fails_closed() const { return config_.fail_closed && config_.first_user < 0; }
+
+  static Error cannot_fail_closed(const std::string& why) { return {"transparent.fail_closed: " + why, ""}; }
+
+  // To go on would be to fail open.
+  std::expected<void, Error> check_fail_closed() const {
+    if (!fails_closed()) return {};
+    if (::geteuid() != 0) return std::unexpected(cannot_fail_closed("needs root"));
+    if (!config_.native) return std::unexpected(cannot_fail_closed("impossible without the native tap"));
+    if (!config_.proxy) return std::unexpected(cannot_fail_closed("impossible without the proxy"));
+    return {};
+  }
+
+  // As those who come after this agent have it, whatever the path to the directory.
+  std::string name_of_state() const {
+    struct stat status{};
+    ::fstat(locked_.directory.get(), &status);
+    return std::to_string(status.st_dev) + "-" + std::to_string(status.st_ino);
+  }
+
+  // Without root there is no kernel side, and nobody could be marked.
+  std::expected<void, Error> prepare_redirector() {
+    if (::geteuid() != 0) return {};
+    Redirector::Setting setting;
+    setting.kernel = config_.proxy ? kernel_.get() : nullptr;
+    setting.why_not = !config_.proxy ? "the agent runs without its proxy"
+                      : kernel_      ? "this kernel can't, see `weir doctor`"
+                                     : "the native tap is off: " + native_reason_;
+    setting.wanted = !config_.transparent_processes.empty() || steers();
+    setting.socket_owner = user_.uid;
+    auto opened = Redirector::open(locked_.directory, std::move(setting));
+    if (opened)
+      redirector_.emplace(std::move(*opened));
+    else if (fails_closed())
+      return std::unexpected(cannot_fail_closed(to_string(opened.error())));
+    else
+      log_warning("nothing is redirected: " + to_string(opened.error()));
     return {};
   }
 
   std::expected<void, Error> prepare_authority() {
-    const ca::Paths paths = state_.ca();
-    auto authority = ca::Authority::load_or_create(paths);
+    auto authority = ca::Authority::load_or_create(state_.ca());
     if (!authority) return std::unexpected(to_error(authority.error()));
     authority_ = std::move(*authority);
-    const std::string root = authority_->certificate_pem();
-    if (auto written = ca::write_bundle(paths.bundle(), root); !written) {
-      return std::unexpected(to_error(written.error()));
-    }
-    if (auto written = ca::write_pkcs12(paths.pkcs12(), root); !written) {
-      return std::unexpected(to_error(written.error()));
-    }
-    return {};
+    return write_trust_files(state_, authority_->roots_pem());
   }
 
   std::expected<void, Error> prepare_files() {
-    auto roots = read_files(config_.upstream_ca);
+    auto roots = read_files(config_.upstream_ca, "--upstream-ca");
     if (!roots) return std::unexpected(roots.error());
     auto roots_file = memory_file("weir-upstream-ca", *roots);
     if (!roots_file) return std::unexpected(roots_file.error());
     upstream_roots_ = std::move(*roots_file);
+    auto identities = read_identities(config_.client_certificates);
+    if (!identities) return std::unexpected(identities.error());
+    auto identities_file = memory_file("weir-client-certificates", *identities);
+    if (!identities_file) return std::unexpected(identities_file.error());
+    client_identities_ = std::move(*identities_file);
     if (!config_.jsonl.empty()) {
       auto file = open_output(config_.jsonl, "--jsonl");
       if (!file) return std::unexpected(file.error());
@@ -216,15 +273,26 @@ class Broker {
     bpf::LoadOptions options;
     options.ring_bytes = config_.ring_bytes;
     options.socket_events = config_.socket_events;
+    options.ingress = config_.ingress;
     options.uprobe_multi = config_.uprobe_multi;
     options.filters = filters_of(config_);
+    options.refuse_quic = config_.refuse_quic;
+    options.redirect_fails_closed = fails_closed();
+    if (config_.first_user < 0 && config_.proxy) options.pin_owner = name_of_state();
+    options.policy = policy_.has_file();
+    options.policy_steers = steers();
     auto kernel = bpf::KernelSide::load(options);
     if (!kernel) {
       native_reason_ = to_string(to_error(kernel.error()));
-      log_error("the native tap is off: " + native_reason_);
+      if (!fails_closed()) log_error("the native tap is off: " + native_reason_);
       return;
     }
     kernel_ = std::move(*kernel);
+    if (policy_.has_file()) {
+      // The proxy still enforces it.
+      if (auto set = kernel_->set_policy(policy_.policy()); !set)
+        log_error("policy: not enforced in the kernel: " + to_string(to_error(set.error())));
+    }
     if (!config_.hold_execs) return;
     auto gate = ExecGate::open(executable_.get(), user_);
     if (gate)
@@ -264,14 +332,19 @@ class Broker {
     while (true) {
       std::vector<pollfd> users = users_.waits();
       std::vector<pollfd> waits = users;
+      if (gate_) waits.push_back(gate_->wait());
+      const std::size_t asks_at = waits.size();
+      const std::vector<pollfd> asks = redirector_ ? redirector_->waits() : std::vector<pollfd>();
+      waits.insert(waits.end(), asks.begin(), asks.end());
       waits.insert(waits.end(), {{channel_.get(), POLLIN, 0}, {signals_.get(), POLLIN, 0}});
-      if (gate_) waits.insert(waits.begin() + static_cast<std::ptrdiff_t>(users.size()), gate_->wait());
-      if (::poll(waits.data(), waits.size(), gate_ ? gate_->time_to_start() : -1) < 0 && errno != EINTR)
-        return;
+      if (::poll(waits.data(), waits.size(), time_to_wake()) < 0 && errno != EINTR) return;
       if (gate_) gate_->revive();
+      if (redirector_) redirector_->beat();
+      if (redirector_) redirector_->handle(std::span(waits).subspan(asks_at, asks.size()));
       const pollfd& signals = waits.back();
       const pollfd& channel = waits[waits.size() - 2];
       if ((signals.revents & POLLIN) != 0 && stop_asked()) return;
+      if (std::exchange(reload_asked_, false)) reload();
       users.assign(waits.begin(), waits.begin() + static_cast<std::ptrdiff_t>(users.size()));
       if (!users_.handle(users)) {
         stopping_ = true;
@@ -281,12 +354,48 @@ class Broker {
     }
   }
 
+  // Milliseconds; -1: no limit.
+  int time_to_wake() const {
+    const int start = gate_ ? gate_->time_to_start() : -1;
+    const int beat = redirector_ ? redirector_->time_to_beat() : -1;
+    return start < 0 || beat < 0 ? std::max(start, beat) : std::min(start, beat);
+  }
+
   bool stop_asked() {
     signalfd_siginfo info;
     while (::read(signals_.get(), &info, sizeof info) == sizeof info) {
       if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) stopping_ = true;
+      if (info.ssi_signo == SIGHUP) reload_asked_ = true;
     }
     return stopping_;
+  }
+
+  bool steers() const { return policy_.has_file() && config_.steer && config_.proxy; }
+
+  // The worker then fetches what is in force, and why the file is not, if it isn't.
+  void reload_policy() {
+    if (!policy_.has_file()) return;
+    const auto apply = [this](const Policy& policy) -> std::expected<void, Error> {
+      if (!kernel_) return {};
+      if (auto set = kernel_->set_policy(policy); !set) return std::unexpected(to_error(set.error()));
+      return {};
+    };
+    if (auto loaded = policy_.load(apply)) {
+      log_info("policy: " + std::to_string(policy_.policy().rules.size()) + " rules from " + policy_.file());
+    } else {
+      log_error("policy: the rules from before stay: " + to_string(loaded.error()));
+    }
+  }
+
+  bool tell_policy(const Request& request) {
+    Reply reply;
+    reply.id = request.id;
+    copy_text(policy_.error(), reply.text);
+    if (!policy_.has_file()) return send_reply(reply, {});
+    const auto file = memory_file("weir-policy", policy_.text());
+    if (!file) return false;
+    const int descriptor = file->get();
+    return send_reply(reply, std::span(&descriptor, 1));
   }
 
   // False when the worker is gone.
@@ -308,6 +417,10 @@ class Broker {
       case Operation::start_failed:
         worker_cannot_start(text_of(request.start_failed.text));
         return true;
+      case Operation::authority:
+        return tell_authority(request);
+      case Operation::policy:
+        return tell_policy(request);
       default:
         break;
     }
@@ -322,6 +435,27 @@ class Broker {
         .has_value();
   }
 
+  bool tell_authority(const Request& request) {
+    Reply reply;
+    reply.id = request.id;
+    reply.number = authority_->in_overlap() ? 1 : 0;
+    copy_text(authority_->sha256_fingerprint(), reply.text);
+    return send_reply(reply, {});
+  }
+
+  // What can change while connections go on.
+  void reload() {
+    auto authority = ca::Authority::load_or_create(state_.ca());
+    if (authority) {
+      service_->set_signer(**authority);
+      authority_ = std::move(*authority);
+    } else {
+      log_error("the CA stays as it was: " + to_string(to_error(authority.error())));
+    }
+    reload_policy();
+    ::kill(worker_, SIGHUP);
+  }
+
   bool welcome(const Request& request) {
     greeted_ = true;
     auto config_file = memory_file("weir-config", to_yaml(config_));
@@ -333,6 +467,7 @@ class Broker {
     welcome.native_wanted = config_.native && ::geteuid() == 0;
     welcome.has_native = kernel_ != nullptr;
     welcome.has_exec_gate = gate_ != nullptr;
+    welcome.has_redirection = redirector_ && redirector_->event_descriptor() >= 0;
     welcome.for_a_command = config_.first_user >= 0;
     welcome.has_jsonl = static_cast<bool>(jsonl_);
     welcome.has_recording = static_cast<bool>(recording_);
@@ -340,13 +475,15 @@ class Broker {
     copy_text(proxy_address_, welcome.proxy_listen);
     copy_text(api_address_, welcome.api_listen);
     copy_text(native_reason_, welcome.native_reason);
-    std::vector<int> descriptors{config_file->get(), locked_.directory.get(), upstream_roots_.get()};
+    std::vector<int> descriptors{config_file->get(), locked_.directory.get(), upstream_roots_.get(),
+                                 client_identities_.get()};
     if (kernel_) {
       descriptors.insert(descriptors.end(), {kernel_->ring_descriptor(), kernel_->tuples_descriptor(),
                                              kernel_->control_descriptor(), kernel_->untold_descriptor(),
-                                             service_->open_changes()});
+                                             kernel_->redirections_descriptor(), service_->open_changes()});
     }
     if (gate_) descriptors.insert(descriptors.end(), {gate_->event_descriptor(), gate_->page_descriptor()});
+    if (welcome.has_redirection) descriptors.push_back(redirector_->event_descriptor());
     if (jsonl_) descriptors.push_back(jsonl_.get());
     if (recording_) descriptors.push_back(recording_.get());
     Reply reply;
@@ -359,11 +496,21 @@ class Broker {
   void worker_ready(const ReadyRequest& ready) {
     if (gate_) gate_->set_watched(true);
     proxy_address_ = text_of(ready.proxy_address);
+    if (const auto proxy = parse_endpoint(proxy_address_); kernel_ && proxy)
+      kernel_->set_proxy_listeners(std::span(&*proxy, 1));
     api_address_ = text_of(ready.api_address);
+    if (redirector_) redirector_->worker_ready(listeners_of_worker());
     log_info("native tap: " + text_of(ready.native));
     if (!proxy_address_.empty()) log_info("proxy: http://" + proxy_address_);
     if (!api_address_.empty()) log_info("api: http://" + api_address_);
     log_info("state: " + config_.state_dir);
+  }
+
+  std::vector<Endpoint> listeners_of_worker() const {
+    std::vector<Endpoint> listeners;
+    for (const std::string& address : {proxy_address_, api_address_})
+      if (const auto endpoint = parse_endpoint(address)) listeners.push_back(*endpoint);
+    return listeners;
   }
 
   void worker_cannot_start(const std::string& why) {
@@ -385,6 +532,7 @@ class Broker {
 
   // The worker drains on SIGTERM and still asks for leaves meanwhile.
   int stop_worker() {
+    if (redirector_) redirector_->worker_gone();
     ::kill(worker_, SIGTERM);
     const auto limit = Clock::now() + drain_limit;
     while (Clock::now() < limit) {
@@ -419,17 +567,20 @@ class Broker {
 
   const Config& config_;
   StateDir state_;
+  PolicyKeeper policy_;
   WorkerUser user_;
   LockedState locked_;
   Users users_;
   std::unique_ptr<ca::Authority> authority_;
   std::unique_ptr<bpf::KernelSide> kernel_;
   std::unique_ptr<ExecGate> gate_;
+  std::optional<Redirector> redirector_;
   std::optional<BrokerService> service_;
   std::string native_reason_;
   Descriptor signals_;
   Descriptor executable_;
   Descriptor upstream_roots_;
+  Descriptor client_identities_;
   Descriptor jsonl_;
   Descriptor recording_;
   Descriptor channel_;
@@ -441,6 +592,7 @@ class Broker {
   std::chrono::milliseconds restart_delay_ = first_restart_delay;
   bool greeted_ = false;  // a worker has spoken, at least once
   bool stopping_ = false;
+  bool reload_asked_ = false;
   bool start_failed_ = false;
 };
 

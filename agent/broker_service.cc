@@ -74,6 +74,9 @@ BrokerService::Result BrokerService::handle(const Request& request) {
     case Operation::find_socket_owner:
       find_socket_owner(request.number, result.reply);
       return result;
+    case Operation::find_executable:
+      find_executable(request.number, result.reply);
+      return result;
     case Operation::task_iterator:
     case Operation::mapping_iterator:
     case Operation::socket_iterator:
@@ -93,9 +96,17 @@ BrokerService::Result BrokerService::handle(const Request& request) {
       if (kernel_ == nullptr) say(result.reply, Status::refused, "no native tap");
       if (kernel_ != nullptr) kernel_->warm_up();
       return result;
+    case Operation::upstream_socket:
+      upstream_socket(request.upstream_socket, result);
+      return result;
+    case Operation::next_listener:
+      next_listener(result);
+      return result;
     case Operation::hello:
     case Operation::ready:
     case Operation::start_failed:
+    case Operation::authority:
+    case Operation::policy:
       break;
   }
   say(result.reply, Status::refused, "unknown operation");
@@ -115,12 +126,21 @@ int BrokerService::open_changes() {
   return changes_.get();
 }
 
+// A link's text, which is never followed. One that doesn't fit is not told rather than cut.
+void BrokerService::find_executable(std::uint32_t pid, Reply& reply) {
+  const std::string link = "/proc/" + std::to_string(pid) + "/exe";
+  const ssize_t size = ::readlink(link.c_str(), reply.text.data(), reply.text.size() - 1);
+  if (size < 0) return say(reply, Status::not_there, "");
+  reply.text[static_cast<std::size_t>(size) + 1 < reply.text.size() ? static_cast<std::size_t>(size) : 0] =
+      '\0';
+}
+
 void BrokerService::sign_leaf(const SignLeafRequest& request, Reply& reply) {
   if (request.name_length == 0 || request.name_length > request.name.size()) {
     return say(reply, Status::refused, "bad name length");
   }
   ca::LeafRequest leaf{std::string(request.name.data(), request.name_length), request.public_key};
-  auto certificate = signer_.sign(leaf);
+  auto certificate = signer_->sign(leaf);
   if (!certificate) return say(reply, Status::failed, certificate.error().what);
   if (certificate->size() > reply.data.size()) return say(reply, Status::failed, "certificate too large");
   std::copy(certificate->begin(), certificate->end(), reply.data.begin());
@@ -167,6 +187,21 @@ void BrokerService::next_exec(Result& result) {
   keep_file(std::move(held->file), result);
   // A script, a file of another machine: nothing to be looked at.
   if (result.reply.status != Status::ok) gate_->release(held->number);
+}
+
+void BrokerService::next_listener(Result& result) {
+  auto listener = redirector_ == nullptr ? std::nullopt : redirector_->next_listener();
+  if (!listener) return say(result.reply, Status::no_more, "");
+  result.reply.number = listener->network_namespace;
+  result.reply.netns_cookie = listener->network_namespace_cookie;
+  result.opened = std::move(listener->descriptor);
+}
+
+void BrokerService::upstream_socket(const UpstreamSocketRequest& request, Result& result) {
+  if (redirector_ == nullptr) return say(result.reply, Status::refused, "nothing is redirected");
+  auto socket = redirector_->upstream_socket(request.network_namespace, request.v6 != 0);
+  if (!socket) return say(result.reply, Status::failed, socket.error().what);
+  result.opened = std::move(*socket);
 }
 
 void BrokerService::keep_file(Descriptor file, Result& result) {

@@ -10,6 +10,7 @@
 #include "agent/descriptor.h"
 #include "agent/exec_gate.h"
 #include "agent/protocol.h"
+#include "agent/redirector.h"
 #include "agent/socket_owners.h"
 #include "bpf/kernel_side.h"
 #include "ca/ca.h"
@@ -19,14 +20,19 @@ namespace weir::agent {
 class BrokerService {
  public:
   // `kernel` may be null: there is no native tap then, and what needs it is refused. `gate` may be null.
-  BrokerService(ca::LeafSigner& signer, bpf::KernelSide* kernel, ExecGate* gate = nullptr)
-      : signer_(signer), kernel_(kernel), gate_(gate) {}
+  // So may `redirector`.
+  BrokerService(ca::LeafSigner& signer, bpf::KernelSide* kernel, ExecGate* gate = nullptr,
+                Redirector* redirector = nullptr)
+      : signer_(&signer), kernel_(kernel), gate_(gate), redirector_(redirector) {}
+
+  void set_signer(ca::LeafSigner& signer) { signer_ = &signer; }
 
   struct Result {
     Reply reply;
     Descriptor opened;  // to be sent with the reply, and closed then
   };
-  // Operations that reply: all but hello, ready and start_failed, which are the broker's own.
+  // Operations that reply: all but hello, ready, start_failed, authority and policy, which are the broker's
+  // own.
   Result handle(const Request& request);
 
   // Detaches what a dead worker had attached, and forgets its files.
@@ -37,6 +43,7 @@ class BrokerService {
 
  private:
   void find_socket_owner(std::uint32_t inode, Reply& reply);
+  void find_executable(std::uint32_t pid, Reply& reply);
   void sign_leaf(const SignLeafRequest& request, Reply& reply);
   void open_known_library(std::uint32_t number, Result& result);
   void open_mapping(const OpenMappingRequest& request, Result& result);
@@ -46,6 +53,8 @@ class BrokerService {
   void detach(std::uint32_t target, Reply& reply);
   void open_iterator(const Request& request, Result& result);
   void next_exec(Result& result);
+  void next_listener(Result& result);
+  void upstream_socket(const UpstreamSocketRequest& request, Result& result);
   void open_mapping_events(std::uint32_t processor, Result& result);
 
   struct File {
@@ -53,9 +62,10 @@ class BrokerService {
     std::uint64_t size = 0;
   };
 
-  ca::LeafSigner& signer_;
+  ca::LeafSigner* signer_;
   bpf::KernelSide* kernel_;
   ExecGate* gate_;
+  Redirector* redirector_;
   std::optional<bpf::FileIdentity> own_file_;
   std::map<std::uint32_t, File> files_;
   std::vector<bpf::TargetHandle> targets_;

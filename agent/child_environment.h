@@ -12,10 +12,13 @@
 
 namespace weir::agent {
 
+// Without the proxy's part, `proxy_address` isn't asked for.
 std::expected<std::vector<Variable>, Error> child_environment(const StateDir& state,
-                                                              const std::string& proxy_address);
+                                                              const std::string& proxy_address,
+                                                              EnvironmentParts parts = {});
 
 // Sets it in this process, for the exec that follows.
-std::expected<void, Error> set_child_environment(const StateDir& state, const std::string& proxy_address);
+std::expected<void, Error> set_child_environment(const StateDir& state, const std::string& proxy_address,
+                                                 EnvironmentParts parts = {});
 
 }  // namespace weir::agent

@@ -21,7 +21,9 @@ void add_status_command(CLI::App& app, Action& action);
 void add_tail_command(CLI::App& app, Action& action);
 void add_ls_command(CLI::App& app, Action& action);
 void add_coverage_command(CLI::App& app, Action& action);
+void add_policy_command(CLI::App& app, Action& action);
 void add_doctor_command(CLI::App& app, Action& action);
 void add_replay_command(CLI::App& app, Action& action);
+void add_release_command(CLI::App& app, Action& action);
 
 }  // namespace weir::agent

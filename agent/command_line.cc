@@ -44,9 +44,14 @@ std::expected<RunningAgent, NoAgent> find_agent(const StateDir& state) {
   if (const auto* pid = status.find_pointer("/pid", absent); pid != nullptr && pid->is_int64()) {
     agent.pid = static_cast<std::uint32_t>(pid->get_int64());
   }
+  const auto bool_at = [&](const char* pointer) {
+    const auto* value = status.find_pointer(pointer, absent);
+    return value != nullptr && value->is_bool() && value->get_bool();
+  };
   agent.proxy_address = text_at("/proxy/address");
-  if (const auto* value = status.find_pointer("/for_a_command", absent); value != nullptr && value->is_bool())
-    agent.for_a_command = value->get_bool();
+  agent.ca_sha256 = text_at("/ca/sha256");
+  agent.ca_overlap = bool_at("/ca/overlap");
+  agent.for_a_command = bool_at("/for_a_command");
   agent.native_ready = text_at("/native/state") == "ready";
   return agent;
 }

@@ -20,6 +20,8 @@ std::shared_ptr<StateDir> add_state_dir_option(CLI::App& command);
 struct RunningAgent {
   std::uint32_t pid = 0;      // of its broker
   std::string proxy_address;  // "127.0.0.1:7443"
+  std::string ca_sha256;      // of the root that signs
+  bool ca_overlap = false;    // of a rotation
   bool native_ready = false;
   bool for_a_command = false;  // ends with its last user (users.h)
 };

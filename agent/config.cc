@@ -13,6 +13,7 @@
 #include "agent/files.h"
 #include "attribution/text.h"
 #include "bpf/filters.h"
+#include "proxy/upstream_proxy.h"
 
 namespace weir::agent {
 namespace {
@@ -34,9 +35,17 @@ struct PowerOfTwo {
 };
 struct FilterList {
   std::vector<std::string> Config::* member;
+  bool only_processes = false;  // nor libraries nor ports
+};
+struct ProxyUrl {
+  std::string Config::* member;
+};
+// Each "NAME=FILE".
+struct NamedFiles {
+  std::vector<std::string> Config::* member;
 };
 using Place = std::variant<bool Config::*, std::string Config::*, std::vector<std::string> Config::*,
-                           Endpoint Config::*, Size, Count, PowerOfTwo, FilterList>;
+                           Endpoint Config::*, Size, Count, PowerOfTwo, FilterList, ProxyUrl, NamedFiles>;
 
 struct Key {
   const char* section;  // "" at the top
@@ -55,6 +64,7 @@ const Key keys[] = {
     {"", "jsonl", &Config::jsonl},
     {"", "record", &Config::record},
     {"", "store", &Config::store},
+    {"", "policy", &Config::policy},
     {"retention", "max_age_hours", Size{&Config::store_max_age_hours, 0, 1'000'000}},
     {"retention", "max_bytes", Size{&Config::store_max_bytes, mib, mib* mib}},
     {"native", "enabled", &Config::native},
@@ -64,12 +74,22 @@ const Key keys[] = {
     {"native", "hold_execs", &Config::hold_execs},
     {"native", "only", FilterList{&Config::native_only}},
     {"native", "except", FilterList{&Config::native_except}},
+    {"transparent", "processes", FilterList{&Config::transparent_processes, true}},
+    {"transparent", "refuse_quic", &Config::refuse_quic},
+    {"transparent", "steer", &Config::steer},
+    {"transparent", "fail_closed", &Config::fail_closed},
     {"proxy", "enabled", &Config::proxy},
     {"proxy", "listen", &Config::proxy_listen},
     {"proxy", "threads", Count{&Config::proxy_threads, 1024}},
     {"proxy", "connections", Size{&Config::proxy_connections, 1, 1'000'000}},
+    {"proxy", "memory_bytes", Size{&Config::proxy_memory_bytes, 64 * mib, mib* mib}},
     {"proxy", "passthrough", &Config::passthrough},
+    {"proxy", "passthrough_after", Count{&Config::passthrough_after, 1000}},
+    {"proxy", "passthrough_seconds", Count{&Config::passthrough_seconds, 31'536'000}},
+    {"proxy", "open_mutual_tls", &Config::open_mutual_tls},
     {"proxy", "upstream_ca", &Config::upstream_ca},
+    {"proxy", "client_certificates", NamedFiles{&Config::client_certificates}},
+    {"proxy", "upstream", ProxyUrl{&Config::upstream_proxy}},
     {"api", "listen", &Config::api_listen},
     {"engine", "shards", Count{&Config::shards, 256}},
     {"engine", "connections", Size{&Config::connections, 1, 100'000'000}},
@@ -117,6 +137,10 @@ bool is_text(const std::string& text) {
   return YAML::Load(out.c_str()).Scalar() == text;
 }
 constexpr const char* no_text = " holds a character that a text can't have";
+
+bool names_processes(const bpf::FilterRule& rule) {
+  return rule.kind != bpf::FilterRule::Kind::port && rule.kind != bpf::FilterRule::Kind::library;
+}
 
 class Reader {
  public:
@@ -224,10 +248,32 @@ class Reader {
       return wrong(value, key + " has more than " + std::to_string(bpf::kMostFilterRules) + " filters");
     }
     for (std::size_t i = 0; i < filters.size(); ++i) {
-      if (auto rule = bpf::parse_filter(filters[i]); !rule) {
-        return wrong(value[i], key + ": '" + filters[i] + "': " + rule.error(), "see docs/configuration.md");
-      }
+      const auto rule = bpf::parse_filter(filters[i]);
+      const std::string shown = key + ": '" + filters[i] + "': ";
+      if (!rule) return wrong(value[i], shown + rule.error(), "see docs/configuration.md");
+      if (list.only_processes && !names_processes(*rule))
+        return wrong(value[i], shown + "this names no process", "use process:, pid: or cgroup:");
     }
+    return {};
+  }
+
+  std::expected<void, Error> store(NamedFiles list, const std::string& key, const YAML::Node& value) {
+    if (auto stored = store(list.member, key, value); !stored) return stored;
+    const auto& entries = config_.*list.member;
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      const auto at = entries[i].find('=');
+      if (at == 0 || at == std::string::npos || at + 1 == entries[i].size())
+        return wrong(value[i], key + ": '" + entries[i] + "' is not NAME=FILE");
+    }
+    return {};
+  }
+
+  // What is wrong is told without the text: it may hold a password.
+  std::expected<void, Error> store(ProxyUrl url, const std::string& key, const YAML::Node& value) {
+    std::string Config::* const member = url.member;
+    if (auto stored = store(member, key, value); !stored || (config_.*member).empty()) return stored;
+    if (auto proxy = proxy::parse_upstream_proxy(config_.*member); !proxy)
+      return wrong(value, key + ": " + proxy.error());
     return {};
   }
 
@@ -276,6 +322,10 @@ void emit(YAML::Emitter& out, const Config& config, const Place& place) {
     out << config.*count->member;
   } else if (const auto* filters = std::get_if<FilterList>(&place)) {
     emit(out, config, filters->member);
+  } else if (const auto* files = std::get_if<NamedFiles>(&place)) {
+    emit(out, config, files->member);
+  } else if (const auto* url = std::get_if<ProxyUrl>(&place)) {
+    emit(out, config, url->member);
   }
 }
 
@@ -350,6 +400,7 @@ bpf::Filters filters_of(const Config& config) {
   };
   add(config.native_only, filters.only);
   add(config.native_except, filters.except);
+  add(config.transparent_processes, filters.redirect);
   return filters;
 }
 

@@ -23,8 +23,14 @@ struct Config {
   std::string record;  // file for the event stream, "": none
   Endpoint proxy_listen;
   Endpoint api_listen;
-  std::vector<std::string> upstream_ca;  // files
+  std::vector<std::string> upstream_ca;          // files
+  std::vector<std::string> client_certificates;  // "example.org=FILE"
   std::vector<std::string> passthrough;
+  std::uint32_t passthrough_after = 3;       // rejections of our certificate in a row; 0: never
+  std::uint32_t passthrough_seconds = 3600;  // and for how long then
+  bool open_mutual_tls = false;
+  std::string policy;          // file (policy_file.h), "": none
+  std::string upstream_proxy;  // proxy/upstream_proxy.h has the form; "": none
   bool bodies = false;
   bool redact = true;
   bool ingress = false;
@@ -40,11 +46,17 @@ struct Config {
   bool hold_execs = true;
   std::vector<std::string> native_only;  // bpf/filters.h has the words
   std::vector<std::string> native_except;
+  std::vector<std::string> transparent_processes;  // those of the words that name processes and cgroups
+  bool steer = true;                               // to the proxy, what only it can judge by policy
+  bool refuse_quic = true;                         // of redirected processes
+  bool fail_closed = false;  // what can't be redirected is refused, also when the agent is gone
   std::uint64_t body_bytes = 8u << 20;
   std::uint64_t queue_bytes = 64u << 20;
   std::uint64_t queue_events = 65'536;
   std::uint64_t connections = 100'000;
   std::uint64_t proxy_connections = 10'000;
+  std::uint64_t proxy_memory_bytes = std::uint64_t{2}
+                                     << 30;  // of the worker's, beyond which idle clients are ended
   std::uint32_t proxy_threads = 0;
   std::uint32_t shards = 1;
 };

@@ -16,6 +16,7 @@
 #include <map>
 #include <mutex>
 
+#include "agent/client_facts.h"
 #include "agent/descriptor.h"
 #include "agent/process_info.h"
 
@@ -78,6 +79,8 @@ class DiagResolver : public ClientResolver {
     if (!process) return std::unexpected("process " + std::to_string(owner->pid) + " is gone");
     process->executable_path = owner->executable;
     Client client{found->cookie, process->process, 0};
+    client.uid = process->uid;
+    client.facts = facts_of(*process, process->uid);
     publisher_.publish(std::move(*process));
     return client;
   }

@@ -34,7 +34,25 @@ std::string pkcs12(const Inputs& inputs) {
   return inputs.pkcs12.string();
 }
 
+std::string wgetrc(const Inputs& inputs) {
+  return inputs.wgetrc.string();
+}
+
+// A list of directories: an empty one stands for the built-in default, and each is read after those before.
+std::string php_scan_directories(const Inputs& inputs) {
+  const std::string ours = ":" + inputs.php_directory.string();
+  const std::string inherited = inputs.inherited("PHP_INI_SCAN_DIR").value_or("");
+  return inherited.ends_with(ours) ? inherited : inherited + ours;
+}
+
+enum class Part { proxy, trust };
+
+bool wanted(Part part, EnvironmentParts parts) {
+  return part == Part::proxy ? parts.proxy : parts.trust;
+}
+
 struct Row {
+  Part part;
   std::string_view name;
   Value value;  // null: the fixed text
   std::string_view fixed = "";
@@ -43,20 +61,23 @@ struct Row {
   }
 };
 
+using enum Part;
+
 constexpr Row java_properties[] = {
-    {"http.proxyHost", proxy_host},
-    {"http.proxyPort", proxy_port},
-    {"https.proxyHost", proxy_host},
-    {"https.proxyPort", proxy_port},
-    {"http.nonProxyHosts", nullptr, ""},  // the default hides loopback
-    {"javax.net.ssl.trustStore", pkcs12},
-    {"javax.net.ssl.trustStorePassword", nullptr, ca::truststore_password},
-    {"javax.net.ssl.trustStoreType", nullptr, "PKCS12"},
+    {proxy, "http.proxyHost", proxy_host},
+    {proxy, "http.proxyPort", proxy_port},
+    {proxy, "https.proxyHost", proxy_host},
+    {proxy, "https.proxyPort", proxy_port},
+    {proxy, "http.nonProxyHosts", nullptr, ""},  // the default hides loopback
+    {trust, "javax.net.ssl.trustStore", pkcs12},
+    {trust, "javax.net.ssl.trustStorePassword", nullptr, ca::truststore_password},
+    {trust, "javax.net.ssl.trustStoreType", nullptr, "PKCS12"},
 };
 
-std::string java_tool_options(const Inputs& inputs) {
+std::string java_tool_options(const Inputs& inputs, EnvironmentParts parts) {
   std::vector<JavaProperty> properties;
-  for (const Row& row : java_properties) properties.push_back({std::string(row.name), row.text(inputs)});
+  for (const Row& row : java_properties)
+    if (wanted(row.part, parts)) properties.push_back({std::string(row.name), row.text(inputs)});
   return with_java_properties(inputs.inherited("JAVA_TOOL_OPTIONS").value_or(""), properties);
 }
 
@@ -64,58 +85,61 @@ std::string java_tool_options(const Inputs& inputs) {
 // to SSL_CERT_FILE's, so an inherited one hides nothing, and one of ours would need a directory of hashed
 // links.
 constexpr Row table[] = {
-    {"HTTP_PROXY", proxy_url},
-    {"HTTPS_PROXY", proxy_url},
-    {"ALL_PROXY", proxy_url},
-    {"http_proxy", proxy_url},  // curl reads only this one for http://
-    {"https_proxy", proxy_url},
-    {"all_proxy", proxy_url},
-    {"WS_PROXY", proxy_url},
-    {"WSS_PROXY", proxy_url},
-    {"GRPC_PROXY", proxy_url},
-    {"grpc_proxy", proxy_url},
-    {"GLOBAL_AGENT_HTTP_PROXY", proxy_url},
-    {"CGI_HTTP_PROXY", proxy_url},
-    {"npm_config_proxy", proxy_url},
-    {"npm_config_https_proxy", proxy_url},
-    {"CLOUDSDK_PROXY_TYPE", nullptr, "http"},
-    {"CLOUDSDK_PROXY_ADDRESS", proxy_host},
-    {"CLOUDSDK_PROXY_PORT", proxy_port},
-    {"NODE_USE_ENV_PROXY", nullptr, "1"},
+    {proxy, "HTTP_PROXY", proxy_url},
+    {proxy, "HTTPS_PROXY", proxy_url},
+    {proxy, "ALL_PROXY", proxy_url},
+    {proxy, "http_proxy", proxy_url},  // curl reads only this one for http://
+    {proxy, "https_proxy", proxy_url},
+    {proxy, "all_proxy", proxy_url},
+    {proxy, "WS_PROXY", proxy_url},
+    {proxy, "WSS_PROXY", proxy_url},
+    {proxy, "GRPC_PROXY", proxy_url},
+    {proxy, "grpc_proxy", proxy_url},
+    {proxy, "GLOBAL_AGENT_HTTP_PROXY", proxy_url},
+    {proxy, "CGI_HTTP_PROXY", proxy_url},
+    {proxy, "npm_config_proxy", proxy_url},
+    {proxy, "npm_config_https_proxy", proxy_url},
+    {proxy, "CLOUDSDK_PROXY_TYPE", nullptr, "http"},
+    {proxy, "CLOUDSDK_PROXY_ADDRESS", proxy_host},
+    {proxy, "CLOUDSDK_PROXY_PORT", proxy_port},
+    {proxy, "NODE_USE_ENV_PROXY", nullptr, "1"},
 
     // Inherited exceptions would go past us unseen.
-    {"NO_PROXY", nullptr, ""},
-    {"no_proxy", nullptr, ""},
-    {"GLOBAL_AGENT_NO_PROXY", nullptr, ""},
-    {"npm_config_noproxy", nullptr, ""},
+    {proxy, "NO_PROXY", nullptr, ""},
+    {proxy, "no_proxy", nullptr, ""},
+    {proxy, "GLOBAL_AGENT_NO_PROXY", nullptr, ""},
+    {proxy, "npm_config_noproxy", nullptr, ""},
 
     // These add to the runtime's own roots.
-    {"NODE_EXTRA_CA_CERTS", certificate},
-    {"DENO_CERT", certificate},
+    {trust, "NODE_EXTRA_CA_CERTS", certificate},
+    {trust, "DENO_CERT", certificate},
 
     // These replace them.
-    {"SSL_CERT_FILE", bundle},
-    {"CURL_CA_BUNDLE", bundle},
-    {"REQUESTS_CA_BUNDLE", bundle},
-    {"PIP_CERT", bundle},
-    {"GIT_SSL_CAINFO", bundle},
-    {"AWS_CA_BUNDLE", bundle},
-    {"CARGO_HTTP_CAINFO", bundle},
-    {"PERL_LWP_SSL_CA_FILE", bundle},
-    {"HTTPLIB2_CA_CERTS", bundle},
-    {"NIX_SSL_CERT_FILE", bundle},
-    {"HEX_CACERTS_PATH", bundle},
-    {"BUNDLE_SSL_CA_CERT", bundle},
-    {"npm_config_cafile", bundle},
-    {"CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", bundle},
-    {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", bundle},
+    {trust, "SSL_CERT_FILE", bundle},
+    {trust, "CURL_CA_BUNDLE", bundle},
+    {trust, "REQUESTS_CA_BUNDLE", bundle},
+    {trust, "PIP_CERT", bundle},
+    {trust, "GIT_SSL_CAINFO", bundle},
+    {trust, "AWS_CA_BUNDLE", bundle},
+    {trust, "CARGO_HTTP_CAINFO", bundle},
+    {trust, "PERL_LWP_SSL_CA_FILE", bundle},
+    {trust, "HTTPLIB2_CA_CERTS", bundle},
+    {trust, "NIX_SSL_CERT_FILE", bundle},
+    {trust, "HEX_CACERTS_PATH", bundle},
+    {trust, "BUNDLE_SSL_CA_CERT", bundle},
+    {trust, "npm_config_cafile", bundle},
+    {trust, "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", bundle},
+    {trust, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", bundle},
+
+    // These name a file of settings that names it.
+    {trust, "SYSTEM_WGETRC", wgetrc},
+    {trust, "PHP_INI_SCAN_DIR", php_scan_directories},
 
     // These make a runtime look where the others point.
-    {"DENO_TLS_CA_STORE", nullptr, "system,mozilla"},
-    {"UV_NATIVE_TLS", nullptr, "true"},
-    {"UV_SYSTEM_CERTS", nullptr, "true"},
+    {trust, "DENO_TLS_CA_STORE", nullptr, "system,mozilla"},
+    {trust, "UV_NATIVE_TLS", nullptr, "true"},
+    {trust, "UV_SYSTEM_CERTS", nullptr, "true"},
 
-    {"JAVA_TOOL_OPTIONS", java_tool_options},
 };
 
 // Each byte of `special` in the text, replaced by what stands for it.
@@ -208,10 +232,20 @@ constexpr FormatRow formats[] = {
 
 }  // namespace
 
-std::vector<Variable> proxy_environment(const EnvironmentInputs& inputs) {
+std::vector<Variable> client_environment(const EnvironmentInputs& inputs, EnvironmentParts parts) {
   std::vector<Variable> variables;
-  for (const Row& row : table) variables.push_back({std::string(row.name), row.text(inputs)});
+  for (const Row& row : table)
+    if (wanted(row.part, parts)) variables.push_back({std::string(row.name), row.text(inputs)});
+  if (parts.proxy || parts.trust)  // even an empty one makes every JVM say that it was picked up
+    variables.push_back({"JAVA_TOOL_OPTIONS", java_tool_options(inputs, parts)});
   return variables;
+}
+
+std::vector<std::string_view> root_file_variables() {
+  std::vector<std::string_view> names;
+  for (const Row& row : table)
+    if (row.value == bundle || row.value == certificate) names.push_back(row.name);
+  return names;
 }
 
 std::expected<EnvironmentFormat, Error> parse_environment_format(std::string_view name) {

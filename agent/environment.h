@@ -25,6 +25,8 @@ struct EnvironmentInputs {
   std::filesystem::path ca_certificate;  // our root alone, PEM
   std::filesystem::path bundle;          // the system's roots and ours, PEM
   std::filesystem::path pkcs12;          // the same and the JDKs', for Java
+  std::filesystem::path wgetrc;          // the system's wgetrc and where the bundle is
+  std::filesystem::path php_directory;   // holds an .ini that says so to PHP
   // What the variable is in the caller's environment: some values are extended, not replaced.
   std::function<std::optional<std::string>(std::string_view name)> inherited;
 };
@@ -34,9 +36,20 @@ struct Variable {
   std::string value;  // may be empty, which is to be set, not to be left out: an empty NO_PROXY means "none"
 };
 
+// Two reasons for a variable. A command whose connections are redirected needs no proxy variables; one that
+// finds the CA where it looks anyway needs no trust variables. JAVA_TOOL_OPTIONS belongs to both: it then has
+// the properties of the part alone.
+struct EnvironmentParts {
+  bool proxy = true;
+  bool trust = true;
+};
+
 // In the table's order, each name once. Applied to its own result it changes nothing, so that a nested `weir
 // exec` is harmless.
-std::vector<Variable> proxy_environment(const EnvironmentInputs& inputs);
+std::vector<Variable> client_environment(const EnvironmentInputs& inputs, EnvironmentParts parts = {});
+
+// The variables that name a file of roots.
+std::vector<std::string_view> root_file_variables();
 
 enum class EnvironmentFormat { sh, fish, dotenv, json, systemd, docker };
 

@@ -1,5 +1,5 @@
-// One logger for a process, on standard error. Must never write to standard output, which is for data, nor a control
-// character of a text's: file names and what the worker says are others' work.
+// One logger for a process, on standard error. Must never write to standard output, which is for data, nor a
+// control character of a text's: file names and what the worker says are others' work.
 #include "agent/log.h"
 
 #include <spdlog/sinks/stdout_sinks.h>

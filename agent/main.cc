@@ -32,8 +32,10 @@ int main(int argc, char** argv) {
   add_coverage_command(app, action);
   add_status_command(app, action);
   add_ca_command(app, action);
+  add_policy_command(app, action);
   add_doctor_command(app, action);
   add_replay_command(app, action);
+  add_release_command(app, action);
 
   try {
     app.parse(argc, argv);

@@ -3,8 +3,10 @@
 
 #include <openssl/crypto.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <cstddef>
+#include <fstream>
 
 // Read by jemalloc at its start. Few arenas, as few threads allocate at a time and each keeps some of its
 // own. What is freed goes back at once: it is the broker that lives long by these settings, and it seldom
@@ -50,6 +52,15 @@ void set(const char* name, Value value) {
 }
 
 }  // namespace
+
+std::uint64_t private_memory() {
+  std::ifstream file("/proc/self/statm");
+  std::uint64_t all = 0;
+  std::uint64_t resident = 0;
+  std::uint64_t shared = 0;
+  if (!(file >> all >> resident >> shared) || shared > resident) return 0;
+  return (resident - shared) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
 
 void return_memory_when_idle() {
   if (mallctl == nullptr) return;

@@ -2,7 +2,12 @@
 // a few long-lived objects among many thousand connections' keep most of the pages.
 #pragma once
 
+#include <cstdint>
+
 namespace weir::agent {
+
+// Of this process, in use and not backed by a file. 0 when the kernel does not say.
+std::uint64_t private_memory();
 
 // What is freed stays at hand for some seconds, and a thread then gives it back, also while nothing happens.
 // For the worker alone: it allocates all the time; and the broker stays without threads, as work in other

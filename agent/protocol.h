@@ -21,7 +21,7 @@ enum class Operation : std::uint32_t {
   hello = 1,           // -> Welcome, with the descriptors that the worker needs
   ready,               // listeners are bound, taps are up
   start_failed,        // the worker can't start: `text` says why and what to do; no reply
-  sign_leaf,           // -> the certificate (DER) in `data`
+  sign_leaf,           // -> the certificate and the one to send after it (DER) in `data`
   open_known_library,  // number -> descriptor; done when there are no more candidates
   open_mapping,        // pid, range -> descriptor of the mapped file
   attach,              // file handle, probe sites -> target handle
@@ -32,9 +32,16 @@ enum class Operation : std::uint32_t {
   mapping_iterator,    // pid, or 0 for all -> descriptor
   socket_iterator,     // -> descriptor
   mapping_events,      // processor -> descriptor; done when there are no more processors
-  next_exec,  // -> number in `number`, descriptor of a file whose exec waits; not_there when none does
-  exec_done,  // number: it may go on
-  warm_up,    // a library is about to be attached
+  next_exec,      // -> number in `number`, descriptor of a file whose exec waits; not_there when none does
+  exec_done,      // number: it may go on
+  warm_up,        // a library is about to be attached
+  authority,      // -> the signing root's fingerprint in `text`; number: 1 in the overlap of a rotation
+  next_listener,  // -> descriptor of a listener for redirected connections, its network namespace in `number`
+                  // (0: ours) and that one's cookie in `netns_cookie`; no_more when the worker has all
+  policy,  // -> descriptor of the policy's text, none without a policy; in `text` why the file is not in
+           // force
+  find_executable,  // pid -> the link of its executable in `text`, "" when it can't be told
+  upstream_socket,  // -> descriptor of a TCP socket in one of next_listener's network namespaces
 };
 
 struct SignLeafRequest {
@@ -63,6 +70,11 @@ struct AttachRequest {
   std::array<WireProbeSite, max_sites> sites;
 };
 
+struct UpstreamSocketRequest {
+  std::uint32_t network_namespace;  // next_listener's number
+  std::uint32_t v6;
+};
+
 struct ReadyRequest {
   std::array<char, 64> proxy_address;  // "127.0.0.1:7443", zero-terminated; empty: off
   std::array<char, 64> api_address;
@@ -78,11 +90,12 @@ struct Request {
   Operation operation{};
   std::uint64_t id = 0;
   union {
-    std::uint32_t
-        number;  // open_known_library, detach, forget_file, mapping_iterator, mapping_events, exec_done
+    std::uint32_t number;  // open_known_library, detach, forget_file, mapping_iterator, mapping_events,
+                           // exec_done, find_executable
     SignLeafRequest sign_leaf;
     OpenMappingRequest open_mapping;
     AttachRequest attach;
+    UpstreamSocketRequest upstream_socket;
     ReadyRequest ready;
     StartFailedRequest start_failed;
   };
@@ -106,6 +119,7 @@ struct Reply {
   std::uint32_t data_size = 0;
   std::uint64_t device = 0;  // of an opened file, as probes bind to it
   std::uint64_t inode = 0;
+  std::uint64_t netns_cookie = 0;
   std::uint32_t inode_generation = 0;
   std::uint32_t number = 0;
   std::int32_t watch = 0;  // of an opened file's content (file_changes.h)
@@ -116,9 +130,11 @@ struct Reply {
 static_assert(std::is_trivially_copyable_v<Reply>);
 
 // The reply to hello carries a Welcome in `data`, and these descriptors in this order: the configuration's
-// text (a memfd), the state directory, the upstream roots as one PEM (a memfd); ring, tuples, control, untold
-// and what happens to files if has_native; the event of waiting execs and the page of what is counted of them
-// if has_exec_gate; the JSONL file if has_jsonl; the recording if has_recording.
+// text (a memfd), the state directory, the upstream roots as one PEM (a memfd), the
+// files of client certificates, each ended by a zero (a memfd); ring, tuples, control,
+// untold, redirections and what happens to files if has_native; the event of waiting execs and the page of
+// what is counted of them if has_exec_gate; the event of new listeners if has_redirection; the JSONL file if
+// has_jsonl; the recording if has_recording.
 struct Welcome {
   std::uint64_t ring_bytes = 0;
   std::uint64_t network_namespace_cookie = 0;
@@ -127,6 +143,7 @@ struct Welcome {
   bool native_wanted = false;  // by the configuration, and possible: root
   bool has_native = false;
   bool has_exec_gate = false;
+  bool has_redirection = false;
   bool for_a_command = false;  // ends with its last user
   bool has_jsonl = false;
   bool has_recording = false;

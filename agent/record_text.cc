@@ -178,13 +178,24 @@ std::string process_text(const json::object& record) {
   return text;
 }
 
+std::string policy_text(const json::object& record) {
+  std::string text = "policy " + shown(record, "weir.policy.rule") + ": ";
+  const auto method = shown(record, "http.request.method");
+  if (!method.empty()) text += method + " " + shown(record, "url.path") + " of ";
+  text += shown(record, "server.address");
+  add(text, "port ", shown(record, "server.port"));
+  return text;
+}
+
 std::string subject(const json::object& record) {
   struct Kind {
     std::string_view name;
     std::string (*text)(const json::object&);
   };
-  static constexpr Kind kKinds[] = {
-      {"exchange", exchange_text}, {"connection", connection_text}, {"process", process_text}};
+  static constexpr Kind kKinds[] = {{"exchange", exchange_text},
+                                    {"connection", connection_text},
+                                    {"process", process_text},
+                                    {"policy", policy_text}};
   const auto name = text_of(record, "weir.record");
   for (const auto& kind : kKinds) {
     if (kind.name == name) return kind.text(record);

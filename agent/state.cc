@@ -112,6 +112,17 @@ std::expected<WorkerUser, Error> choose_worker_user() {
   return std::unexpected(Error{"no unused user id for the worker", "make a system user named weir"});
 }
 
+std::optional<pid_t> running_broker(const StateDir& state) {
+  const Descriptor lock(::open(state.lock().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct stat status{};
+  if (!lock || ::fstat(lock.get(), &status) != 0 || status.st_uid != ::geteuid()) return std::nullopt;
+  if (::flock(lock.get(), LOCK_SH | LOCK_NB) == 0) return std::nullopt;
+  pid_t pid = 0;
+  const std::string text = holder_of(lock);
+  std::from_chars(text.data(), text.data() + text.size(), pid);
+  return pid > 1 ? std::optional(pid) : std::nullopt;
+}
+
 std::expected<LockedState, Error> open_state(const StateDir& state, const WorkerUser& worker) {
   const std::string name = state.path.string();
   const std::string remedy = "choose another with --state-dir";

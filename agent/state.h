@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <expected>
+#include <optional>
 
 #include "agent/descriptor.h"
 #include "agent/error.h"
@@ -22,6 +23,9 @@ struct WorkerUser {
 // Under root: the user `weir` if there is one, else an id of the range that is kept for dynamic users (and
 // that no account has). Without root: the caller.
 std::expected<WorkerUser, Error> choose_worker_user();
+
+// The agent that holds the directory's lock; nothing when none does. Also for other commands of the owner's.
+std::optional<pid_t> running_broker(const StateDir& state);
 
 struct LockedState {
   Descriptor directory;

@@ -16,6 +16,9 @@ struct StateDir {
   std::filesystem::path lock() const { return path / "agent.lock"; }
   std::filesystem::path users() const { return path / "agent.users"; }  // users.h
   ca::Paths ca() const { return {path / "ca"}; }
+  // For programs that take a file of settings, not a variable (trust_files.h).
+  std::filesystem::path wgetrc() const { return path / "ca/wgetrc"; }
+  std::filesystem::path php_directory() const { return path / "ca/php"; }
 };
 
 // /var/lib/weir for root, $XDG_STATE_HOME/weir or ~/.local/state/weir else.

@@ -2,6 +2,9 @@
 #include "agent/status_json.h"
 
 #include <boost/json.hpp>
+#include <chrono>
+
+#include "attribution/record.h"
 
 namespace weir::agent {
 namespace {
@@ -45,10 +48,21 @@ object native_counters(const AgentStatus& status) {
           {"filtered_connections", native.filtered_connections},
           {"untold_connections", native.untold_connections},
           {"untold_processes", native.untold_processes},
+          {"policy_denied", native.policy_refused},
+          {"policy_unjudged", native.policy_unjudged},
+          {"untold_policy", native.untold_policy},
           {"execs_held", status.exec_gate.held},
           {"execs_let_go_late", status.exec_gate.late},
           {"exec_gate_restarts", status.exec_gate.restarts},
           {"failed_targets", status.targets.failed}};
+}
+
+object redirection_counters(const bpf::SourceCounters& native) {
+  return {{"redirected_connections", native.redirected_connections},
+          {"unredirected_connections", native.unredirected_connections},
+          {"steered_connections", native.steered_connections},
+          {"refused_datagrams", native.refused_datagrams},
+          {"unmarked_children", native.unmarked_children}};
 }
 
 object proxy_counters(const proxy::Counters& proxy) {
@@ -56,13 +70,44 @@ object proxy_counters(const proxy::Counters& proxy) {
           {"active", proxy.active},
           {"bumped", proxy.bumped},
           {"tunnelled", proxy.tunnelled},
+          {"passed_through", proxy.passed_through},
           {"requests", proxy.requests},
           {"leaves_signed", proxy.leaves_signed},
+          {"floods_ended", proxy.floods_ended},
+          {"redirected", proxy.redirected},
           {"refused_unresolved", proxy.unresolved_refused},
           {"closed_over_limit", proxy.over_limit_closed},
+          {"idle_shed", proxy.idle_shed},
+          {"slow_bodies_ended", proxy.slow_bodies_ended},
           {"upstream_failed", proxy.upstream_failed},
           {"client_rejected_certificate", proxy.client_rejected_certificate},
           {"malformed_requests", proxy.malformed_requests}};
+}
+
+array passed_through_json(const std::vector<proxy::Rejections::Passed>& passed) {
+  array rows;
+  for (const auto& [who, until] : passed) {
+    object row{{"process.executable.path", who.executable_path},
+               {"server.address", who.server_name},
+               {"until", to_rfc3339(std::chrono::floor<std::chrono::seconds>(until))}};
+    if (!who.container_id.empty()) row["container.id"] = who.container_id;
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+object policy_json(const AgentStatus& status) {
+  if (status.policy_file.empty()) return {{"state", "off"}};
+  object policy{{"state", status.policy_error.empty() ? "ready" : "outdated"},
+                {"file", status.policy_file},
+                {"rules", status.policy_rules},
+                {"default", status.policy_default}};
+  if (!status.policy_error.empty()) policy["error"] = status.policy_error;
+  return policy;
+}
+
+object policy_counters(const LivePolicy::Counters& policy) {
+  return {{"decisions", policy.decisions}, {"denied", policy.refused}, {"logged", policy.logged}};
 }
 
 object engine_counters(const RunnerCounters& runner) {
@@ -107,6 +152,7 @@ std::string status_json(const AgentStatus& status) {
   if (status.proxy_wanted && status.proxy_address.empty()) not_ready.emplace_back("proxy: not listening");
   object proxy{{"state", status.proxy_address.empty() ? "off" : "ready"}};
   if (!status.proxy_address.empty()) proxy["address"] = status.proxy_address;
+  if (!status.passed_through.empty()) proxy["passed_through"] = passed_through_json(status.passed_through);
   object api;
   if (!status.api_address.empty()) api["address"] = status.api_address;
   return boost::json::serialize(object{
@@ -121,8 +167,12 @@ std::string status_json(const AgentStatus& status) {
       {"native", native_json(status)},
       {"proxy", proxy},
       {"api", api},
+      {"ca", object{{"sha256", status.authority.sha256}, {"overlap", status.authority.overlap}}},
+      {"policy", policy_json(status)},
       {"counters", object{{"native", native_counters(status)},
+                          {"redirection", redirection_counters(status.native)},
                           {"proxy", proxy_counters(status.proxy)},
+                          {"policy", policy_counters(status.policy)},
                           {"engine", engine_counters(status.engine)}}},
       {"sinks", sinks_json(status.sinks)},
   });

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "agent/exec_gate.h"
+#include "agent/live_policy.h"
 #include "agent/targets.h"
 #include "attribution/runner.h"
 #include "bpf/event_source.h"
@@ -13,6 +14,11 @@
 #include "sinks/sink.h"
 
 namespace weir::agent {
+
+struct AuthorityStatus {
+  std::string sha256;    // of the root that signs
+  bool overlap = false;  // of a rotation: programs trust the former root, too
+};
 
 struct AgentStatus {
   std::uint32_t broker_pid = 0;
@@ -31,7 +37,14 @@ struct AgentStatus {
   bool proxy_wanted = true;
   std::string proxy_address;
   std::string api_address;
+  AuthorityStatus authority;
+  std::string policy_file;   // "": none
+  std::string policy_error;  // why the file as it is now is not in force
+  std::string policy_default;
+  std::size_t policy_rules = 0;
+  LivePolicy::Counters policy;
   proxy::Counters proxy;
+  std::vector<proxy::Rejections::Passed> passed_through;
   RunnerCounters engine;
   std::vector<sinks::SinkCounters> sinks;
 };

@@ -15,22 +15,27 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <mutex>
 #include <optional>
 #include <random>
 
 #include "agent/api.h"
 #include "agent/broker_signer.h"
 #include "agent/channel.h"
+#include "agent/client_facts.h"
 #include "agent/config.h"
 #include "agent/diag_resolver.h"
 #include "agent/exec_gate.h"
+#include "agent/live_policy.h"
 #include "agent/log.h"
 #include "agent/memory.h"
 #include "agent/native_tap.h"
+#include "agent/policy_file.h"
 #include "agent/process_info.h"
 #include "agent/status_json.h"
 #include "attribution/recording.h"
 #include "attribution/runner.h"
+#include "bpf/redirection.h"
 #include "proxy/proxy.h"
 #include "sinks/jsonl.h"
 #include "sinks/sqlite.h"
@@ -44,7 +49,6 @@ constexpr std::chrono::milliseconds proxy_grace{2000};
 constexpr const char* database_name = "weir.db";
 constexpr const char* socket_name = "agent.sock";
 constexpr const char* token_name = "api.token";
-constexpr const char* root_name = "ca/ca.crt";
 
 std::string first_line(const char* file) {
   std::ifstream in(file);
@@ -101,25 +105,22 @@ void log_failing_sink(const std::string& sink, const sinks::Error& error) {
   log_error("sink " + sink + ": " + sinks::to_string(error) + "; records for it are dropped and counted");
 }
 
-// Allows everything: the rules come with the policy.
-class AllowAll : public PolicyDecider {
- public:
-  Verdict decide(const Client&, const Destination&, const RequestSummary*) override { return {}; }
-};
-
 // What the broker handed over, in protocol.h's order.
 struct Inheritance {
   Welcome welcome;
   std::string config_text;
   Descriptor state_directory;
   Descriptor upstream_roots;
+  Descriptor client_identities;
   Descriptor ring;
   Descriptor tuples;
   Descriptor control;
   Descriptor untold;
+  Descriptor redirections;
   Descriptor file_changes;
   Descriptor exec_event;
   Descriptor exec_page;
+  Descriptor listener_event;
   Descriptor jsonl;
   Descriptor recording;
 };
@@ -139,17 +140,20 @@ std::expected<Inheritance, Error> greet(BrokerClient& broker) {
   inheritance.config_text = read_descriptor(config.get());
   inheritance.state_directory = take();
   inheritance.upstream_roots = take();
+  inheritance.client_identities = take();
   if (inheritance.welcome.has_native) {
     inheritance.ring = take();
     inheritance.tuples = take();
     inheritance.control = take();
     inheritance.untold = take();
+    inheritance.redirections = take();
     inheritance.file_changes = take();
   }
   if (inheritance.welcome.has_exec_gate) {
     inheritance.exec_event = take();
     inheritance.exec_page = take();
   }
+  if (inheritance.welcome.has_redirection) inheritance.listener_event = take();
   if (inheritance.welcome.has_jsonl) inheritance.jsonl = take();
   if (inheritance.welcome.has_recording) inheritance.recording = take();
   return inheritance;
@@ -168,6 +172,7 @@ class Worker {
     if (::fchdir(inheritance_.state_directory.get()) != 0) {
       return std::unexpected(Error{"state directory: " + std::string(std::strerror(errno)), ""});
     }
+    if (auto loaded = load_policy(); !loaded) return loaded;
     keep_earlier_ports();
     if (auto started = start_sinks(); !started) return started;
     if (auto started = start_api(); !started) return started;
@@ -177,22 +182,29 @@ class Worker {
     engine_->start();
     if (proxy_) proxy_->start();
     start_native();
-    api_->start();
     say_ready();
+    // Answered after the broker has made of "ready" what follows from it: who asks us whether the agent is
+    // ready may rely on redirection and on the policy's exemptions.
+    ask_authority();
+    api_->start();
     return {};
   }
 
   // Until a signal asks to stop, or the broker is gone.
   void run(int signals) {
     while (true) {
-      pollfd waits[] = {{signals, POLLIN, 0}, {broker_.socket(), POLLRDHUP, 0}};
-      if (::poll(waits, 2, -1) < 0) continue;
+      pollfd waits[] = {{signals, POLLIN, 0},
+                        {broker_.socket(), POLLRDHUP, 0},
+                        {inheritance_.listener_event.get(), POLLIN, 0}};  // -1: not waited for
+      if (::poll(waits, std::size(waits), -1) < 0) continue;
+      if ((waits[2].revents & POLLIN) != 0 && proxy_) take_redirect_listeners();
       if ((waits[1].revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0) return;
       signalfd_siginfo info{};
-      if ((waits[0].revents & POLLIN) != 0 && ::read(signals, &info, sizeof info) == sizeof info &&
-          info.ssi_signo == SIGTERM) {
-        return;
-      }
+      if ((waits[0].revents & POLLIN) == 0 || ::read(signals, &info, sizeof info) != sizeof info) continue;
+      if (info.ssi_signo == SIGTERM) return;
+      if (info.ssi_signo != SIGHUP) continue;
+      ask_authority();
+      if (auto loaded = load_policy(); !loaded) log_error("policy: " + to_string(loaded.error()));
     }
   }
 
@@ -206,6 +218,18 @@ class Worker {
   }
 
  private:
+  // Who signs leaves now; those of another are signed anew.
+  void ask_authority() {
+    Request request;
+    request.operation = Operation::authority;
+    const auto answer = broker_.call(request);
+    if (!answer || answer->reply.status != Status::ok) return;
+    const AuthorityStatus told{answer->reply.text.data(), answer->reply.number == 1};
+    if (proxy_) proxy_->forget_leaves();
+    const std::lock_guard lock(authority_mutex_);
+    authority_ = told;
+  }
+
   // A restarted worker listens where the earlier one did: clients have the address in their environment.
   void keep_earlier_ports() {
     const auto earlier = [](const auto& text, Endpoint& endpoint) {
@@ -213,6 +237,32 @@ class Worker {
     };
     earlier(inheritance_.welcome.proxy_listen, config_.proxy_listen);
     earlier(inheritance_.welcome.api_listen, config_.api_listen);
+  }
+
+  // What the broker has in force; it has read the same text without an error.
+  std::expected<void, Error> load_policy() {
+    Request request;
+    request.operation = Operation::policy;
+    auto answer = broker_.call(request);
+    if (!answer) return std::unexpected(answer.error());
+    {
+      const std::lock_guard lock(policy_mutex_);
+      policy_error_ = answer->reply.text.data();
+    }
+    if (answer->descriptors.empty()) return {};
+    auto policy =
+        read_policy_text(read_descriptor(answer->descriptors.front().get()), config_.policy, user_id);
+    if (!policy) return std::unexpected(policy.error());
+    policy_.set(std::make_shared<const CompiledPolicy>(*std::move(policy)));
+    return {};
+  }
+
+  std::string find_executable(std::uint32_t pid) {
+    Request request;
+    request.operation = Operation::find_executable;
+    request.number = pid;
+    const auto answer = broker_.call(request);
+    return answer && answer->reply.status == Status::ok ? answer->reply.text.data() : std::string();
   }
 
   std::expected<void, Error> start_sinks() {
@@ -274,28 +324,92 @@ class Worker {
 
   std::expected<void, Error> start_proxy() {
     if (!config_.proxy) return {};
-    resolver_ = inheritance_.welcome.has_native
-                    ? bpf::make_kernel_resolver(inheritance_.tuples.get(),
-                                                inheritance_.welcome.network_namespace_cookie)
-                    : make_diag_resolver(engine_->add_source(),
-                                         [this](std::uint32_t inode) { return find_socket_owner(inode); });
+    resolver_ = make_resolver(inheritance_.welcome.network_namespace_cookie);
     proxy::Config proxy;
     proxy.listen = config_.proxy_listen;
     proxy.threads = config_.proxy_threads;
     proxy.passthrough = config_.passthrough;
+    proxy.rejections.most = config_.passthrough_after;
+    proxy.rejections.passed_for = std::chrono::seconds(config_.passthrough_seconds);
+    proxy.open_mutual_tls = config_.open_mutual_tls;
+    if (!config_.upstream_proxy.empty())
+      if (auto above = proxy::parse_upstream_proxy(config_.upstream_proxy))
+        proxy.upstream_proxy = *std::move(above);
     proxy.limits.connections = config_.proxy_connections;
+    proxy.limits.memory = config_.proxy_memory_bytes;
+    proxy.memory_in_use = private_memory;
     if (!config_.upstream_ca.empty()) {
       proxy.upstream_ca.emplace_back("/proc/self/fd/" + std::to_string(inheritance_.upstream_roots.get()));
     }
+    proxy.client_certificates = client_certificates();
     if (auto address = api_->address()) proxy.refused_destinations.push_back(*address);
-    std::ifstream root(root_name);
-    proxy.ca_certificate_pem.assign(std::istreambuf_iterator<char>(root), {});
-    auto made = proxy::Proxy::create(proxy, signer_, *resolver_, allow_all_,
+    if (inheritance_.welcome.has_native) {
+      auto heartbeat = bpf::ProxyHeartbeat::open(inheritance_.control.get());
+      if (!heartbeat) return std::unexpected(to_error(heartbeat.error()));
+      heartbeat_.emplace(std::move(*heartbeat));
+      proxy.heartbeat = [this] { heartbeat_->beat(); };
+    }
+    auto made = proxy::Proxy::create(proxy, signer_, *resolver_, policy_,
                                      [this]() -> EventPublisher& { return engine_->add_source(); });
     if (!made) return std::unexpected(named(to_error(made.error())));
     proxy_ = std::move(*made);
     engine_->set_proxy_listeners({proxy_->address()});
+    take_redirect_listeners();
     return {};
+  }
+
+  std::unique_ptr<ClientResolver> make_resolver(std::uint64_t network_namespace_cookie) {
+    auto resolver = inheritance_.welcome.has_native
+                        ? bpf::make_kernel_resolver(inheritance_.tuples.get(),
+                                                    inheritance_.redirections.get(), network_namespace_cookie)
+                        : make_diag_resolver(engine_->add_source(), [this](std::uint32_t inode) {
+                            return find_socket_owner(inode);
+                          });
+    if (config_.policy.empty() && config_.passthrough_after == 0) return resolver;
+    return make_facts_resolver(std::move(resolver),
+                               [this](std::uint32_t pid) { return find_executable(pid); });
+  }
+
+  void take_redirect_listeners() {
+    Request request;
+    request.operation = Operation::next_listener;
+    while (true) {
+      auto answer = broker_.call(request);
+      if (!answer || answer->reply.status != Status::ok || answer->descriptors.empty()) return;
+      proxy::RedirectListener listener;
+      listener.descriptor = answer->descriptors.front().release();
+      listener.resolver = resolver_;
+      if (const std::uint32_t elsewhere = answer->reply.number; elsewhere != 0) {
+        listener.resolver = make_resolver(answer->reply.netns_cookie);
+        listener.make_socket = [this, elsewhere](IpAddress::Family family) {
+          return make_socket(elsewhere, family == IpAddress::Family::v6);
+        };
+      }
+      proxy_->add_redirect_listener(std::move(listener));
+    }
+  }
+
+  // In another network namespace; only the broker may.
+  int make_socket(std::uint32_t network_namespace, bool v6) {
+    Request request;
+    request.operation = Operation::upstream_socket;
+    request.upstream_socket = {network_namespace, v6 ? 1u : 0u};
+    auto answer = broker_.call(request);
+    const bool made = answer && answer->reply.status == Status::ok && !answer->descriptors.empty();
+    return made ? answer->descriptors.front().release() : -1;
+  }
+
+  std::vector<proxy::ClientCertificate> client_certificates() const {
+    std::vector<proxy::ClientCertificate> certificates;
+    const std::string all = read_descriptor(inheritance_.client_identities.get());
+    std::string_view left = all;
+    for (const std::string& entry : config_.client_certificates) {
+      const auto at = entry.find('=');
+      const auto end = std::min(left.find('\0'), left.size());
+      certificates.push_back({entry.substr(0, at), std::string(left.substr(0, end)), entry.substr(at + 1)});
+      left.remove_prefix(std::min(end + 1, left.size()));
+    }
+    return certificates;
   }
 
   // The roots come as one file, which has no name of its own.
@@ -373,10 +487,25 @@ class Worker {
     status.proxy_wanted = config_.proxy;
     if (proxy_) {
       status.proxy = proxy_->counters();
+      status.passed_through = proxy_->passed_through();
       status.proxy_address = proxy_->address().to_string();
     }
     if (auto address = api_->address()) status.api_address = address->to_string();
+    {
+      const std::lock_guard lock(authority_mutex_);
+      status.authority = authority_;
+    }
     status.engine = engine_->counters();
+    status.policy_file = config_.policy;
+    if (const auto policy = policy_.current()) {
+      status.policy_rules = policy->policy().rules.size();
+      status.policy_default = name_of(policy->policy().fallback);
+    }
+    status.policy = policy_.counters();
+    {
+      const std::lock_guard lock(policy_mutex_);
+      status.policy_error = policy_error_;
+    }
     for (const auto& sink : sinks_) status.sinks.push_back(sink->counters());
     return status;
   }
@@ -397,7 +526,9 @@ class Worker {
 
   BrokerClient& broker_;
   BrokerSigner signer_;
-  AllowAll allow_all_;
+  LivePolicy policy_;
+  mutable std::mutex policy_mutex_;
+  std::string policy_error_;
   Inheritance inheritance_;
   Config config_;
   std::string native_reason_;
@@ -405,10 +536,13 @@ class Worker {
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<EventRecorder> recorder_;
   std::unique_ptr<EngineRunner> engine_;
-  std::unique_ptr<ClientResolver> resolver_;
+  std::shared_ptr<ClientResolver> resolver_;
+  std::optional<bpf::ProxyHeartbeat> heartbeat_;  // used by the proxy
   std::unique_ptr<proxy::Proxy> proxy_;
   std::unique_ptr<NativeTap> native_;
   std::optional<ExecGateStatus> exec_gate_;
+  mutable std::mutex authority_mutex_;  // over authority_: the API's thread tells it
+  AuthorityStatus authority_;
 };
 
 Descriptor block_signals() {

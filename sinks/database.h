@@ -14,7 +14,7 @@
 namespace weir::sinks {
 
 constexpr std::uint32_t kApplicationId = 0x77656972;  // "weir", in the file's header
-constexpr std::uint32_t kSchemaVersion = 3;           // PRAGMA user_version
+constexpr std::uint32_t kSchemaVersion = 4;           // PRAGMA user_version
 
 struct DatabaseCloser {
   void operator()(sqlite3* database) const { sqlite3_close_v2(database); }

@@ -8,8 +8,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "attribution/record_json.h"
-
 namespace weir::sinks {
 namespace {
 
@@ -54,7 +52,7 @@ class JsonlSink : public Sink {
     // A line that an earlier failure cut short must not swallow the next one.
     if (torn_line_) text_ += '\n';
     for (const auto& record : batch) {
-      append_json(text_, *record);
+      text_ += record->json;
       text_ += '\n';
       if (text_.size() < kWriteBytes) continue;
       if (auto written = write_all(text_); !written) return written;

@@ -19,21 +19,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::size_t kBatchRecords = 8'192;
 constexpr std::size_t kBatchBytes = std::size_t{16} << 20;
 
-std::size_t size_of(const FieldValue& value) {
-  if (const auto* text = std::get_if<std::string>(&value)) return text->size();
-  std::size_t bytes = 0;
-  if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
-    for (const auto& text : *texts) bytes += sizeof(std::string) + text.size();
-  }
-  return bytes;
-}
-
 std::size_t size_of(const Record& record) {
-  std::size_t bytes = sizeof(Record);
-  for (const auto& [key, value] : record.fields) {
-    bytes += sizeof(std::string) + sizeof(FieldValue) + key.size() + size_of(value);
-  }
-  return bytes;
+  return sizeof(Record) + record.id.size() + record.json.size();
 }
 
 }  // namespace

@@ -9,12 +9,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <utility>
 
-#include "attribution/record_json.h"
 #include "sinks/database.h"
+#include "sinks/record_table.h"
 #include "sinks/schema.h"
 
 namespace weir::sinks {
@@ -37,22 +38,27 @@ constexpr std::chrono::milliseconds kStepTime{50};
 constexpr std::uint64_t kSpareBytes = std::uint64_t{16} << 20;
 constexpr const char* kGiveBack = "PRAGMA incremental_vacuum(256)";
 
-// A late interim record must not undo the final one. Before schema 3 there is no column for the container.
+// Before schema 3 there is no column for the container. Up to it no id is there twice, whatever comes.
 std::string insert_sql(std::uint32_t version) {
-  const bool given = version >= 3;
-  const std::string column = given ? ", container" : "";
-  const std::string value = given ? ", ?11" : "";
-  const std::string change = given ? ", container = ?11" : "";
-  return "INSERT INTO records(id, kind, final, timestamp_ns, pid, executable_name, server_address,"
-         " status_code, opaque_reason, json" +
-         column + ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10" + value +
-         ") ON CONFLICT(id) DO UPDATE SET kind = ?2, final = ?3, timestamp_ns = ?4, pid = ?5,"
-         " executable_name = ?6, server_address = ?7, status_code = ?8, opaque_reason = ?9, json = ?10" +
-         change + " WHERE excluded.final >= records.final";
+  const std::string columns =
+      std::string(
+          "id, kind, final, timestamp_ns, pid, executable_name, server_address, status_code,"
+          " opaque_reason, json") +
+      (version >= 3 ? ", container" : "");
+  return "INSERT OR IGNORE INTO records(" + columns + ") SELECT " + columns + " FROM batch";
 }
 
-// Of memory for a record's JSON.
-constexpr std::size_t kKeptBytes = std::size_t{64} << 10;
+// Of a batch of one. Records with one id have one timestamp, too, which is what there is an index of. A late
+// interim record must not undo the final one.
+constexpr const char* kDeleteReplaced = R"sql(
+DELETE FROM records WHERE rowid IN (
+  SELECT stored.rowid FROM batch CROSS JOIN records AS stored ON stored.timestamp_ns = batch.timestamp_ns
+  WHERE stored.id = batch.id AND stored.final <= batch.final)
+)sql";
+constexpr const char* kUnlessStored = R"sql(
+ WHERE NOT EXISTS (
+  SELECT 1 FROM records AS stored WHERE stored.timestamp_ns = batch.timestamp_ns AND stored.id = batch.id)
+)sql";
 
 constexpr const char* kUsedBytes = R"sql(
 SELECT (page_count - freelist_count) * page_size
@@ -68,34 +74,6 @@ constexpr const char* kDeleteOldest = R"sql(
 DELETE FROM records WHERE rowid = (
   SELECT rowid FROM records WHERE timestamp_ns < ?1 ORDER BY timestamp_ns LIMIT 1)
 )sql";
-
-void bind_text(sqlite3_stmt* statement, int index, std::string_view text) {
-  if (text.empty()) {
-    sqlite3_bind_null(statement, index);
-  } else {
-    sqlite3_bind_text64(statement, index, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8);
-  }
-}
-
-void bind_number(sqlite3_stmt* statement, int index, std::int64_t number) {
-  if (number == 0) {
-    sqlite3_bind_null(statement, index);
-  } else {
-    sqlite3_bind_int64(statement, index, number);
-  }
-}
-
-std::string_view text_of(const Record& record, std::string_view key) {
-  const auto* field = record.find(key);
-  const auto* text = field ? std::get_if<std::string>(field) : nullptr;
-  return text ? std::string_view(*text) : std::string_view();
-}
-
-// "" for none: NULL would have the column computed.
-void bind_container(sqlite3_stmt* statement, std::string_view container) {
-  const char* text = container.empty() ? "" : container.data();
-  sqlite3_bind_text64(statement, 11, text, container.size(), SQLITE_STATIC, SQLITE_UTF8);
-}
 
 // Which file it is, and whether anyone has touched it.
 struct FileState {
@@ -187,20 +165,27 @@ class Store {
     if (!version) return std::unexpected(version.error());
     version_ = *version;
     if (auto set = execute(database(), kSettings); !set) return set;
-    const std::pair<Statement*, const char*> all[] = {
-        {&used_bytes_, kUsedBytes}, {&free_bytes_, kFreeBytes}, {&delete_oldest_, kDeleteOldest}};
+    auto batch = RecordTable::attach(database());
+    if (!batch) return std::unexpected(batch.error());
+    batch_ = std::move(*batch);
+    auto prepared = prepare_to({{&used_bytes_, kUsedBytes},
+                                {&free_bytes_, kFreeBytes},
+                                {&delete_oldest_, kDeleteOldest},
+                                {&delete_replaced_, kDeleteReplaced}});
+    return prepared ? prepare_inserts() : prepared;
+  }
+
+  std::expected<void, Error> prepare_inserts() {
+    const auto sql = insert_sql(version_);
+    return prepare_to({{&insert_, sql}, {&insert_replacing_, sql + kUnlessStored}});
+  }
+
+  std::expected<void, Error> prepare_to(std::initializer_list<std::pair<Statement*, std::string>> all) {
     for (const auto& [statement, sql] : all) {
       auto prepared = prepare(database(), sql);
       if (!prepared) return std::unexpected(prepared.error());
       *statement = std::move(*prepared);
     }
-    return prepare_insert();
-  }
-
-  std::expected<void, Error> prepare_insert() {
-    auto prepared = prepare(database(), insert_sql(version_));
-    if (!prepared) return std::unexpected(prepared.error());
-    insert_ = std::move(*prepared);
     return {};
   }
 
@@ -224,7 +209,7 @@ class Store {
   std::expected<bool, Error> bring_up_to_date() {
     if (auto done = upgrade(database(), version_); !done) return std::unexpected(done.error());
     version_ = kSchemaVersion;
-    auto prepared = prepare_insert();
+    auto prepared = prepare_inserts();
     return prepared ? std::expected<bool, Error>(true) : std::unexpected(prepared.error());
   }
 
@@ -243,30 +228,26 @@ class Store {
     return static_cast<std::uint64_t>(value);
   }
 
+  // By time, as the index is: what is appended to it is cheap.
   std::expected<void, Error> insert_all(std::span<const RecordPtr> batch) {
+    batch_->rows.clear();
     for (const auto& record : batch) {
-      if (auto inserted = insert(*record); !inserted) return inserted;
+      if (!may_replace(*record)) batch_->rows.push_back(record.get());
     }
-    return {};
+    std::ranges::stable_sort(batch_->rows, {}, &Record::timestamp);
+    auto inserted = run(insert_.get());
+    for (const auto& record : batch) {
+      if (inserted && may_replace(*record)) inserted = replace(*record);
+    }
+    return inserted;
   }
 
-  std::expected<void, Error> insert(const Record& record) {
-    json_.clear();
-    if (json_.capacity() > kKeptBytes) json_.shrink_to_fit();
-    append_json(json_, record);
-    auto* statement = insert_.get();
-    bind_text(statement, 1, record.id);
-    bind_text(statement, 2, to_string(record.kind));
-    sqlite3_bind_int(statement, 3, record.final ? 1 : 0);
-    sqlite3_bind_int64(statement, 4, record.timestamp.time_since_epoch().count());
-    bind_number(statement, 5, record.pid);
-    bind_text(statement, 6, record.executable_name);
-    bind_text(statement, 7, record.server_address);
-    bind_number(statement, 8, record.status_code);
-    bind_text(statement, 9, text_of(record, "weir.opaque.reason"));
-    bind_text(statement, 10, json_);
-    if (version_ >= 3) bind_container(statement, text_of(record, "container.id"));
-    return run(statement);
+  static bool may_replace(const Record& record) { return !record.final || record.replaces; }
+
+  std::expected<void, Error> replace(const Record& record) {
+    batch_->rows = {&record};
+    auto deleted = run(delete_replaced_.get());
+    return deleted ? run(insert_replacing_.get()) : deleted;
   }
 
   // False: there is none.
@@ -317,8 +298,10 @@ class Store {
   Database database_;
   FileState file_;
   std::uint32_t version_ = 0;
+  std::unique_ptr<RecordTable> batch_;
   Statement insert_;
-  std::string json_;  // of the record that is being inserted
+  Statement insert_replacing_;
+  Statement delete_replaced_;
   Statement used_bytes_;
   Statement free_bytes_;
   Statement delete_oldest_;

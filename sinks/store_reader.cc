@@ -86,13 +86,8 @@ void bind_all(sqlite3_stmt* statement, const std::vector<Value>& values) {
 
 bool StoreQuery::matches(const Record& record) const {
   if (!filter.matches(record)) return false;
-  if (!container.empty()) {
-    const auto* field = record.find("container.id");
-    const auto* id = field ? std::get_if<std::string>(field) : nullptr;
-    if (!id || !id->starts_with(container)) return false;
-  }
-  return !hide_readable_connections || record.kind != RecordKind::connection ||
-         record.find("weir.opaque.reason");
+  if (!record.container_id.starts_with(container)) return false;
+  return !hide_readable_connections || record.kind != RecordKind::connection || !record.opaque_reason.empty();
 }
 
 struct StoreCursor::State {

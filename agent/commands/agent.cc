@@ -15,6 +15,7 @@ struct AgentOptions {
   std::optional<std::string> state_dir;
   std::optional<std::string> jsonl;
   std::optional<std::string> record;
+  std::optional<std::string> policy;
   std::optional<std::string> proxy_listen;
   std::optional<std::string> api_listen;
   std::vector<std::string> upstream_ca;
@@ -31,6 +32,7 @@ std::expected<void, Error> apply(const AgentOptions& options, Config& config) {
   if (options.state_dir) config.state_dir = *options.state_dir;
   if (options.jsonl) config.jsonl = *options.jsonl;
   if (options.record) config.record = *options.record;
+  if (options.policy) config.policy = *options.policy;
   config.upstream_ca.insert(config.upstream_ca.end(), options.upstream_ca.begin(), options.upstream_ca.end());
   if (options.bodies) config.bodies = true;
   if (options.no_native) config.native = false;
@@ -48,6 +50,7 @@ std::expected<void, Error> apply(const AgentOptions& options, Config& config) {
   }
   // The worker knows the directory by a descriptor alone; messages need its full name.
   std::error_code failed;
+  if (!config.policy.empty()) config.policy = std::filesystem::absolute(config.policy, failed).string();
   const auto absolute = std::filesystem::absolute(config.state_dir, failed);
   if (!failed) config.state_dir = absolute.lexically_normal().string();
   return {};
@@ -76,6 +79,8 @@ void add_agent_command(CLI::App& app, Action& action) {
       ->add_option("--jsonl", options->jsonl, "append each record as a line of JSON; - for standard output")
       ->type_name("FILE");
   command->add_option("--record", options->record, "append the event stream, for `weir replay`")
+      ->type_name("FILE");
+  command->add_option("--policy", options->policy, "rules for who may go where (YAML); read again on SIGHUP")
       ->type_name("FILE");
   command->add_option("--proxy-listen", options->proxy_listen, "the proxy's address (default 127.0.0.1:7443)")
       ->type_name("ADDRESS:PORT");

@@ -19,6 +19,10 @@
 #include "agent/command.h"
 #include "agent/command_line.h"
 #include "agent/descriptor.h"
+#include "agent/files.h"
+#include "agent/redirector.h"
+#include "agent/trust_mount.h"
+#include "agent/trust_places.h"
 #include "agent/users.h"
 
 namespace weir::agent {
@@ -34,7 +38,48 @@ constexpr std::chrono::milliseconds look_interval{20};
 constexpr int not_executable = 126;
 constexpr int not_found = 127;
 
-[[noreturn]] void become_command(std::vector<std::string>& words) {
+// What makes the command's connections come to us, and makes it trust us.
+struct Injection {
+  EnvironmentParts variables;
+  bool mount = false;     // cover the trust stores (trust_mount.h)
+  bool redirect = false;  // by the kernel side, instead of the proxy variables
+};
+
+Injection injection_of(const std::string& trust_by, bool transparent) {
+  Injection injection;
+  injection.redirect = transparent;
+  injection.variables.proxy = !transparent;
+  injection.mount = trust_by != "env";
+  injection.variables.trust = trust_by != "mount";
+  return injection;
+}
+
+std::expected<void, Error> cover_stores(const StateDir& state, const std::string& command) {
+  constexpr std::size_t largest_roots = 65536;
+  const auto roots = read_file(state.ca().certificate(), largest_roots, "--state-dir");
+  if (!roots) return std::unexpected(roots.error());
+  const auto variable = [](std::string_view name) -> std::optional<std::string> {
+    const char* value = ::getenv(std::string(name).c_str());
+    return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+  };
+  auto places = trust_places({command, variable});
+  std::error_code unknown;
+  const auto ours = std::filesystem::canonical(state.ca().directory, unknown);
+  std::erase_if(places, [&](const auto& place) { return place.parent_path() == ours; });
+  const auto mounts = cover_trust_stores(places, *roots);
+  if (!mounts) return std::unexpected(mounts.error());
+  for (const std::string& skipped : mounts->skipped) std::cerr << "weir: left as it is: " + skipped + "\n";
+  return {};
+}
+
+[[noreturn]] void become_command(const StateDir& state, const Injection& injection,
+                                 std::vector<std::string>& words) {
+  if (injection.redirect) {
+    if (auto marked = ask_for_redirection(state); !marked) ::_exit(report(marked.error()));
+  }
+  if (injection.mount) {
+    if (auto covered = cover_stores(state, words[0]); !covered) ::_exit(report(covered.error()));
+  }
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
@@ -145,12 +190,13 @@ class Foreground {
   }
 
   // The wait status of the command.
-  std::expected<int, Error> run(std::vector<std::string>& words) {
+  std::expected<int, Error> run(const StateDir& state, const Injection& injection,
+                                std::vector<std::string>& words) {
     const pid_t child = ::fork();
     if (child < 0) return std::unexpected(Error{std::string("fork: ") + std::strerror(errno), ""});
     if (child == 0) {
       ::sigprocmask(SIG_SETMASK, &before_, nullptr);
-      become_command(words);
+      become_command(state, injection, words);
     }
     while (true) {
       signalfd_siginfo info{};
@@ -179,15 +225,17 @@ int end_like(int status) {
   return 128 + signal;
 }
 
-int run_with_command_agent(const StateDir& state, std::vector<std::string>& words) {
+int run_with_command_agent(const StateDir& state, const Injection& injection,
+                           std::vector<std::string>& words) {
   Foreground foreground;
   int status = 0;
   {
     CommandAgent agent(state);
     auto started = agent.start();
     if (!started) return report(started.error());
-    if (auto set = set_child_environment(state, started->proxy_address); !set) return report(set.error());
-    auto ended = foreground.run(words);
+    if (auto set = set_child_environment(state, started->proxy_address, injection.variables); !set)
+      return report(set.error());
+    auto ended = foreground.run(state, injection, words);
     if (!ended) return report(ended.error());
     status = *ended;
   }
@@ -196,16 +244,21 @@ int run_with_command_agent(const StateDir& state, std::vector<std::string>& word
   return end_like(status);
 }
 
-int run(const StateDir& state, std::vector<std::string>& words) {
+int run(const StateDir& state, const Injection& injection, std::vector<std::string>& words) {
   const auto agent = find_agent(state);
-  if (agent ? agent->for_a_command : agent.error().not_running) return run_with_command_agent(state, words);
-  if (!agent) return report(agent.error().error);
-  if (agent->proxy_address.empty()) {
+  if (agent ? agent->for_a_command : agent.error().not_running)
+    return run_with_command_agent(state, injection, words);
+  // The agent answers for its own user alone, but redirects others, too.
+  const bool asks_nothing = !injection.variables.proxy;
+  if (!agent && !asks_nothing) return report(agent.error().error);
+  const std::string proxy_address = agent ? agent->proxy_address : "";
+  if (proxy_address.empty() && !asks_nothing) {
     return report(
         {"the agent on " + state.path.string() + " runs without its proxy", "start it without --no-proxy"});
   }
-  if (auto set = set_child_environment(state, agent->proxy_address); !set) return report(set.error());
-  become_command(words);
+  if (auto set = set_child_environment(state, proxy_address, injection.variables); !set)
+    return report(set.error());
+  become_command(state, injection, words);
 }
 
 }  // namespace
@@ -213,14 +266,30 @@ int run(const StateDir& state, std::vector<std::string>& words) {
 void add_exec_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("exec", "Run a command through the egress proxy");
   command->footer(
-      "Example:\n  weir exec -- java -jar app.jar\n\n"
+      "Example:\n  weir exec -- java -jar app.jar\n  weir exec --inject mount -- ./tool\n"
+      "  weir exec --transparent -- ./tool\n\n"
       "Without a running agent, one is started; it ends with the last command that uses it.");
   auto state_dir = add_state_dir_option(*command);
+  auto trust_by = std::make_shared<std::string>("env");
+  command
+      ->add_option("--inject", *trust_by,
+                   "how it comes to trust the CA. env: variables; mount: its own view of the files with "
+                   "trusted roots, for programs that no variable reaches; both")
+      ->check(CLI::IsMember({"env", "mount", "both"}))
+      ->capture_default_str();
+  auto transparent = std::make_shared<bool>(false);
+  command->add_flag(
+      "--transparent", *transparent,
+      "the kernel redirects its connections, and those of all that it starts, instead of variables that "
+      "name the proxy; the agent must run as root");
   auto words = std::make_shared<std::vector<std::string>>();
   command->add_option("command", *words, "the command and its arguments")->required()->type_name("CMD...");
   command->positionals_at_end();
-  command->callback([state_dir, words, &action] {
-    action = [state_dir, words] { return run(StateDir{std::filesystem::absolute(state_dir->path)}, *words); };
+  command->callback([state_dir, trust_by, transparent, words, &action] {
+    action = [state_dir, trust_by, transparent, words] {
+      return run(StateDir{std::filesystem::absolute(state_dir->path)}, injection_of(*trust_by, *transparent),
+                 *words);
+    };
   });
 }
 

@@ -30,7 +30,7 @@ class Replayer {
     config.own_pids = session.own_pids;
     config.user_name = UserNames();
     config.capture_bodies = bodies_;
-    engine_.emplace(config, [](const RecordPtr& record) { std::cout << to_json(*record) << '\n'; });
+    engine_.emplace(config, [](const RecordPtr& record) { std::cout << record->json << '\n'; });
   }
 
   void consume(Event event) {

@@ -129,6 +129,22 @@ void print_held_execs(const json::object& native, const json::object& counters) 
                           with(", ", restarts == "0" ? "" : restarts, " times the gate was started again"));
 }
 
+void print_passed_through(const json::array& rows) {
+  for (const auto& row : rows) {
+    if (!row.is_object()) continue;
+    const auto& one = row.get_object();
+    print_row("", shown(one, "process.executable.path") + " to " + shown(one, "server.address") +
+                      ": passed through until " + shown(one, "until") + ", as it rejected the certificate");
+  }
+}
+
+void print_policy(const json::object& policy) {
+  if (shown(policy, "state") == "off") return;
+  print_row("policy", shown(policy, "rules") + " rules from " + shown(policy, "file") + ", default " +
+                          shown(policy, "default") +
+                          with("; not in force as it is now: ", shown(policy, "error")));
+}
+
 void print_sink(const json::object& sink) {
   const auto removed = shown(sink, "removed");
   print_row("sink", shown(sink, "name") + ": " + shown(sink, "written") + " written, " +
@@ -166,7 +182,11 @@ void print_status(const json::object& status) {
   print_row("proxy", shown(proxy, "state") + with(": ", shown(proxy, "reason")) +
                          with(" on ", shown(proxy, "address")) +
                          with(", ", shown(proxy, "threads"), " threads"));
+  print_passed_through(array_of(proxy, "passed_through"));
+  if (shown(object_of(status, "ca"), "overlap") == "true")
+    print_row("ca", "being replaced, both roots are trusted: weir ca rotate --finish ends it");
   print_row("api", shown(object_of(status, "api"), "address"));
+  print_policy(object_of(status, "policy"));
   for (const auto& sink : array_of(status, "sinks")) {
     if (sink.is_object()) print_sink(sink.get_object());
   }

@@ -36,6 +36,8 @@ EnvironmentInputs inputs_with(Environment inherited, const fs::path& directory =
           .ca_certificate = directory / "ca.crt",
           .bundle = directory / "bundle.pem",
           .pkcs12 = directory / "truststore.p12",
+          .wgetrc = directory / "wgetrc",
+          .php_directory = directory / "php",
           .inherited = [inherited](std::string_view name) -> std::optional<std::string> {
             const auto found = inherited.find(std::string(name));
             if (found == inherited.end()) return std::nullopt;
@@ -50,7 +52,7 @@ Environment as_map(const std::vector<Variable>& variables) {
 }
 
 std::string java_options(const std::string& inherited) {
-  return as_map(proxy_environment(inputs_with({{"JAVA_TOOL_OPTIONS", inherited}})))["JAVA_TOOL_OPTIONS"];
+  return as_map(client_environment(inputs_with({{"JAVA_TOOL_OPTIONS", inherited}})))["JAVA_TOOL_OPTIONS"];
 }
 
 std::string output_of(const std::string& command) {
@@ -83,7 +85,7 @@ class EnvironmentTest : public ::testing::Test {
 }  // namespace
 
 TEST_F(EnvironmentTest, TellsEachRuntimeAboutTheProxy) {
-  Environment environment = as_map(proxy_environment(inputs_with({})));
+  Environment environment = as_map(client_environment(inputs_with({})));
   for (const char* name : {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
                            "WS_PROXY", "WSS_PROXY", "GRPC_PROXY", "grpc_proxy", "GLOBAL_AGENT_HTTP_PROXY",
                            "CGI_HTTP_PROXY", "npm_config_proxy", "npm_config_https_proxy"})
@@ -95,7 +97,7 @@ TEST_F(EnvironmentTest, TellsEachRuntimeAboutTheProxy) {
 }
 
 TEST_F(EnvironmentTest, VariablesThatAddGetTheRootAloneAndThoseThatReplaceTheBundle) {
-  Environment environment = as_map(proxy_environment(inputs_with({})));
+  Environment environment = as_map(client_environment(inputs_with({})));
   for (const char* name : {"NODE_EXTRA_CA_CERTS", "DENO_CERT"})
     EXPECT_EQ(environment[name], "/var/lib/weir/ca/ca.crt") << name;
   for (const char* name :
@@ -108,11 +110,20 @@ TEST_F(EnvironmentTest, VariablesThatAddGetTheRootAloneAndThoseThatReplaceTheBun
 }
 
 TEST_F(EnvironmentTest, InheritedExceptionsAreEmptiedNotLeftOut) {
-  Environment environment = as_map(proxy_environment(inputs_with({{"NO_PROXY", "localhost,127.0.0.1"}})));
+  Environment environment = as_map(client_environment(inputs_with({{"NO_PROXY", "localhost,127.0.0.1"}})));
   for (const char* name : {"NO_PROXY", "no_proxy"}) {
     ASSERT_TRUE(environment.contains(name)) << name;
     EXPECT_EQ(environment[name], "") << name;
   }
+}
+
+TEST_F(EnvironmentTest, WgetAndPhpAreToldOfAFileOfSettings) {
+  EXPECT_EQ(as_map(client_environment(inputs_with({})))["SYSTEM_WGETRC"], "/var/lib/weir/ca/wgetrc");
+  const auto scanned = [](const Environment& inherited) {
+    return as_map(client_environment(inputs_with(inherited)))["PHP_INI_SCAN_DIR"];
+  };
+  EXPECT_EQ(scanned({}), ":/var/lib/weir/ca/php");
+  EXPECT_EQ(scanned({{"PHP_INI_SCAN_DIR", "/own"}}), "/own:/var/lib/weir/ca/php");
 }
 
 TEST_F(EnvironmentTest, JavaGetsProxyAndTrustStore) {
@@ -121,6 +132,26 @@ TEST_F(EnvironmentTest, JavaGetsProxyAndTrustStore) {
       "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=7443 -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=7443 "
       "-Dhttp.nonProxyHosts= -Djavax.net.ssl.trustStore=/var/lib/weir/ca/truststore.p12 "
       "-Djavax.net.ssl.trustStorePassword=changeit -Djavax.net.ssl.trustStoreType=PKCS12");
+}
+
+TEST_F(EnvironmentTest, EachPartStandsAloneAndBothMakeTheWhole) {
+  const auto inputs = inputs_with({{"JAVA_TOOL_OPTIONS", "-ea"}});
+  Environment proxy = as_map(client_environment(inputs, {.proxy = true, .trust = false}));
+  Environment trust = as_map(client_environment(inputs, {.proxy = false, .trust = true}));
+  EXPECT_EQ(proxy["JAVA_TOOL_OPTIONS"],
+            "-ea -Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=7443 -Dhttps.proxyHost=127.0.0.1 "
+            "-Dhttps.proxyPort=7443 -Dhttp.nonProxyHosts=");
+  EXPECT_EQ(trust["JAVA_TOOL_OPTIONS"],
+            "-ea -Djavax.net.ssl.trustStore=/var/lib/weir/ca/truststore.p12 "
+            "-Djavax.net.ssl.trustStorePassword=changeit -Djavax.net.ssl.trustStoreType=PKCS12");
+  for (const auto& [name, value] : proxy) {
+    EXPECT_EQ(value.find("/var/lib/weir"), std::string::npos) << name;
+    EXPECT_EQ(trust.contains(name), name == "JAVA_TOOL_OPTIONS") << name;
+  }
+  for (const auto& [name, value] : trust) EXPECT_EQ(value.find("7443"), std::string::npos) << name;
+  EXPECT_THAT(client_environment(inputs, {.proxy = false, .trust = false}), ::testing::IsEmpty());
+  trust.merge(proxy);
+  EXPECT_EQ(trust.size(), client_environment(inputs).size());
 }
 
 TEST_F(EnvironmentTest, JavasInheritedOptionsAreKeptAsWritten) {
@@ -138,15 +169,15 @@ TEST_F(EnvironmentTest, JavasInheritedSettingsOfTheSamePropertiesGiveWay) {
 
 TEST_F(EnvironmentTest, NestedItChangesNothing) {
   const Environment first =
-      as_map(proxy_environment(inputs_with({{"JAVA_TOOL_OPTIONS", "-Xmx1g"}}, "/with 'a \"space")));
-  EXPECT_EQ(as_map(proxy_environment(inputs_with(first, "/with 'a \"space"))), first);
+      as_map(client_environment(inputs_with({{"JAVA_TOOL_OPTIONS", "-Xmx1g"}}, "/with 'a \"space")));
+  EXPECT_EQ(as_map(client_environment(inputs_with(first, "/with 'a \"space"))), first);
 }
 
 TEST_F(EnvironmentTest, ARealJvmSeesPathsWithSpacesAndQuotes) {
   if (std::system("command -v java >/dev/null") != 0) FAIL() << "no java: run scripts/setup";
   const std::string odd = R"(/a b/c'd "e)";
   const Environment environment =
-      as_map(proxy_environment(inputs_with({{"JAVA_TOOL_OPTIONS", "-Dkept='x y'"}}, odd)));
+      as_map(client_environment(inputs_with({{"JAVA_TOOL_OPTIONS", "-Dkept='x y'"}}, odd)));
   const std::vector<Variable> only = {{"JAVA_TOOL_OPTIONS", environment.at("JAVA_TOOL_OPTIONS")}};
   const std::string file = put(render(only, EnvironmentFormat::sh));
   const std::string settings =

@@ -68,8 +68,8 @@ TEST_F(StoreDamage, RefusesAnotherProgramsDatabase) {
 
 TEST_F(StoreDamage, RefusesANewerSchema) {
   make_store();
-  run_sql("PRAGMA journal_mode = DELETE; PRAGMA user_version = 4");
-  expect_refused("written by a newer weir (schema 4, this one knows 3)");
+  run_sql("PRAGMA journal_mode = DELETE; PRAGMA user_version = 5");
+  expect_refused("written by a newer weir (schema 5, this one knows 4)");
 }
 
 TEST_F(StoreDamage, RefusesADamagedHeader) {
@@ -114,8 +114,7 @@ TEST_F(StoreDamage, ADamagedPageIsReportedWhenItIsMetAndTheFileThenLeftAlone) {
 
 TEST_F(StoreDamage, OnceFoundDamagedEvenWhatWouldFitIsNotWritten) {
   make_store();
-  const auto page =
-      std::stoul(run_sql("SELECT rootpage FROM sqlite_schema WHERE name = 'records_by_server'"));
+  const auto page = std::stoul(run_sql("SELECT rootpage FROM sqlite_schema WHERE name = 'records_search'"));
   overwrite((page - 1) * kPage, std::string(kPage, '\xa5'));
   const auto before = bytes();
   {

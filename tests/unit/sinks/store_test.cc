@@ -20,7 +20,7 @@ TEST_F(Store, KeepsRecordsOverARestartInAPrivateFile) {
   const auto second = make_record({.id = "b", .second = 2});
   write(*open(), {second});
   write(*open(), {first});
-  EXPECT_THAT(lines(), ElementsAre(to_json(*first), to_json(*second)));
+  EXPECT_THAT(lines(), ElementsAre(first->json, second->json));
   struct stat status{};
   ASSERT_EQ(::stat(path_.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777, 0600u);
@@ -30,12 +30,12 @@ TEST_F(Store, ALaterRecordReplacesAnInterimOneButNeverAFinalOne) {
   const auto sink = open();
   const auto interim = make_record({.id = "a", .final = false});
   const auto newer = make_record({.id = "a", .final = false, .status = 101});
-  const auto final = make_record({.id = "a", .status = 200});
+  const auto final = make_record({.id = "a", .replaces = true, .status = 200});
   write(*sink, {interim});
   write(*sink, {newer});
-  EXPECT_THAT(lines(), ElementsAre(to_json(*newer)));
+  EXPECT_THAT(lines(), ElementsAre(newer->json));
   write(*sink, {final, interim});
-  EXPECT_THAT(lines(), ElementsAre(to_json(*final)));
+  EXPECT_THAT(lines(), ElementsAre(final->json));
 }
 
 TEST_F(Store, AReaderAndTheWriterDontDisturbEachOther) {
@@ -87,7 +87,7 @@ TEST_P(StoreFilter, SelectsWhatTheFilterMatches) {
   std::vector<std::string> expected;
   for (const auto& record : records) {
     const bool wanted = std::ranges::find(ids, record->id) != ids.end();
-    if (wanted) expected.push_back(to_json(*record));
+    if (wanted) expected.push_back(record->json);
     if (query.limit == 0) {
       EXPECT_EQ(query.matches(*record), wanted) << record->id;
     }

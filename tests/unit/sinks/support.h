@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-#include "attribution/record.h"
+#include "attribution/record_json.h"
 
 namespace weir::test {
 
@@ -20,6 +20,7 @@ struct RecordSpec {
   std::string id;
   RecordKind kind = RecordKind::exchange;
   bool final = true;
+  bool replaces = false;
   std::int64_t second = 1;
   std::uint32_t pid = 0;
   std::string process = "";
@@ -35,14 +36,19 @@ inline RecordPtr make_record(RecordSpec spec) {
   record->id = spec.id;
   record->kind = spec.kind;
   record->final = spec.final;
+  record->replaces = spec.replaces;
   record->timestamp = at_second(spec.second);
   record->pid = spec.pid;
   record->executable_name = spec.process;
   record->server_address = spec.host;
   record->status_code = spec.status;
-  if (!spec.url.empty()) record->fields.emplace_back("url.full", spec.url);
-  if (!spec.opaque.empty()) record->fields.emplace_back("weir.opaque.reason", spec.opaque);
-  if (!spec.container.empty()) record->fields.emplace_back("container.id", spec.container);
+  record->opaque_reason = spec.opaque;
+  record->container_id = spec.container;
+  RecordWriter out(*record);
+  if (!spec.url.empty()) out.field("url.full", spec.url);
+  if (!spec.opaque.empty()) out.field("weir.opaque.reason", spec.opaque);
+  if (!spec.container.empty()) out.field("container.id", spec.container);
+  record->json = out.finish();
   return record;
 }
 

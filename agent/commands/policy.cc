@@ -1,0 +1,143 @@
+// `weir policy`: a policy file, without an agent.
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <iostream>
+
+#include "agent/command.h"
+#include "agent/config.h"
+#include "agent/policy_file.h"
+#include "agent/policy_report.h"
+#include "attribution/text.h"
+
+namespace weir::agent {
+namespace {
+
+struct ExplainOptions {
+  std::string file;
+  std::string executable;
+  std::string user;
+  std::string container;
+  std::string cgroup;
+  std::string destination;
+  std::string address;
+  std::string method;
+  std::string path;
+  std::vector<std::string> headers;
+};
+
+std::expected<Policy, Error> read_policy(const std::string& file) {
+  const auto text = load_policy_file(file);
+  if (!text) return std::unexpected(text.error());
+  return read_policy_text(*text, file, user_id);
+}
+
+int check_policy(const std::string& file) {
+  const auto policy = read_policy(file);
+  if (!policy) return report(policy.error());
+  std::cout << describe_coverage(*policy, file);
+  return 0;
+}
+
+std::expected<Destination, Error> to_destination(const ExplainOptions& options) {
+  std::string_view host = options.destination;
+  Destination destination{"", 443};
+  const auto colon = host.rfind(':');
+  const bool bare_v6 = host.find(':') != colon && !host.starts_with('[');
+  if (colon != std::string_view::npos && !bare_v6 && !host.ends_with(']')) {
+    const std::string_view port = host.substr(colon + 1);
+    const auto [end, failed] = std::from_chars(port.data(), port.data() + port.size(), destination.port);
+    if (failed != std::errc() || end != port.data() + port.size() || destination.port == 0)
+      return std::unexpected(
+          Error{"--dest: '" + options.destination + "' has no valid port", "write host:port"});
+    host = host.substr(0, colon);
+  }
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  destination.name = to_lower(host);
+  const std::string address = options.address.empty() ? destination.name : options.address;
+  destination.address = parse_ip_address(address);
+  if (!options.address.empty() && destination.address.family == IpAddress::Family::unknown)
+    return std::unexpected(Error{"--address: '" + options.address + "' is no address", ""});
+  return destination;
+}
+
+std::expected<http::Fields, Error> to_fields(const std::vector<std::string>& headers) {
+  http::Fields fields;
+  for (const std::string& header : headers) {
+    const auto colon = header.find(':');
+    const auto value = header.find_first_not_of(' ', colon == std::string::npos ? colon : colon + 1);
+    if (colon == std::string::npos)
+      return std::unexpected(Error{"--header: '" + header + "' has no value", "write \"name: value\""});
+    fields.push_back({header.substr(0, colon), value == std::string::npos ? "" : header.substr(value)});
+  }
+  return fields;
+}
+
+int explain_policy(const ExplainOptions& options) {
+  auto policy = read_policy(options.file);
+  if (!policy) return report(policy.error());
+  ClientFacts facts{options.executable,
+                    {},
+                    !options.cgroup.empty() || !options.container.empty(),
+                    options.cgroup,
+                    options.container};
+  if (!options.user.empty()) {
+    std::uint32_t number = 0;
+    const char* const last = options.user.data() + options.user.size();
+    const auto [end, failed] = std::from_chars(options.user.data(), last, number);
+    facts.uid = failed == std::errc() && end == last ? std::optional(number) : user_id(options.user);
+    if (!facts.uid) return report({"--user: no user '" + options.user + "' on this host", "give its number"});
+  }
+  const auto destination = to_destination(options);
+  if (!destination) return report(destination.error());
+  const auto fields = to_fields(options.headers);
+  if (!fields) return report(fields.error());
+  const bool has_request = !options.method.empty() || !options.path.empty() || !fields->empty();
+  const std::string method = options.method.empty() ? "GET" : options.method;
+  const std::string path = options.path.empty() ? "/" : options.path;
+  const RequestSummary request{method, path, &*fields};
+  const CompiledPolicy compiled(*std::move(policy));
+  std::cout << explain(compiled, {&facts, *destination, has_request ? &request : nullptr}, options.file).text;
+  return 0;
+}
+
+void add_check(CLI::App& command, Action& action) {
+  CLI::App* check = command.add_subcommand("check", "Read a policy file; say where each rule is enforced");
+  check->footer("Example:\n  weir policy check /etc/weir/policy.yaml");
+  auto file = std::make_shared<std::string>();
+  check->add_option("FILE", *file, "the policy")->required();
+  check->callback([file, &action] { action = [file] { return check_policy(*file); }; });
+}
+
+void add_explain(CLI::App& command, Action& action) {
+  CLI::App* explain = command.add_subcommand("explain", "Which rule decides, and why the others don't");
+  explain->footer(
+      "Example:\n  weir policy explain policy.yaml --exe /usr/bin/curl --dest example.org:443 --path /admin");
+  auto options = std::make_shared<ExplainOptions>();
+  explain->add_option("FILE", options->file, "the policy")->required();
+  explain->add_option("--dest", options->destination, "where to (port 443 if there is none)")
+      ->type_name("HOST[:PORT]")
+      ->required();
+  explain->add_option("--address", options->address, "what its name resolves to")->type_name("ADDRESS");
+  explain->add_option("--exe", options->executable, "the client's executable")->type_name("PATH");
+  explain->add_option("--user", options->user, "its user, by name or number");
+  explain->add_option("--container", options->container, "its container's id")->type_name("ID");
+  explain->add_option("--cgroup", options->cgroup, "its cgroup")->type_name("PATH");
+  explain->add_option("--method", options->method, "of a request");
+  explain->add_option("--path", options->path, "of a request");
+  explain->add_option("--header", options->headers, "of a request; may be repeated")
+      ->type_name("\"NAME: VALUE\"");
+  explain->callback([options, &action] { action = [options] { return explain_policy(*options); }; });
+}
+
+}  // namespace
+
+void add_policy_command(CLI::App& app, Action& action) {
+  CLI::App* command =
+      app.add_subcommand("policy", "Rules for who may go where: check a file, explain a decision");
+  command->require_subcommand(1);
+  command->footer("Example:\n  weir policy check /etc/weir/policy.yaml");
+  add_check(*command, action);
+  add_explain(*command, action);
+}
+
+}  // namespace weir::agent
