@@ -31,7 +31,11 @@ class Kernel final : public bpf::KernelSide {
   int tuples_descriptor() const override { return -1; }
   int control_descriptor() const override { return -1; }
   int untold_descriptor() const override { return -1; }
+  int redirections_descriptor() const override { return -1; }
+  bpf::Redirection* redirection() override { return nullptr; }
   void set_own_processes(std::span<const std::uint32_t>) override {}
+  std::expected<void, bpf::Error> set_policy(const Policy&) override { return {}; }
+  void set_proxy_listeners(std::span<const Endpoint>) override {}
   std::expected<int, bpf::Error> open_task_iterator() override { return ::open("/dev/null", O_RDONLY); }
   std::expected<int, bpf::Error> open_socket_iterator(bool) override { return ::open("/dev/null", O_RDONLY); }
   std::expected<int, bpf::Error> open_mapping_iterator(std::uint32_t) override {
@@ -115,7 +119,7 @@ constexpr ca::PublicPoint kPoint = {
 // An operation, a number, a length and so many bytes laid over the request's fields.
 Request take_request(std::span<const std::uint8_t>& input) {
   Request request;
-  request.operation = static_cast<Operation>(input[0] % 19);
+  request.operation = static_cast<Operation>(input[0] % 23);
   request.id = input[1];
   const std::size_t length = std::min<std::size_t>({input[2], input.size() - 3, sizeof(AttachRequest)});
   std::memset(static_cast<void*>(&request.attach), input[1], sizeof request.attach);

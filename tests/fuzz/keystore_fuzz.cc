@@ -51,12 +51,35 @@ void check_store(const Certificates& certificates) {
   if (!set.roots().empty()) check_round_trips(set);
 }
 
+const std::string& own_root() {
+  static const std::string pem = [] {
+    const KeyPtr key(EVP_EC_gen("P-256"));
+    return to_pem(make_root(key.get(), "fuzz", std::chrono::sys_seconds(std::chrono::seconds(1))).get());
+  }();
+  return pem;
+}
+
+// Our root put into a store and taken out again.
+void check_merging(std::string_view store) {
+  const auto merged = with_roots(store, own_root());
+  if (!merged) return require(!merged.error().empty());
+  const auto back = without_roots(*merged, own_root());
+  require(back.has_value());
+  if (is_pem(store)) return require(*back == std::string(store) + (store.ends_with('\n') ? "" : "\n"));
+  auto wanted = certificates_in(store);
+  require(certificates_in(*back) == wanted && is_jks(*merged) == is_jks(store));
+  wanted.merge(certificates_in(own_root()));
+  require(certificates_in(*merged) == wanted);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto bytes = weir::fuzz::text_of(data, size);
   check_store(parse_keystore(bytes));
   check_store(parse_jks(with_digest(bytes)));
+  check_merging(bytes);
+  check_merging(with_digest(bytes));
   RootSet set;
   const std::size_t taken = set.add_pem(bytes);
   require(set.roots().size() <= taken);

@@ -1,6 +1,6 @@
 // Any bytes as a function's code: the returns found lie within it, in order, more code behind it changes
-// nothing about them, and what stands for them and for the entry lies within it; a place of random bytes or of
-// a server's flag that is read off it is one that a site's cookie can hold.
+// nothing about them, and what stands for them and for the entry lies within it; a place of random bytes or
+// of a server's flag that is read off it is one that a site's cookie can hold.
 #include <algorithm>
 
 #include "bpf/probes/client_random.h"

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <boost/json.hpp>
 #include <optional>
 
 #include "attribution/engine.h"
@@ -36,7 +37,11 @@ class Replayer {
  public:
   void begin(const RecordingSession& session) {
     finish();
-    engine_.emplace(config_of(session), [](const RecordPtr& record) { require(!to_json(*record).empty()); });
+    engine_.emplace(config_of(session), [](const RecordPtr& record) {
+      boost::json::error_code error;
+      boost::json::parse(record->json, error);
+      require(!error);
+    });
   }
   void consume(Event event) {
     const std::string written = to_line(event);
