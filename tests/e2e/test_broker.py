@@ -20,15 +20,17 @@ MAGIC = 0x77656972
 CHANNEL = 3
 REQUEST = struct.Struct("=IIQ3080s")
 REPLY = struct.Struct("=IIQ")
-REPLY_SIZE = 4664
+REPLY_SIZE = 4672
 OK = 0
 HELLO, READY, START_FAILED, SIGN_LEAF, OPEN_KNOWN_LIBRARY, OPEN_MAPPING, ATTACH = range(1, 8)
 DETACH, FORGET_FILE, FIND_SOCKET_OWNER, TASK_ITERATOR, MAPPING_ITERATOR = range(8, 13)
-SOCKET_ITERATOR, MAPPING_EVENTS, NEXT_EXEC, EXEC_DONE, WARM_UP = range(13, 18)
+SOCKET_ITERATOR, MAPPING_EVENTS, NEXT_EXEC, EXEC_DONE, WARM_UP, AUTHORITY, NEXT_LISTENER = range(13, 20)
+POLICY, FIND_EXECUTABLE, UPSTREAM_SOCKET = range(20, 23)
 UNANSWERED = (READY, START_FAILED)
 # What chance may hit: each asks for something that any worker gets, or gives up something of its own.
 HARMLESS = {HELLO, OPEN_KNOWN_LIBRARY, DETACH, FORGET_FILE, FIND_SOCKET_OWNER, TASK_ITERATOR, MAPPING_ITERATOR}
-HARMLESS |= {SOCKET_ITERATOR, MAPPING_EVENTS, NEXT_EXEC, EXEC_DONE, WARM_UP}
+HARMLESS |= {SOCKET_ITERATOR, MAPPING_EVENTS, NEXT_EXEC, EXEC_DONE, WARM_UP, AUTHORITY, NEXT_LISTENER}
+HARMLESS |= {POLICY, FIND_EXECUTABLE, UPSTREAM_SOCKET}
 
 _PIDFD_GETFD = 438
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -64,7 +66,7 @@ class HostileWorkerTest(EndToEndTest):
             pass
 
     def random_request(self, number):
-        operation = random.choice([*range(19), random.getrandbits(32)])
+        operation = random.choice([*range(23), random.getrandbits(32)])
         if operation in UNANSWERED:
             operation = 0
         fields = bytearray(random.randbytes(3080))

@@ -16,7 +16,7 @@ from harness.agent import AS_NOBODY, WEIR, bpf_objects, readable_copy
 from harness.case import EndToEndTest
 from harness.processes import alive, check, end, kill_group, run, spawn, wait_until
 
-SUBCOMMANDS = ("agent", "exec", "env", "ca", "status", "tail", "ls", "coverage", "doctor", "replay")
+SUBCOMMANDS = ("agent", "exec", "env", "ca", "status", "tail", "ls", "coverage", "doctor", "replay", "release")
 WRONG_USES = (
     [],
     ["no-such-command"],

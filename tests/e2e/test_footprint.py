@@ -8,7 +8,7 @@ from harness.load import HeldConnections, come_and_go
 
 PROCESSES, SECONDS, CONNECTIONS = 2000, 20, 5000
 # An open connection that waits for its next request takes no more.
-NATIVE_KIB, PROXY_KIB, CACHES_KIB = 16, 64, 16 * 1024
+NATIVE_KIB, PROXY_KIB, CACHES_KIB = 16, 48, 16 * 1024
 MEMORY_AGAIN = 1.10
 
 

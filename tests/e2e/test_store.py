@@ -271,7 +271,7 @@ class SchemaTest(StoreTest):
         self.assert_opens(agent)
         self.assertEqual(self.query(agent, "PRAGMA user_version"), [(1,)])
         again = self.start_agent(name="migrated", state_dir=agent.state_dir)
-        again.wait_for(lambda: self.query(again, "PRAGMA user_version") == [(3,)], "the schema stays old")
+        again.wait_for(lambda: self.query(again, "PRAGMA user_version") == [(4,)], "the schema stays old")
         self.assertEqual(len(self.listed(again, "--container", self.ID[:12])), rows)
         self.assertEqual(self.listed(again, "--container", "0"), [])
         self.request("/new")

@@ -30,12 +30,16 @@ class EndToEndTest(unittest.TestCase):
         cls.directory.chmod(0o755)
         cls.authority = TestAuthority(cls.directory)
         cls.ca = cls.authority.certificate
-        cls.origin = Origin(cls.directory / "origin", cls.certificates())
+        cls.origin = Origin(cls.directory / "origin", cls.certificates(), cls.origin_address())
         cls.addClassCleanup(cls.origin.stop)
 
     @classmethod
     def certificates(cls):
         return {"good": cls.authority.leaf("good")}
+
+    @classmethod
+    def origin_address(cls):
+        return "127.0.0.1"
 
     @classmethod
     def start_class_agent(cls, *options, name="agent"):

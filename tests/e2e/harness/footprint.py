@@ -19,7 +19,7 @@ class Process:
     descriptors: int
 
 
-def _private_kib(pid):
+def private_kib(pid):
     with open(f"/proc/{pid}/smaps_rollup") as rollup:
         fields = dict(line.split(":", 1) for line in rollup.read().splitlines()[1:])
     return int(fields["Anonymous"].split()[0])
@@ -28,7 +28,7 @@ def _private_kib(pid):
 def processes(agent):
     """By name, "broker" and "worker"."""
     pids = {"broker": agent.pid, "worker": agent.worker_pid()}
-    return {name: Process(_private_kib(pid), len(os.listdir(f"/proc/{pid}/fd"))) for name, pid in pids.items()}
+    return {name: Process(private_kib(pid), len(os.listdir(f"/proc/{pid}/fd"))) for name, pid in pids.items()}
 
 
 def settled(agent, seconds=25, timeout=180):

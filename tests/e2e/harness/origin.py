@@ -19,7 +19,7 @@ FILE_SIZES = (1, 8191, 8192, 8193, 16384, 32769, 1_000_000, 5_000_000)
 
 _SERVER = """
   server {{
-    listen 127.0.0.1:{port} {options};
+    listen {address}:{port} {options};
     {certificate}
     location / {{ {answer} }}
     location ~ ^/files/[^/]+/(?<size>[0-9]+)$ {{ alias {directory}/files/$size; }}
@@ -51,7 +51,7 @@ error_log {directory}/error.log;
 events {{ worker_connections 16384; }}
 http {{
   log_format exchanges escape=json
-    '{{"path":"$uri","method":"$request_method","status":$status,"client_port":$remote_port,'
+    '{{"path":"$uri","method":"$request_method","status":$status,"client_port":$remote_port,"client_address":"$remote_addr",'
     '"port":$server_port,"connection":$connection,"body_size":"$content_length"}}';
   access_log {directory}/access.log exchanges;
   client_body_temp_path {directory}/temporary;
@@ -73,23 +73,19 @@ def small_body(path):
     return f"this is {path}\n".encode()
 
 
-def free_port():
+def free_port(address="127.0.0.1"):
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return probe.getsockname()[1]
-
-
-def _accepts(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Origin:
     """`certificates` gives each server's name its certificate, `ports` its port; `port` is the first's. The server
     named "h2" offers HTTP/2; one without a certificate speaks cleartext."""
 
-    def __init__(self, directory, certificates):
+    def __init__(self, directory, certificates, address="127.0.0.1"):
         self.directory = directory
+        self.address = address
         for name in ("files", "uploads", "temporary"):
             (directory / name).mkdir(parents=True)
         self.hashes = {}
@@ -110,7 +106,7 @@ class Origin:
     def _start(self, certificates):
         # A port that the kernel gave may be taken before nginx binds it: then nginx exits, and we ask again.
         for _ in range(5):
-            self.ports = {name: free_port() for name in certificates}
+            self.ports = {name: free_port(self.address) for name in certificates}
             self._write_configuration(certificates)
             self._process = spawn(
                 [shutil.which("nginx", path="/usr/sbin:/usr/bin") or "nginx", "-p", self.directory]
@@ -122,7 +118,11 @@ class Origin:
         raise AssertionError("nginx does not start: " + (self.directory / "error.log").read_text())
 
     def _has_ended_or_listens(self):
-        return self._process.poll() is not None or all(map(_accepts, self.ports.values()))
+        return self._process.poll() is not None or all(map(self._accepts, self.ports.values()))
+
+    def _accepts(self, port):
+        with socket.socket() as probe:
+            return probe.connect_ex((self.address, port)) == 0
 
     def _write_configuration(self, certificates):
         servers = "".join(self._server(name, files) for name, files in certificates.items())
@@ -134,6 +134,7 @@ class Origin:
         lines = f"ssl_certificate {files.certificate}; ssl_certificate_key {files.key};" if files else ""
         answer = _ANSWER_AT_THE_END.format(directory=self.directory) if name == "h2" else _ANSWER
         server = _SERVER.format(
+            address=self.address,
             port=self.ports[name],
             options=options,
             certificate=lines,

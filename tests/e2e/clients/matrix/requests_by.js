@@ -1,7 +1,9 @@
-// Usage: requests_by.js https|fetch|http2 BASE CA COUNT; fetch takes the CA from NODE_EXTRA_CA_CERTS.
+// Usage: requests_by.js https|fetch|http2 BASE CA COUNT; fetch takes the CA from NODE_EXTRA_CA_CERTS, and so do
+// the others with CA "-".
 'use strict';
 const fs = require('fs');
-const [way, base, ca, countText] = process.argv.slice(2);
+const [way, base, caFile, countText] = process.argv.slice(2);
+const ca = caFile === '-' ? undefined : fs.readFileSync(caFile);
 const count = Number(countText);
 const { hostname, port, pathname } = new URL(base);
 const method = (i) => (i % 2 ? 'POST' : 'GET');
@@ -10,7 +12,7 @@ const body = (i) => (i % 2 ? 'b'.repeat(i) : undefined);
 function byHttps(i, agent) {
   const https = require('https');
   return new Promise((done, failed) => {
-    const options = { hostname, port, path: `${pathname}/${i}`, method: method(i), ca: fs.readFileSync(ca), agent };
+    const options = { hostname, port, path: `${pathname}/${i}`, method: method(i), ca, agent };
     const request = https.request(options, (answer) => answer.on('data', () => {}).on('end', done));
     request.on('error', failed);
     request.end(body(i));
@@ -24,7 +26,7 @@ async function byFetch(i, kept) {
 }
 
 function connectHttp2() {
-  return require('http2').connect(base, { ca: fs.readFileSync(ca) });
+  return require('http2').connect(base, { ca });
 }
 
 function byHttp2(i, session) {

@@ -1,4 +1,4 @@
-"""Usage: requests_by.py http.client|requests|aiohttp BASE CA COUNT
+"""Usage: requests_by.py http.client|requests|aiohttp BASE CA COUNT; CA "-": what each trusts by itself.
 
 Requests BASE/0 to BASE/COUNT-1, even ones by GET, odd ones by POST with i bytes: the first half over one connection,
 the rest each over its own. What all programs of this folder do.
@@ -32,7 +32,7 @@ def with_requests(base, ca, count):
     kept = requests.Session()
     for i in range(count):
         session = kept if i < count // 2 else requests.Session()
-        answer = session.request("POST" if i % 2 else "GET", f"{base}/{i}", data=b"b" * i if i % 2 else None, verify=ca)
+        answer = session.request("POST" if i % 2 else "GET", f"{base}/{i}", data=b"b" * i if i % 2 else None, verify=ca or True)
         assert answer.status_code == 200 and answer.content
 
 
@@ -49,10 +49,10 @@ def with_aiohttp(base, ca, count):
             assert answer.status == 200 and await answer.read()
 
     async def main():
-        async with aiohttp.ClientSession() as kept:
+        async with aiohttp.ClientSession(trust_env=True) as kept:
             for i in range(count // 2):
                 await request(kept, i)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as fresh:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), trust_env=True) as fresh:
             await asyncio.gather(*(request(fresh, i) for i in range(count // 2, count)))
 
     asyncio.run(main())
@@ -60,4 +60,4 @@ def with_aiohttp(base, ca, count):
 
 if __name__ == "__main__":
     way = {"http.client": with_http_client, "requests": with_requests, "aiohttp": with_aiohttp}[sys.argv[1]]
-    way(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    way(sys.argv[2], None if sys.argv[3] == "-" else sys.argv[3], int(sys.argv[4]))
