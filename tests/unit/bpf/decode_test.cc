@@ -75,9 +75,30 @@ TEST(Decode, CutTextsAreSaidToBeCut) {
   EXPECT_TRUE(event.arguments_truncated);
 }
 
+TEST(Decode, Policy) {
+  auto decided = make<wire_policy_decided>(WIRE_POLICY_DECIDED);
+  decided.owner.process = {42, 0, 4200};
+  decided.owner.uid = 1000;
+  decided.family = 4;
+  decided.address[0] = 10;
+  decided.port = 443;
+  auto event = decoded<PolicyDecided>(decided);
+  EXPECT_EQ(event.process, (ProcessKey{42, 4200}));
+  EXPECT_EQ(event.uid, 1000u);
+  EXPECT_EQ(event.peer.to_string(), "10.0.0.0:443");
+  EXPECT_EQ(event.rule, "default");
+  EXPECT_EQ(event.tap, Tap::native);
+  EXPECT_FALSE(event.allowed || event.udp);
+  std::memset(decided.rule, 'x', sizeof decided.rule);
+  event = decoded<PolicyDecided>(decided);
+  EXPECT_EQ(event.rule, std::string(sizeof decided.rule, 'x')) << "without its end";
+  decided.family = 5;
+  EXPECT_FALSE(decode(to_bytes(decided), kClock));
+}
+
 TEST(Decode, Connections) {
   auto opened = make<wire_opened>(WIRE_CONNECTION_OPENED);
-  opened.owner = {99, {42, 0, 4200}, 5, 6, 1000, 0};
+  opened.owner = {99, {42, 0, 4200}, 5, 6, 7, 1000, 0};
   opened.tuple.family = 4;
   opened.tuple.local[0] = 127;
   opened.tuple.local[3] = 1;
@@ -93,7 +114,9 @@ TEST(Decode, Connections) {
   EXPECT_EQ(event.tuple.local.to_string(), "127.0.0.1:1234");
   EXPECT_EQ(event.tuple.peer.to_string(), "10.0.0.0:443");
   EXPECT_TRUE(event.before_start);
-  opened.flags = 0;
+  EXPECT_FALSE(event.accepted);
+  opened.flags = WIRE_ACCEPTED;
+  EXPECT_TRUE(decoded<ConnectionOpened>(opened).accepted);
   EXPECT_EQ(decoded<ConnectionOpened>(opened).owner_uid, 1000u);
   opened.tuple.family = 5;
   EXPECT_FALSE(decode(to_bytes(opened), kClock));
