@@ -63,7 +63,10 @@ void Engine::State::on(ConnectionOpened& event) {
     if (known.tuple.peer.address.family == IpAddress::Family::unknown) known.tuple.peer = event.tuple.peer;
     known.redirected = known.redirected || event.redirected;
     if (!known.owner) known.owner = event.owner;
-    if (!known.owner_uid && known.owner == event.owner) known.owner_uid = event.owner_uid;
+    if (known.owner == event.owner) {
+      if (!known.owner_uid) known.owner_uid = event.owner_uid;
+      if (known.owner_exec_id == 0) known.owner_exec_id = event.owner_exec_id;
+    }
     if (known.network_namespace_cookie == 0) known.network_namespace_cookie = event.network_namespace_cookie;
   }
   if (!connection->owner) connection->owner = connection->opened->owner;

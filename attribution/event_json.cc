@@ -201,6 +201,7 @@ void describe(auto& visit, Is<ProcessEvent> auto& event) {
   visit("process", event.process);
   visit("parent", event.parent);
   visit("inner_pid", event.inner_pid);
+  visit("exec_id", event.exec_id);
   visit("executable_path", event.executable_path);
   visit("arguments", event.arguments);
   visit("arguments_truncated", event.arguments_truncated);
@@ -215,6 +216,7 @@ void describe(auto& visit, Is<ConnectionOpened> auto& event) {
   visit("tuple", event.tuple);
   visit("owner", event.owner);
   visit("owner_uid", event.owner_uid);
+  visit("owner_exec_id", event.owner_exec_id);
   visit("network_namespace_cookie", event.network_namespace_cookie);
   visit("accepted", event.accepted);
   visit("before_start", event.before_start);

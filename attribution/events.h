@@ -39,6 +39,7 @@ struct ProcessEvent {
   ProcessKey process{};
   ProcessKey parent{};            // real parent; start time 0 when only the pid is known
   std::uint32_t inner_pid = 0;    // pid in its own innermost namespace; 0 when not known
+  std::uint64_t exec_id = 0;      // the kernel counts programs (self_exec_id); 0: not known
   std::string executable_path{};  // absolute, as seen from the process's own root
   std::vector<std::string> arguments{};
   bool arguments_truncated = false;
@@ -54,6 +55,7 @@ struct ConnectionOpened {
   Tuple tuple{};
   ProcessKey owner{};
   std::optional<std::uint32_t> owner_uid{};  // when it connected
+  std::uint64_t owner_exec_id = 0;           // as in ProcessEvent: which of the owner's programs connected
   std::uint64_t network_namespace_cookie = 0;
   bool accepted = false;      // ingress: a server's side
   bool before_start = false;  // older than the source

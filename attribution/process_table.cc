@@ -24,6 +24,7 @@ void fill_missing(ProcessImage& image, const ProcessEvent& event) {
   if (image.executable_path.empty()) image.executable_path = event.executable_path;
   if (image.arguments.empty()) image.arguments = event.arguments;
   if (!image.uid) image.uid = event.uid;
+  if (event.exec_id != 0) image.exec_id = event.exec_id;
   set_cgroup(image, event);
 }
 
@@ -32,6 +33,7 @@ void push_exec(Process& process, const ProcessEvent& event, Time since) {
   image.since = since;
   image.inherited = false;
   image.generation += 1;
+  image.exec_id = event.exec_id;
   image.executable_path = event.executable_path;
   image.arguments = event.arguments;
   if (event.uid) image.uid = event.uid;
@@ -53,6 +55,11 @@ bool missed_exec(const Process& process, const ProcessEvent& event) {
 const ProcessImage& Process::image_at(Time when) const {
   const auto later = std::ranges::upper_bound(images, when, {}, &ProcessImage::since);
   return later == images.begin() ? images.front() : *std::prev(later);
+}
+
+bool Process::reached(std::uint64_t exec_id) const {
+  const std::uint64_t known = images.back().exec_id;
+  return known == 0 || known >= exec_id;
 }
 
 std::vector<TlsNote> Process::tls_notes_at(Time when) const {
@@ -77,6 +84,7 @@ bool ProcessTable::apply(const ProcessEvent& event) {
   }
   if (event.parent) process.parent = event.parent;
   if (event.inner_pid != 0) process.inner_pid = event.inner_pid;
+  const std::uint64_t exec_id = process.images.back().exec_id;
   if (known && event.what == ProcessEvent::What::execed) {
     push_exec(process, event, event.time);
   } else if (known && missed_exec(process, event)) {
@@ -86,7 +94,7 @@ bool ProcessTable::apply(const ProcessEvent& event) {
   } else {
     exited_.emplace_back(event.time, process.key);
   }
-  return !known;
+  return !known || process.images.back().exec_id != exec_id;
 }
 
 void ProcessTable::note(const TlsLibraryNoted& event) {

@@ -25,7 +25,8 @@ struct ImageText {
 struct ProcessImage {
   Time since{};
   std::uint32_t generation = 0;
-  bool inherited = false;  // by fork
+  bool inherited = false;     // by fork
+  std::uint64_t exec_id = 0;  // 0: not known
   std::string executable_path{};
   std::vector<std::string> arguments{};
   std::optional<std::uint32_t> uid{};
@@ -52,6 +53,8 @@ struct Process {
   std::uint64_t readable_connections = 0;
 
   const ProcessImage& image_at(Time when) const;
+  // False while an exec that led to it is not told yet.
+  bool reached(std::uint64_t exec_id) const;
   // The notes of the image at that time.
   std::vector<TlsNote> tls_notes_at(Time when) const;
 };
@@ -60,7 +63,7 @@ class ProcessTable {
  public:
   explicit ProcessTable(std::size_t limit) : limit_(limit) {}
 
-  // True when the process was not known before.
+  // True when the process, or its program, was not known before.
   bool apply(const ProcessEvent& event);
   // Without effect on a process that is not known.
   void note(const TlsLibraryNoted& event);

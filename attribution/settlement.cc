@@ -78,7 +78,11 @@ void Engine::State::write_interim(Connection& connection, HeldExchange&& held) {
 }
 
 bool Engine::State::facts_known(const Connection& connection) {
-  return connection.opened && (!connection.owner || processes.find(connection.owner) != nullptr);
+  if (!connection.opened) return false;
+  if (!connection.owner) return true;
+  const Process* process = processes.find(connection.owner);
+  const ConnectionOpened& opened = *connection.opened;
+  return process != nullptr && (connection.owner != opened.owner || process->reached(opened.owner_exec_id));
 }
 
 std::optional<Time> Engine::State::release_time(const Connection& connection, const HeldExchange& held) {

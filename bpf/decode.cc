@@ -87,6 +87,7 @@ std::optional<ProcessEvent> to_process(Record record, ProcessEvent::What what, C
   event.process = to_key(wire->process);
   event.parent = to_key(wire->parent);
   event.inner_pid = wire->inner_pid;
+  event.exec_id = wire->exec_id;
   event.uid = wire->uid;
   event.cgroup_id = wire->cgroup_id;
   event.network_namespace_cookie = wire->netns_cookie;
@@ -133,7 +134,10 @@ std::optional<Event> to_opened(Record record, ClockOffset clock) {
   event.before_start = (wire->flags & WIRE_BEFORE_START) != 0;
   event.accepted = (wire->flags & WIRE_ACCEPTED) != 0;
   event.redirected = (wire->flags & WIRE_REDIRECTED) != 0;
-  if (event.owner && !event.before_start) event.owner_uid = wire->owner.uid;
+  if (event.owner && !event.before_start) {
+    event.owner_uid = wire->owner.uid;
+    event.owner_exec_id = wire->owner.exec_id;
+  }
   return event;
 }
 

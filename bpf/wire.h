@@ -58,6 +58,7 @@ struct wire_process {
   struct wire_process_key parent;
   __u64 cgroup_id;
   __u64 netns_cookie;
+  __u64 exec_id;  // counts the programs that the process, and its parents before it, have run
   __u32 inner_pid;
   __u32 uid;
   __u32 path_bytes;
@@ -65,13 +66,13 @@ struct wire_process {
   __u32 flags;
   __u32 padding;
 };
-WIRE_SIZE(wire_process, 88);
+WIRE_SIZE(wire_process, 96);
 
 struct wire_task {
   struct wire_process process;
   char path[WIRE_PATH_BYTES];  // names, the last component first, each ended by NUL
 };
-WIRE_SIZE(wire_task, 88 + WIRE_PATH_BYTES);
+WIRE_SIZE(wire_task, 96 + WIRE_PATH_BYTES);
 
 // As long as what it holds: the path as in wire_task, then the arguments, each ended by NUL.
 struct wire_exec {
@@ -125,7 +126,7 @@ struct wire_owner {
   struct wire_process_key process;  // tgid 0: the connect hook did not see it
   __u64 netns_cookie;
   __u64 cgroup_id;
-  __u64 exec_id;   // counts the programs that the process has run
+  __u64 exec_id;   // as in wire_process
   __u32 uid;       // when it connected: a process may change it without an exec
   __u16 accepted;  // in the table of tuples: by a socket of this host, whose end is the entry's
   __u16 redirected;

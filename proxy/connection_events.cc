@@ -22,6 +22,7 @@ void ConnectionEvents::opened(const Tuple& tuple) {
   event.cookie = client_.cookie;
   event.tuple = tuple;
   event.owner = client_.process;
+  event.owner_exec_id = client_.exec_id;
   event.network_namespace_cookie = client_.network_namespace_cookie;
   event.redirected = client_.redirected_from.has_value();
   publisher_.publish(event);

@@ -21,6 +21,7 @@ static __always_inline void fill_process(struct wire_process* process, struct ta
   fill_process_key(&process->parent, BPF_CORE_READ(task, real_parent));
   process->cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
   process->netns_cookie = BPF_CORE_READ(task, nsproxy, net_ns, net_cookie);
+  process->exec_id = BPF_CORE_READ(task, group_leader, self_exec_id);
   process->inner_pid = inner_pid(task);
   process->uid = BPF_CORE_READ(task, cred, uid.val);
   process->path_bytes = 0;

@@ -50,6 +50,7 @@ TEST_F(Processes, AreToldFromForkToExit) {
   EXPECT_EQ(execed.inner_pid, pid);
   EXPECT_EQ(execed.cgroup_path, "0::/test");
   EXPECT_NE(execed.network_namespace_cookie, 0u);
+  EXPECT_EQ(told(pid, What::started)[0]->exec_id + 1, execed.exec_id);
   EXPECT_EQ(told(pid, What::exited).size(), 1u);
   EXPECT_EQ(told(pid, What::started)[0]->process, execed.process);
   EXPECT_EQ(told(pid, What::exited)[0]->process, execed.process);

@@ -175,6 +175,28 @@ TEST_F(Proxied, TheProxyMayComeFirst) {
   EXPECT_EQ(text(*exchanges()[0], "process.executable.name"), "java");
 }
 
+// The ring's reader may be later than the proxy: what it has told of the process is then the program before.
+TEST_F(Proxied, TheProgramIsTheOneThatConnected) {
+  const auto told = [&](ProcessEvent::What what, std::uint64_t exec_id, const std::string& path,
+                        double when) {
+    ProcessEvent event{.what = what, .time = at(when), .process = kCurl, .exec_id = exec_id};
+    event.executable_path = path;
+    engine().consume(std::move(event));
+  };
+  told(ProcessEvent::What::started, 7, "/bin/sh", 0);
+  ConnectionOpened connected{.time = at(0.3), .cookie = {kCookie}, .tuple = {{}, kProxy}, .owner = kCurl};
+  connected.owner_exec_id = 9;
+  engine().consume(connected);
+  decided(kCookie, Decision::bumped, 0.4);
+  View(engine(), kCookie, Tap::proxy).exchange("/a", "x", 1);
+  told(ProcessEvent::What::execed, 8, "/usr/bin/env", 0.1);
+  engine().advance(at(1.5));
+  EXPECT_THAT(exchanges(), IsEmpty());
+  told(ProcessEvent::What::execed, 9, "/usr/bin/curl", 0.2);
+  ASSERT_EQ(exchanges().size(), 1u);
+  EXPECT_EQ(text(*exchanges()[0], "process.executable.name"), "curl");
+}
+
 TEST_F(Proxied, FactsThatNeverComeAreNotWaitedForLong) {
   View proxy(engine(), kCookie, Tap::proxy);
   decided(kCookie, Decision::bumped, 0.1);

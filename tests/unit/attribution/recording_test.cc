@@ -44,6 +44,7 @@ std::vector<Event> one_of_each() {
                    kCurl,
                    kShell,
                    7,
+                   11,
                    "/bin/\xff",
                    {"a", "", "\xfe"},
                    true,
@@ -51,7 +52,8 @@ std::vector<Event> one_of_each() {
                    "0::/x\n1:name=systemd:/y",
                    8,
                    9},
-      ConnectionOpened{at(2), {18446744073709551615u}, {endpoint("::1", 1), kOrigin}, kCurl, 5, true, true},
+      ConnectionOpened{
+          at(2), {18446744073709551615u}, {endpoint("::1", 1), kOrigin}, kCurl, 5, 6, 7, true, true},
       ConnectionClosed{at(3), {2}, 1u, std::nullopt, 3u, 4u, 111},
       OwnershipChanged{at(4), {2}, kShell},
       Handshake{at(5), {2}, object, Tap::proxy, TlsLibrary::go, "1.3", "sni", "h2", std::uint8_t{48}, true},

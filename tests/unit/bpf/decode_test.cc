@@ -41,6 +41,7 @@ wire_exec make_exec() {
   exec.process.process = {42, 0, 4200};
   exec.process.parent = {1, 0, 100};
   exec.process.inner_pid = 7;
+  exec.process.exec_id = 9;
   exec.process.uid = 1000;
   constexpr std::string_view path("curl\0bin\0usr\0", 13), arguments("curl\0\0-s\0", 9);
   std::memcpy(exec.text, path.data(), path.size());
@@ -58,6 +59,7 @@ TEST(Decode, Exec) {
   EXPECT_EQ(event.process, (ProcessKey{42, 4200}));
   EXPECT_EQ(event.parent, (ProcessKey{1, 100}));
   EXPECT_EQ(event.inner_pid, 7u);
+  EXPECT_EQ(event.exec_id, 9u);
   EXPECT_EQ(event.uid, 1000u);
   EXPECT_EQ(event.executable_path, "/usr/bin/curl");
   EXPECT_EQ(event.arguments, (std::vector<std::string>{"curl", "", "-s"}));
@@ -118,6 +120,7 @@ TEST(Decode, Connections) {
   opened.flags = WIRE_ACCEPTED;
   EXPECT_TRUE(decoded<ConnectionOpened>(opened).accepted);
   EXPECT_EQ(decoded<ConnectionOpened>(opened).owner_uid, 1000u);
+  EXPECT_EQ(decoded<ConnectionOpened>(opened).owner_exec_id, 7u);
   opened.tuple.family = 5;
   EXPECT_FALSE(decode(to_bytes(opened), kClock));
 
