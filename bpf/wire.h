@@ -79,7 +79,7 @@ struct wire_exec {
   struct wire_process process;
   char text[WIRE_PATH_BYTES + WIRE_ARGUMENT_BYTES];
 };
-WIRE_SIZE(wire_exec, 88 + WIRE_PATH_BYTES + WIRE_ARGUMENT_BYTES);
+WIRE_SIZE(wire_exec, 96 + WIRE_PATH_BYTES + WIRE_ARGUMENT_BYTES);
 
 // A connection as its client sees it. IPv4-mapped addresses are unmapped; IPv4 stands in the first four
 // bytes.

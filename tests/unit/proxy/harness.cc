@@ -162,6 +162,7 @@ Wire::Wire(Wire&& other) noexcept
     : sent(std::move(other.sent)),
       received(std::move(other.received)),
       clean_end(other.clean_end),
+      write_failed_(other.write_failed_),
       fd_(std::exchange(other.fd_, -1)),
       ssl_(std::move(other.ssl_)),
       buffer_(std::move(other.buffer_)) {}
@@ -189,7 +190,10 @@ void Wire::write(const std::string& bytes) {
     const auto count = ssl_
                            ? SSL_write(ssl_.get(), bytes.data() + done, static_cast<int>(bytes.size() - done))
                            : ::send(fd_, bytes.data() + done, bytes.size() - done, MSG_NOSIGNAL);
-    if (count <= 0) return;
+    if (count <= 0) {
+      write_failed_ = true;
+      return;
+    }
     sent.append(bytes, done, static_cast<std::size_t>(count));
     done += static_cast<std::size_t>(count);
   }
@@ -205,8 +209,9 @@ std::string Wire::read_some(std::size_t most) {
   const auto count =
       ssl_ ? SSL_read(ssl_.get(), data.data(), static_cast<int>(most)) : ::recv(fd_, data.data(), most, 0);
   if (count <= 0) {
-    clean_end =
-        ssl_ ? SSL_get_error(ssl_.get(), static_cast<int>(count)) == SSL_ERROR_ZERO_RETURN : count == 0;
+    // The kernel tells of a reset once: a write may have had it.
+    clean_end = ssl_ ? SSL_get_error(ssl_.get(), static_cast<int>(count)) == SSL_ERROR_ZERO_RETURN
+                     : count == 0 && !write_failed_;
     return "";
   }
   data.resize(static_cast<std::size_t>(count));

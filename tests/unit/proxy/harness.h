@@ -70,6 +70,7 @@ class Wire {
   bool clean_end = false;
 
  private:
+  bool write_failed_ = false;
   int fd_;
   Ssl ssl_;
   std::string buffer_;

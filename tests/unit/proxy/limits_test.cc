@@ -179,11 +179,11 @@ TEST_F(Full, MemoryOverItsLimitEndsIdleClients) {
 // A byte now and then, of content that has a length.
 struct SlowBody : Full {
   SlowBody() {
-    config.limits.body_pace = {100, 300ms};
+    config.limits.body_pace = {100, 1s};  // a busy machine may hold a test for a while
     start(10);
   }
   void trickle(Wire& wire, const std::function<string(int)>& piece) {
-    for (int i = 0; i < 40 && counters().slow_bodies_ended == 0; ++i, std::this_thread::sleep_for(50ms))
+    for (int i = 0; i < 100 && counters().slow_bodies_ended == 0; ++i, std::this_thread::sleep_for(50ms))
       wire.write(piece(i));
   }
 };
@@ -248,8 +248,8 @@ TEST_F(SlowBody, IsNotOneThatWaitsForTheOriginNorOneWithoutLengthNorOneThatComes
   auto chunked = world.open(origin, "origin.test");
   chunked.write("POST / HTTP/1.1\r\nHost: o\r\nTransfer-Encoding: chunked\r\n\r\n");
   auto steady = world.open(origin, "origin.test");
-  steady.write("POST / HTTP/1.1\r\nHost: o\r\nContent-Length: 803\r\n\r\n");
-  for (int i = 0; i < 20; ++i, std::this_thread::sleep_for(50ms)) {
+  steady.write("POST / HTTP/1.1\r\nHost: o\r\nContent-Length: 2003\r\n\r\n");
+  for (int i = 0; i < 50; ++i, std::this_thread::sleep_for(50ms)) {
     chunked.write("1\r\nx\r\n");
     steady.write(string(40, 'x'));
   }
