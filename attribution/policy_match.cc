@@ -59,7 +59,7 @@ bool matches_header(const HeaderPattern& wanted, const http::Fields* fields) {
 // Goes through the kinds of one rule; the first that doesn't match ends it.
 class Matcher {
  public:
-  Matcher(const PolicyRule& rule, std::string* why) : rule_(rule), why_(why) {}
+  explicit Matcher(std::string* why) : why_(why) {}
 
   // `known`: what it is to be held against is. `one` answers for one alternative.
   template <class List, class One>
@@ -84,7 +84,6 @@ class Matcher {
     return unknown == Answer::maybe;
   }
 
-  const PolicyRule& rule_;
   std::string* why_;
   RuleMatch match_;
 };
@@ -148,7 +147,7 @@ RuleMatch match(const PolicyRule& rule, const PolicyQuestion& question, std::str
   const Answer who = rule.action == PolicyAction::deny ? Answer::yes : Answer::no;
   static const ClientFacts kNobody;
   const ClientFacts& client = subject.client != nullptr ? *subject.client : kNobody;
-  Matcher matcher(rule, why);
+  Matcher matcher(why);
   const auto shown = [why](auto make) { return why == nullptr ? std::string() : make(); };
 
   bool goes_on =

@@ -35,12 +35,7 @@ TEST_F(Native, EveryUnreadableConnectionSaysWhy) {
          close(e, 10);
        },
        "certificate rejected by client"},
-      {"older",
-       [&](Engine& e) {
-         ConnectionClosed none;
-         close(e, 10);
-       },
-       "opened before start"},
+      {"older", [&](Engine& e) { close(e, 10); }, "opened before start"},
   };
   for (const Opaque& one : cases) {
     SCOPED_TRACE(one.name);

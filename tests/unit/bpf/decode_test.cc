@@ -100,7 +100,7 @@ TEST(Decode, Policy) {
 
 TEST(Decode, Connections) {
   auto opened = make<wire_opened>(WIRE_CONNECTION_OPENED);
-  opened.owner = {99, {42, 0, 4200}, 5, 6, 7, 1000, 0};
+  opened.owner = {99, {42, 0, 4200}, 5, 6, 7, 1000, 0, 0};
   opened.tuple.family = 4;
   opened.tuple.local[0] = 127;
   opened.tuple.local[3] = 1;
