@@ -34,14 +34,14 @@ class StreamsTest(EndToEndTest):
         self.assertLessEqual(statistics.median(said["milliseconds"]), MOST_MILLISECONDS, said)
         return finished.pid
 
-    def records(self, path, port, pid):
+    def records(self, path, port, pid, count=COUNT):
         """The final ones, each of which is the client's and the proxy's."""
         def found():
             return [record for record in self.agent.exchanges(port)
                     if record["url.full"].endswith(path) and record["weir.final"]]
 
-        self.agent.wait_for(lambda: len(found()) >= COUNT, f"{COUNT} records of {path}")
-        self.assertEqual(len(found()), COUNT)
+        self.agent.wait_for(lambda: len(found()) >= count, f"{count} records of {path}")
+        self.assertEqual(len(found()), count)
         self.assertEqual({(record["process.pid"], *record["weir.source"]) for record in found()}, {(pid, "proxy")})
         return found()
 
@@ -61,8 +61,7 @@ class StreamsTest(EndToEndTest):
         for record in self.records("/t.Streams/First", port, pid):
             self.assertEqual(record["network.protocol.version"], "2")
             self.assertEqual(record["rpc.method"], "t.Streams/First")
-        [echo] = [record for record in self.agent.exchanges(port) if record["url.full"].endswith("/Echo")
-                  and record["weir.final"]]
+        [echo] = self.records("/t.Streams/Echo", port, pid, count=1)
         self.assertEqual(echo["rpc.response.status_code"], "OK")
 
 
