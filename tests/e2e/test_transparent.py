@@ -294,7 +294,7 @@ class ConfiguredTest(TransparentTest):
         command = [WEIR, "exec", "--state-dir", state, "--transparent", "--", *clients.curl_command(url)]
         check(command)
         listed = check([WEIR, "ls", "--json", "--state-dir", state]).stdout
-        records = [one for one in map(json.loads, listed.splitlines()) if one.get("url.full") == url]
+        records = [one for one in clients.json_lines(listed) if one.get("url.full") == url]
         self.assertEqual([one["weir.decision"] for one in records], ["redirected"])
 
 
