@@ -127,6 +127,16 @@ void release(const fs::path& directory) {
 
 }  // namespace
 
+std::vector<PinnedPlace> pinned_places() {
+  std::vector<PinnedPlace> found;
+  for (const fs::path& place : entries_of(kPins)) {
+    if (pinned_in(place).empty()) continue;
+    const Descriptor lock(::open(place.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    found.push_back({place, lock.get() >= 0 && ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0});
+  }
+  return found;
+}
+
 std::expected<bool, Error> release_pins() {
   bool any = false;
   for (const fs::path& place : entries_of(kPins)) {

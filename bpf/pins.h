@@ -9,6 +9,7 @@
 #include <expected>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "bpf/descriptor.h"
 #include "bpf/kernel_side.h"
@@ -40,6 +41,14 @@ class Pins {
   std::filesystem::path own_;  // made with the first pin
   bool kept_ = false;
 };
+
+struct PinnedPlace {
+  std::filesystem::path path;
+  bool held = false;  // its agent runs; without one, whom it redirected is refused
+};
+
+// Of every owner. Needs root: others see nothing.
+std::vector<PinnedPlace> pinned_places();
 
 // Takes down all that is pinned; an agent that still runs (or is stopped) refuses nobody any more, either.
 // False when there was nothing.

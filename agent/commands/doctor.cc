@@ -17,6 +17,7 @@
 #include "agent/config.h"
 #include "agent/descriptor.h"
 #include "bpf/kernel_side.h"
+#include "bpf/pins.h"
 #include "ca/truststore.h"
 
 #include <arpa/inet.h>
@@ -88,6 +89,16 @@ Finding roots_finding() {
   return {"host", "system's roots", true, false, bundle.string(), ""};
 }
 
+// What fails closed is said also where all is well: who asks why connections are refused looks here.
+void add_pinned(std::vector<Finding>& findings) {
+  for (const bpf::PinnedPlace& place : bpf::pinned_places()) {
+    const std::string detail =
+        place.path.string() + (place.held ? " (its agent runs)" : " refuses for want of an agent");
+    findings.push_back({"host", "transparent.fail_closed", place.held, false, detail,
+                        "start that agent, or `weir release`"});
+  }
+}
+
 std::vector<Finding> examine(const StateDir& state) {
   std::vector<Finding> findings = kernel_findings();
   const Config config = default_config();
@@ -96,6 +107,7 @@ std::vector<Finding> examine(const StateDir& state) {
   findings.push_back(port_finding("proxy's port", config.proxy_listen, "--proxy-listen", agent_runs));
   findings.push_back(port_finding("API's port", config.api_listen, "--api-listen", agent_runs));
   findings.push_back(roots_finding());
+  add_pinned(findings);
   return findings;
 }
 

@@ -519,6 +519,7 @@ class FailClosedTest(TransparentTest):
         shell.stdin.close()
         shell.wait(20)
         self.assertFalse({shell.pid, child} & self.marked())
+        self.assertIn("refuses for want of an agent; start that agent, or `weir release`", run([WEIR, "doctor"]).stdout)
         self.release()
         for _ in range(5):
             self.assertTrue(went_direct(peer.connect()))

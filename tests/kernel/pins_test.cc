@@ -1,0 +1,78 @@
+// What outlives an agent: who may take over, what goes with whom, what is listed. Needs root.
+#include "bpf/pins.h"
+
+#include <bpf/bpf.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+
+namespace weir::bpf {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct PinsTest : testing::Test {
+  void SetUp() override { ASSERT_GE(table.get(), 0) << "cannot make a table"; }
+  void TearDown() override {
+    if (auto last = Pins::take(owner)) last->remove_earlier();
+    EXPECT_FALSE(fs::exists(place));
+  }
+  std::optional<PinnedPlace> listed() const {
+    const auto all = pinned_places();
+    const auto found = std::ranges::find(all, place, &PinnedPlace::path);
+    return found == all.end() ? std::nullopt : std::optional(*found);
+  }
+
+  const std::string owner = "test-" + std::to_string(::getpid());
+  const fs::path place = fs::path("/sys/fs/bpf/weir") / owner;
+  const Descriptor table{::bpf_map_create(BPF_MAP_TYPE_ARRAY, "pins_test", 4, 8, 1, nullptr)};
+};
+
+TEST_F(PinsTest, WhatIsNotKeptGoes) {
+  {
+    auto pins = Pins::take(owner);
+    ASSERT_TRUE(pins) << pins.error().what;
+    EXPECT_FALSE(Pins::are_there(owner));
+    ASSERT_TRUE(pins->pin("marks", table.get()));
+    EXPECT_TRUE(Pins::are_there(owner));
+  }
+  EXPECT_FALSE(Pins::are_there(owner));
+  EXPECT_FALSE(fs::exists(place));
+}
+
+TEST_F(PinsTest, WhatIsKeptIsTakenOverOnceAndListed) {
+  {
+    auto first = Pins::take(owner);
+    ASSERT_TRUE(first);
+    ASSERT_TRUE(first->pin("marks", table.get()));
+    first->keep();
+    const auto second = Pins::take(owner);
+    ASSERT_FALSE(second) << "two agents of one owner";
+    EXPECT_EQ(second.error().what, place.string() + " is held by another agent");
+    ASSERT_TRUE(listed());
+    EXPECT_TRUE(listed()->held);
+  }
+  ASSERT_TRUE(listed());
+  EXPECT_FALSE(listed()->held);
+
+  const std::uint32_t zero = 0;
+  const std::uint64_t seven = 7;
+  ASSERT_EQ(::bpf_map_update_elem(table.get(), &zero, &seven, BPF_ANY), 0);
+  auto heir = Pins::take(owner);
+  ASSERT_TRUE(heir);
+  EXPECT_LT(heir->earlier_table("marks", 4, 4).get(), 0) << "of another layout";
+  EXPECT_LT(heir->earlier_table("others", 4, 8).get(), 0);
+  const Descriptor earlier = heir->earlier_table("marks", 4, 8);
+  std::uint64_t value = 0;
+  ASSERT_EQ(::bpf_map_lookup_elem(earlier.get(), &zero, &value), 0);
+  EXPECT_EQ(value, 7u);
+  ASSERT_TRUE(heir->pin("marks", table.get()));
+  heir->remove_earlier();
+  EXPECT_FALSE(fs::exists(place / "1"));
+  EXPECT_TRUE(fs::exists(place / "2" / "marks"));
+}
+
+}  // namespace
+}  // namespace weir::bpf
