@@ -26,22 +26,50 @@ extern "C" {
 namespace weir::agent {
 namespace {
 
-// Flags of mallocx() and its like (MALLOCX_ARENA and MALLOCX_TCACHE_NONE, jemalloc_macros.h).
-int tls_flags = 0;
+// Flags of mallocx() and its like (MALLOCX_ARENA, MALLOCX_TCACHE and MALLOCX_TCACHE_NONE, jemalloc_macros.h).
 int flags_of_arena(unsigned arena) {
-  constexpr int no_thread_cache = 1 << 8;
-  return static_cast<int>((arena + 1) << 20) | no_thread_cache;
+  return static_cast<int>((arena + 1) << 20);
+}
+int flags_of_cache(unsigned cache) {
+  return static_cast<int>((cache + 2) << 8);
+}
+constexpr int kNoCache = 1 << 8;
+
+int tls_arena_flags = 0;
+
+// A session gives its buffers back after each record and takes them for the next one (OpenSSL's
+// SSL_MODE_RELEASE_BUFFERS): without a cache each of these would take the arena's lock.
+thread_local int tls_flags = 0;  // 0: this thread has not asked yet
+struct ThreadCache {
+  ThreadCache() {
+    std::size_t size = sizeof id;
+    made = mallctl("tcache.create", &id, &size, nullptr, 0) == 0;
+    tls_flags = tls_arena_flags | (made ? flags_of_cache(id) : kNoCache);
+  }
+  ~ThreadCache() {
+    tls_flags = tls_arena_flags | kNoCache;
+    if (made) mallctl("tcache.destroy", nullptr, nullptr, &id, sizeof id);
+  }
+  unsigned id = 0;
+  bool made = false;
+};
+
+int flags() {
+  if (tls_flags == 0) {
+    static thread_local const ThreadCache cache;
+  }
+  return tls_flags;
 }
 
 void* tls_allocate(std::size_t size, const char*, int) {
-  return size == 0 ? nullptr : mallocx(size, tls_flags);
+  return size == 0 ? nullptr : mallocx(size, flags());
 }
 void tls_free(void* memory, const char*, int) {
-  if (memory != nullptr) dallocx(memory, tls_flags);
+  if (memory != nullptr) dallocx(memory, flags());
 }
 void* tls_reallocate(void* memory, std::size_t size, const char* file, int line) {
   if (memory == nullptr) return tls_allocate(size, file, line);
-  if (size != 0) return rallocx(memory, size, tls_flags);
+  if (size != 0) return rallocx(memory, size, flags());
   tls_free(memory, file, line);
   return nullptr;
 }
@@ -74,7 +102,7 @@ void keep_tls_memory_apart() {
   unsigned arena = 0;
   std::size_t size = sizeof arena;
   if (mallctl == nullptr || mallctl("arenas.create", &arena, &size, nullptr, 0) != 0) return;
-  tls_flags = flags_of_arena(arena);
+  tls_arena_flags = flags_of_arena(arena);
   CRYPTO_set_mem_functions(tls_allocate, tls_reallocate, tls_free);
 }
 

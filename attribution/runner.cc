@@ -17,6 +17,9 @@ namespace weir {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{100};
+// How long a shard lets events gather while they keep coming. Waking it for each costs a source more than the
+// event does.
+constexpr std::chrono::milliseconds kGather{2};
 
 Time wall_clock() {
   return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
@@ -72,19 +75,24 @@ class Shard {
  private:
   void run() {
     bool last = false;
+    bool busy = false;
     while (!last) {
       std::unique_lock lock(mutex_);
-      sleeping_ = true;
-      // A push before `sleeping_` was set has woken nobody: look at the queues once more before each sleep.
-      if (!work_ && !stopping_ && !anything_queued())
-        changed_.wait_for(lock, kTick, [&] { return work_ || stopping_; });
+      const auto awaited = [&] { return work_ || stopping_; };
+      if (busy) {
+        changed_.wait_for(lock, kGather, awaited);
+      } else {
+        sleeping_ = true;
+        // A push before `sleeping_` was set has woken nobody: look at the queues once more before each sleep.
+        if (!awaited() && !anything_queued()) changed_.wait_for(lock, kTick, awaited);
+      }
       sleeping_ = false;
       work_ = false;
       last = stopping_;
       ++passes_begun_;
       const std::vector<SourceQueue*> queues = queues_;
       lock.unlock();
-      pass(queues, last);
+      busy = pass(queues, last);
       lock.lock();
       passes_done_ = passes_begun_;
       done_ = last;
@@ -97,19 +105,23 @@ class Shard {
                                [](const SourceQueue* queue) { return queue->counters().events_now != 0; });
   }
 
-  void pass(const std::vector<SourceQueue*>& queues, bool last) {
+  // True when there was anything.
+  bool pass(const std::vector<SourceQueue*>& queues, bool last) {
     // Read before the queues are taken: all that any source published up to this time is consumed when the
     // engine hears it.
     const Time now = wall_clock();
     batches_.resize(queues.size());
     for (std::size_t i = 0; i < queues.size(); ++i) queues[i]->take(batches_[i]);
+    bool any = false;
     const std::lock_guard lock(engine_mutex_);
     for (std::vector<Event>& batch : batches_) {
+      any = any || !batch.empty();
       for (Event& event : batch) engine_.consume(std::move(event));
       batch.clear();
     }
     engine_.advance(now);
     if (last) engine_.finish(now);
+    return any;
   }
 
   std::mutex engine_mutex_;

@@ -59,7 +59,7 @@ struct Limits {
   std::size_t connections = 10'000;
   std::uint64_t memory = std::uint64_t{2} << 30;
   std::size_t leaf_cache = 1'024;         // SSL contexts, least recently used goes first
-  std::size_t upstream_sessions = 1'024;  // upstreams whose TLS sessions a thread keeps, likewise
+  std::size_t upstream_sessions = 4'096;  // of upstreams' TLS, that a thread keeps, likewise
   std::chrono::milliseconds connect_timeout{10'000};
   std::chrono::milliseconds handshake_timeout{10'000};
   std::chrono::milliseconds head_timeout{30'000};   // from a request's first byte to the end of its head

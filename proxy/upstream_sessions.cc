@@ -2,13 +2,14 @@
 // again and again: servers need not offer another.
 #include "proxy/upstream_sessions.h"
 
+#include <iterator>
 #include <memory>
 #include <utility>
 
 namespace weir::proxy {
 namespace {
 
-constexpr std::size_t kMostSessions = 4;  // of one upstream: servers offer two at a time
+constexpr std::size_t kMostSessions = 64;  // of one upstream: as many connections at once resume
 
 // Where the sessions of one connection go.
 struct Home {
@@ -37,12 +38,14 @@ void UpstreamSessions::resume(SSL* ssl, std::string upstream) {
   if (found != by_upstream_.end()) {
     entries_.splice(entries_.begin(), entries_, found->second);
     auto& sessions = found->second->sessions;
-    while (!sessions.empty()) {
+    for (bool taken = false; !taken && !sessions.empty();) {
       SSL_SESSION* const newest = sessions.back().get();
-      const bool taken = SSL_SESSION_is_resumable(newest) == 1 && SSL_set_session(ssl, newest) == 1;
-      if (!taken || SSL_SESSION_get_protocol_version(newest) >= TLS1_3_VERSION) sessions.pop_back();
-      if (taken) break;
+      taken = SSL_SESSION_is_resumable(newest) == 1 && SSL_set_session(ssl, newest) == 1;
+      if (taken && SSL_SESSION_get_protocol_version(newest) < TLS1_3_VERSION) break;
+      sessions.pop_back();
+      --kept_;
     }
+    if (sessions.empty()) forget(found->second);
   }
   auto home = std::make_unique<Home>(this, std::move(upstream));
   if (SSL_set_ex_data(ssl, home_index(), home.get()) == 1) home.release();
@@ -65,11 +68,18 @@ void UpstreamSessions::keep(const std::string& upstream, Session session) {
   }
   auto& sessions = found->second->sessions;
   sessions.push_back(std::move(session));
-  if (sessions.size() > kMostSessions) sessions.pop_front();
-  if (entries_.size() > most_upstreams_) {
-    by_upstream_.erase(entries_.back().upstream);
-    entries_.pop_back();
+  ++kept_;
+  if (sessions.size() > kMostSessions) {
+    sessions.pop_front();
+    --kept_;
   }
+  while (kept_ > most_ && entries_.size() > 1) forget(std::prev(entries_.end()));
+}
+
+void UpstreamSessions::forget(std::list<Entry>::iterator entry) {
+  kept_ -= entry->sessions.size();
+  by_upstream_.erase(entry->upstream);
+  entries_.erase(entry);
 }
 
 }  // namespace weir::proxy

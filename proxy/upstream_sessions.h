@@ -1,6 +1,6 @@
 // TLS sessions that upstreams offered, to be resumed: the next connection to the same upstream then needs no
 // certificate, which was verified for the same name in the first handshake. One thread's; bounded, the least
-// recently used upstream goes first.
+// recently used upstream's go first.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -17,7 +17,7 @@ namespace weir::proxy {
 
 class UpstreamSessions {
  public:
-  explicit UpstreamSessions(std::size_t most_upstreams) : most_upstreams_(most_upstreams) {}
+  explicit UpstreamSessions(std::size_t most) : most_(most) {}
 
   // To be called once for each context whose connections use resume().
   static void enable(SSL_CTX* context);
@@ -29,13 +29,15 @@ class UpstreamSessions {
   using Session = std::unique_ptr<SSL_SESSION, OpensslDeleter<SSL_SESSION_free>>;
   struct Entry {
     std::string upstream;
-    std::deque<Session> sessions;  // the newest last
+    std::deque<Session> sessions;  // the newest last; never empty
   };
 
   static int take(SSL* ssl, SSL_SESSION* session);
   void keep(const std::string& upstream, Session session);
+  void forget(std::list<Entry>::iterator entry);
 
-  const std::size_t most_upstreams_;
+  const std::size_t most_;
+  std::size_t kept_ = 0;
   std::list<Entry> entries_;  // most recently used first
   std::unordered_map<std::string_view, std::list<Entry>::iterator> by_upstream_;
 };

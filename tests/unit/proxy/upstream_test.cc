@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstring>
+#include <list>
 
 #include "harness.h"
 
@@ -117,6 +118,29 @@ TEST(Upstream, SessionsAreResumedOnBothSides) {
   other.write("GET / HTTP/1.1\r\nHost: o\r\n\r\n");
   EXPECT_TRUE(other.read_to_end().starts_with("HTTP/1.1 502 Bad Gateway\r\n"));
   EXPECT_EQ(resumed, (std::vector<bool>{false, true, true}));
+}
+
+// Each takes a session of its own: what one connection was given serves the next one, however many there are.
+TEST(Upstream, AsManyResumeAsWereThereBefore) {
+  constexpr int kAtOnce = 20;
+  World world;
+  world.start();
+  std::atomic<int> resumed = 0;
+  Origin origin(world.origin_ca.server_context({kName}), [&](Wire& wire) {
+    resumed += SSL_session_reused(wire.ssl());
+    wire.read_until("\r\n\r\n");
+    wire.write(kOk);
+    wire.read_to_end();
+  });
+  for (const int expected : {0, kAtOnce, 2 * kAtOnce}) {
+    std::list<Wire> clients;
+    for (int i = 0; i < kAtOnce; ++i) clients.push_back(world.open(origin, kName));
+    for (Wire& client : clients) {
+      client.write("GET / HTTP/1.1\r\nHost: o\r\n\r\n");
+      EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+    }
+    EXPECT_GE(resumed, expected);
+  }
 }
 
 TEST(Upstream, UnaskedUpgradeIsNotRelayed) {
