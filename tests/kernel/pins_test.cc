@@ -3,6 +3,9 @@
 
 #include <bpf/bpf.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
+#include <sys/mount.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,7 +16,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kFileSystem = "/sys/fs/bpf";
+
+// systemd mounts it; a container has none.
 struct PinsTest : testing::Test {
+  static void SetUpTestSuite() {
+    struct statfs there{};
+    if (::statfs(kFileSystem, &there) == 0 && there.f_type == BPF_FS_MAGIC) return;
+    ASSERT_EQ(::mount("bpf", kFileSystem, "bpf", 0, nullptr), 0);
+    mounted_ = true;
+  }
+  static void TearDownTestSuite() {
+    if (mounted_) ::umount2(kFileSystem, MNT_DETACH);
+  }
   void SetUp() override { ASSERT_GE(table.get(), 0) << "cannot make a table"; }
   void TearDown() override {
     if (auto last = Pins::take(owner)) last->remove_earlier();
@@ -26,8 +41,9 @@ struct PinsTest : testing::Test {
   }
 
   const std::string owner = "test-" + std::to_string(::getpid());
-  const fs::path place = fs::path("/sys/fs/bpf/weir") / owner;
+  const fs::path place = fs::path(kFileSystem) / "weir" / owner;
   const Descriptor table{::bpf_map_create(BPF_MAP_TYPE_ARRAY, "pins_test", 4, 8, 1, nullptr)};
+  static inline bool mounted_ = false;
 };
 
 TEST_F(PinsTest, WhatIsNotKeptGoes) {
