@@ -250,7 +250,7 @@ Task<void> HttpSession::pump_request() {
 }
 
 Task<HttpSession::Outcome> HttpSession::pump_response() {
-  output_.resize(kOutputBuffer);
+  output_.resize(kOutputBuffer, boost::container::default_init);
   for (;;) {
     const ReadResult got = co_await upstream_.stream().read(output_);
     if (got.status != Io::ok) co_return co_await end_of_response(got.status);
@@ -353,7 +353,7 @@ Task<void> HttpSession::answer_unpublished(int status, std::string text) {
 Task<void> HttpSession::linger() {
   client_.shutdown_write();
   client_.set_deadline(kLinger);
-  input_.resize(kInputBuffer);
+  input_.resize(kInputBuffer, boost::container::default_init);
   for (std::size_t drained = 0; drained < kLingerBytes;) {
     const ReadResult got = co_await client_.read(input_);
     if (got.status != Io::ok) co_return;
@@ -387,15 +387,15 @@ void HttpSession::consume(std::size_t size) {
 // Most connections are idle most of the time: one that waits for its next request holds no buffer. What ended
 // the wait shows at the read.
 Task<void> HttpSession::rest() {
-  std::vector<std::byte>().swap(input_);
-  std::vector<std::byte>().swap(output_);
+  IoBuffer().swap(input_);
+  IoBuffer().swap(output_);
   client_.release_write_buffer();
   if (upstream_.connected()) upstream_.stream().release_write_buffer();
   co_await client_.wait_readable();
 }
 
 Task<Io> HttpSession::read_client() {
-  input_.resize(kInputBuffer);
+  input_.resize(kInputBuffer, boost::container::default_init);
   if (end_ == input_.size()) {
     std::copy(input_.begin() + static_cast<std::ptrdiff_t>(begin_), input_.end(), input_.begin());
     end_ -= std::exchange(begin_, 0);

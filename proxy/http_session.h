@@ -4,6 +4,7 @@
 #pragma once
 
 #include <boost/asio/steady_timer.hpp>
+#include <boost/container/vector.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -48,6 +49,9 @@ class HttpSession {
   Task<void> answer_unpublished(int status, std::string text);
 
  private:
+  // Its room is not zeroed: it is given back and taken again for each request.
+  using IoBuffer = boost::container::vector<std::byte>;
+
   struct Refusal {
     int status;
     std::string text;
@@ -107,11 +111,11 @@ class HttpSession {
   ResponseSink response_;
   std::optional<Refusal> refusal_;
 
-  std::vector<std::byte> input_;  // from the client; [begin_, end_) is not parsed yet
+  IoBuffer input_;  // from the client; [begin_, end_) is not parsed yet
   std::size_t begin_ = 0;
   std::size_t end_ = 0;
   std::vector<std::byte> head_bytes_;  // parsed, published once the decision is
-  std::vector<std::byte> output_;      // from upstream
+  IoBuffer output_;                    // from upstream
   std::size_t output_left_ = 0;        // of output_, after a 101: what follows it
   std::size_t output_end_ = 0;
 
