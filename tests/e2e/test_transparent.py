@@ -4,6 +4,7 @@ each request has one record, with the client's own process and the true peer."""
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from harness import clients
 from harness.agent import AS_NOBODY, NOBODY, WEIR, readable_copy
 from harness.case import EndToEndTest
 from harness.clients import PYTHON, SOURCES
+from harness.containers import Podman
 from harness.go import go_program
 from harness.namespaces import NetworkNamespace
 from harness.processes import check, children_of, end, run, spawn, wait_until
@@ -94,7 +96,7 @@ class TransparentTest(EndToEndTest):
         return server
 
     def assert_recorded(self, pid, paths, server="good", decision="bumped", host="localhost", peer="127.0.0.1"):
-        """Each path once, all by this process."""
+        """Each path once, all by this process, if it is known."""
         scheme = "https" if server == "good" else "http"
         port = self.origin.ports[server]
         urls = {f"{scheme}://{host}:{port}{path}" for path in paths}
@@ -105,7 +107,7 @@ class TransparentTest(EndToEndTest):
         self.agent.wait_for(lambda: len(ours()) >= len(urls), f"{paths} are not recorded")
         self.assertEqual(sorted(record["url.full"] for record in ours()), sorted(urls))
         for record in ours():
-            self.assertEqual(record["process.pid"], pid)
+            self.assertEqual(record["process.pid"], pid or record["process.pid"])
             self.assertEqual(record["weir.source"], ["proxy"])
             self.assertEqual(record["weir.decision"], decision)
             self.assertEqual(record["http.response.status_code"], 200)
@@ -326,40 +328,69 @@ class NamespaceTest(TransparentTest):
         self.assertEqual(record["weir.upstream.local.address"], elsewhere.inside)
         self.assertEqual(record["weir.decision"], "tunnelled")
 
-    def java_of_its_own(self):
+    @staticmethod
+    def java_of_its_own(directory):
         """No other java of this host is meant."""
         home = pathlib.Path(shutil.which("java")).resolve().parents[1]
-        copy = self.directory / "java"
+        copy = directory / "java"
         (copy / "bin").mkdir(parents=True)
         shutil.copy(home / "bin" / "java", copy / "bin")
         for name in ("lib", "conf"):
             (copy / name).symlink_to(home / name)
         return copy / "bin" / "java"
 
-    def test_java_and_go_without_any_variable(self):
-        java = self.java_of_its_own()
-        go = go_program(self.directory, "1.21", SOURCES / "matrix" / "requests_by.go")
-        file = self.directory / "by-executable.yaml"
+    def commands_by_executable(self):
+        """Of a JVM and of a Go program that an agent redirects, wherever they run, given a prefix of the paths."""
+        directory = self.directory / self.id().rpartition(".")[2]
+        directory.mkdir()
+        java = self.java_of_its_own(directory)
+        go = go_program(directory, "1.21", SOURCES / "matrix" / "requests_by.go")
+        file = directory / "by-executable.yaml"
         file.write_text(f"transparent:\n  processes: ['process:{java}', 'process:{go}']\n")
         self.agent = self.start_agent("--config", file)
         ca = self.agent.state_dir / "ca"
         trust = [f"-Djavax.net.ssl.trustStore={ca / 'truststore.p12'}", "-Djavax.net.ssl.trustStorePassword=changeit"]
-        classes = clients.compile_java(self.directory)
+        classes = clients.compile_java(directory)
+        host = self.elsewhere.outside
+
+        def by_java(place):
+            _, *rest = clients.java_command(classes, "HttpClientRequests", self.url(f"/{place}/java", host), 3)
+            return [java, *trust, *rest]
+
+        return by_java, lambda place: [go, "h1", self.url(f"/{place}/go", host), ca / "bundle.pem", "4"]
+
+    def test_java_and_go_without_any_variable(self):
+        by_java, by_go = self.commands_by_executable()
         host = self.elsewhere.outside
         for place, enter, source in (("host", lambda *command: list(command), self.elsewhere.outside),
                                      ("namespace", self.elsewhere.enter, self.elsewhere.inside)):
             with self.subTest(place):
-                _, *rest = clients.java_command(classes, "HttpClientRequests", self.url(f"/{place}/java", host), 3)
-                finished, answers = clients.run_json(enter(java, *trust, *rest), timeout=120)
+                finished, answers = clients.run_json(enter(*by_java(place)), timeout=120)
                 self.assertEqual([answer["status"] for answer in answers], [200] * 3)
                 paths = [f"/{place}/java/{i}" for i in range(3)]
                 java_records = self.assert_recorded(finished.pid, paths, host=host, peer=host)
-                finished = check(enter(go, "h1", self.url(f"/{place}/go", host), ca / "bundle.pem", "4"))
+                finished = check(enter(*by_go(place)))
                 paths = [f"/{place}/go/{i}" for i in range(4)]
                 records = java_records + self.assert_recorded(finished.pid, paths, host=host, peer=host)
                 self.assertEqual({one["weir.upstream.local.address"] for one in records}, {source})
                 seen = [one for one in self.origin.requests() if one["path"].startswith(f"/{place}/")]
                 self.assertEqual([one["client_address"] for one in seen], [source] * 7)
+
+    def test_java_and_go_in_a_container(self):
+        by_java, by_go = self.commands_by_executable()
+        podman = Podman(self.directory / "podman", ["/bin/sh"], {})
+        self.addCleanup(podman.clean_up)
+        volumes = [f"--volume={path}:{path}:ro" for path in ("/usr", "/etc/java-17-openjdk", self.directory)]
+        container = podman.start(*volumes, network=f"ns:{self.elsewhere.path}")
+        for command in (by_java("container"), by_go("container")):
+            line = shlex.join(str(word) for word in command)
+            container.shell(f"LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu {line}")
+        host = self.elsewhere.outside
+        paths = [f"/container/java/{i}" for i in range(3)] + [f"/container/go/{i}" for i in range(4)]
+        for record in self.assert_recorded(None, paths, host=host, peer=host):
+            self.assertEqual(record["container.id"], container.id)
+            self.assertNotEqual(record["process.pid"], record["weir.process.inner_pid"])
+            self.assertEqual(record["weir.upstream.local.address"], self.elsewhere.inside)
 
     def test_who_asks_is_redirected_at_once(self):
         agent = self.start_agent()

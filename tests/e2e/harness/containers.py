@@ -1,4 +1,4 @@
-"""Containers of podman's, on the host's network, from an image that is made of the host's files. All is private to the
+"""Containers of podman's, on the host's network if not said otherwise, from an image that is made of the host's files. All is private to the
 directory: storage, state and image.
 """
 
@@ -52,8 +52,8 @@ class Podman:
         environment = ["/usr/bin/env", f"HOME={self.directory}"]
         return check([*environment, *self._podman, *arguments], timeout=60)
 
-    def start(self):
-        container = Container(self)
+    def start(self, *options, network="host"):
+        container = Container(self, [f"--network={network}", *options])
         self._containers.append(container)
         return container
 
@@ -72,11 +72,11 @@ class Container:
 
     _numbers = itertools.count()
 
-    def __init__(self, podman):
+    def __init__(self, podman, options):
         file = podman.directory / f"id-{next(self._numbers)}"
         # Without limits of its own: podman would raise the caller's, which it may not be allowed to.
         self._process = spawn(
-            podman.command("run", "--interactive", "--rm", "--network=host", "--cidfile", file,
+            podman.command("run", "--interactive", "--rm", *options, "--cidfile", file,
                            "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000", IMAGE, "/bin/sh"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=clean_environment() | {"HOME": str(podman.directory)},

@@ -38,6 +38,10 @@ class NetworkNamespace:
         """The command that runs `command` there."""
         return ["ip", "netns", "exec", self._name, *command]
 
+    @property
+    def path(self):
+        return f"/run/netns/{self._name}"
+
     def delete(self):
         """Its interfaces go with it, when nobody holds it any more."""
         check(["ip", "netns", "del", self._name])
