@@ -36,6 +36,14 @@ std::optional<unsigned> number_of(const fs::path& directory) {
   return number;
 }
 
+// Where the file system is everybody's to write in, others may have been there first, with links to
+// elsewhere.
+bool is_roots_own(const fs::path& directory) {
+  struct stat found{};
+  return ::lstat(directory.c_str(), &found) == 0 && S_ISDIR(found.st_mode) && found.st_uid == 0 &&
+         (found.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
 std::vector<fs::path> entries_of(const fs::path& directory) {
   std::vector<fs::path> found;
   std::error_code error;
@@ -46,8 +54,9 @@ std::vector<fs::path> entries_of(const fs::path& directory) {
 
 // Of one owner's agents, the latest one first. Nothing else is ever touched.
 std::vector<fs::path> pinned_in(const fs::path& place) {
+  if (!is_roots_own(kPins) || !is_roots_own(place)) return {};
   std::vector<fs::path> found = entries_of(place);
-  std::erase_if(found, [](const fs::path& path) { return !number_of(path) || !fs::is_directory(path); });
+  std::erase_if(found, [](const fs::path& path) { return !number_of(path) || !is_roots_own(path); });
   std::ranges::sort(found, std::greater(), [](const fs::path& path) { return *number_of(path); });
   return found;
 }
@@ -68,11 +77,15 @@ std::expected<Pins, Error> Pins::take(const std::string& owner) {
   struct statfs mounted{};
   if (::statfs(kFileSystem, &mounted) != 0 || mounted.f_type != kMagic)
     return std::unexpected(Error{std::string("the kernel's file system for BPF is not at ") + kFileSystem,
-                                 "mount -t bpf bpf /sys/fs/bpf"});
+                                 "mount -t bpf -o mode=0700 bpf /sys/fs/bpf"});
   const fs::path place = fs::path(kPins) / owner;
-  for (const fs::path& directory : {fs::path(kPins), place})
+  for (const fs::path& directory : {fs::path(kPins), place}) {
     if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST)
       return std::unexpected(errno_error(directory));
+    if (!is_roots_own(directory))
+      return std::unexpected(
+          Error{directory.string() + " is not root's own", "see who made it, and remove it"});
+  }
   Descriptor lock(::open(place.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (lock.get() < 0) return std::unexpected(errno_error(place));
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
@@ -85,7 +98,7 @@ std::expected<Pins, Error> Pins::take(const std::string& owner) {
 // Without anything pinned the directories go, too.
 Pins::~Pins() {
   if (lock_.get() < 0) return;
-  if (!kept_) remove_directory(own_);
+  if (made_ && !kept_) remove_directory(own_);
   if (!pinned_in(own_.parent_path()).empty()) return;
   ::rmdir(own_.parent_path().c_str());
   ::rmdir(kPins);
@@ -103,8 +116,9 @@ Descriptor Pins::earlier_table(const char* name, std::uint32_t key_size, std::ui
 }
 
 std::expected<void, Error> Pins::pin(const char* name, int descriptor) {
-  if (::mkdir(own_.c_str(), 0700) != 0 && errno != EEXIST)
+  if (!made_ && ::mkdir(own_.c_str(), 0700) != 0)
     return std::unexpected(errno_error("cannot pin " + own_.string()));
+  made_ = true;
   if (bpf_obj_pin(descriptor, (own_ / name).c_str()) != 0)
     return std::unexpected(errno_error("cannot pin " + (own_ / name).string()));
   return {};
@@ -139,6 +153,10 @@ std::vector<PinnedPlace> pinned_places() {
 
 std::expected<bool, Error> release_pins() {
   bool any = false;
+  struct stat there{};
+  if (::lstat(kPins, &there) == 0 && !is_roots_own(kPins))
+    return std::unexpected(
+        Error{std::string(kPins) + " is not root's own", "see who made it, and remove it"});
   for (const fs::path& place : entries_of(kPins)) {
     for (const fs::path& directory : pinned_in(place)) {
       any = true;

@@ -39,6 +39,7 @@ class Pins {
 
   Descriptor lock_;
   std::filesystem::path own_;  // made with the first pin
+  bool made_ = false;
   bool kept_ = false;
 };
 

@@ -300,9 +300,18 @@ static __always_inline int judge(struct bpf_sock_addr* ctx, struct policy_questi
   return verdict != WIRE_POLICY_DENY;
 }
 
+// Connecting to the wildcard is connecting to where the socket is bound, or to loopback.
+static __always_inline void replace_wildcard4(struct bpf_sock_addr* ctx, struct policy_question* question) {
+  if (question->address[0]) return;
+  struct bpf_sock* sk = ctx->sk;
+  __u32 bound = sk ? sk->src_ip4 : 0;
+  question->address[0] = bound ? bound : bpf_htonl(0x7f000001);
+}
+
 static __always_inline int judge4(struct bpf_sock_addr* ctx) {
   struct policy_question question = {.family = 4, .port = bpf_ntohs(ctx->user_port)};
   question.address[0] = ctx->user_ip4;
+  replace_wildcard4(ctx, &question);
   return judge(ctx, &question, false);
 }
 
@@ -316,6 +325,9 @@ static __always_inline int judge6(struct bpf_sock_addr* ctx) {
     question.family = 4;
     question.address[0] = question.address[3];
     question.address[2] = question.address[3] = 0;
+    replace_wildcard4(ctx, &question);
+  } else if (!(question.address[0] | question.address[1] | question.address[2] | question.address[3])) {
+    question.address[3] = bpf_htonl(1);
   }
   return judge(ctx, &question, true);
 }

@@ -485,7 +485,7 @@ class FailClosedTest(TransparentTest):
     @classmethod
     def setUpClass(cls):
         if not os.path.ismount("/sys/fs/bpf"):
-            check(["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"])
+            check(["mount", "-t", "bpf", "-o", "mode=0700", "bpf", "/sys/fs/bpf"])
             cls.addClassCleanup(check, ["umount", "--lazy", "/sys/fs/bpf"])
         super().setUpClass()
         cls.configuration = cls.directory / "fail-closed.yaml"
@@ -648,7 +648,7 @@ class FailClosedTest(TransparentTest):
         agent = [WEIR, "agent", "--state-dir", self.directory / "none", "--config", self.configuration]
         ended = run(["unshare", "--mount", "sh", "-c", hidden, "sh", *agent], timeout=30)
         self.assertEqual((ended.status, len(ended.stderr.splitlines())), (1, 1), ended.stderr)
-        self.assertIn("mount -t bpf bpf /sys/fs/bpf", ended.stderr)
+        self.assertIn("mount -t bpf -o mode=0700 bpf /sys/fs/bpf", ended.stderr)
 
 
 if __name__ == "__main__":

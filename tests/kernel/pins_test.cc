@@ -23,7 +23,7 @@ struct PinsTest : testing::Test {
   static void SetUpTestSuite() {
     struct statfs there{};
     if (::statfs(kFileSystem, &there) == 0 && there.f_type == BPF_FS_MAGIC) return;
-    ASSERT_EQ(::mount("bpf", kFileSystem, "bpf", 0, nullptr), 0);
+    ASSERT_EQ(::mount("bpf", kFileSystem, "bpf", 0, "mode=0700"), 0);
     mounted_ = true;
   }
   static void TearDownTestSuite() {
@@ -88,6 +88,28 @@ TEST_F(PinsTest, WhatIsKeptIsTakenOverOnceAndListed) {
   heir->remove_earlier();
   EXPECT_FALSE(fs::exists(place / "1"));
   EXPECT_TRUE(fs::exists(place / "2" / "marks"));
+}
+
+// Nothing of it is followed, nor removed.
+TEST_F(PinsTest, WhatIsNotRootsOwnIsLeftAlone) {
+  {
+    auto pins = Pins::take(owner);
+    ASSERT_TRUE(pins && pins->pin("marks", table.get()));
+    pins->keep();
+  }
+  const uid_t nobody = 65534;
+  for (const fs::path& one : {place, place / "1"}) {
+    ASSERT_EQ(::chown(one.c_str(), nobody, nobody), 0);
+    EXPECT_FALSE(Pins::are_there(owner));
+    EXPECT_FALSE(listed());
+    {
+      const auto taken = Pins::take(owner);
+      EXPECT_EQ(taken.has_value(), one != place);
+    }
+    EXPECT_TRUE(fs::exists(place / "1" / "marks"));
+    ASSERT_EQ(::chown(one.c_str(), 0, 0), 0);
+  }
+  EXPECT_TRUE(Pins::are_there(owner));
 }
 
 }  // namespace

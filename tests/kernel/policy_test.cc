@@ -119,6 +119,17 @@ TEST_F(PolicyPrograms, RefuseAddressesAndPortsOfBothFamilies) {
   ::inet_pton(AF_INET6, "::ffff:127.0.0.1", &mapped.sin6_addr);
   EXPECT_EQ(connect_to(reinterpret_cast<sockaddr*>(&mapped), sizeof mapped), EPERM);
 
+  // The wildcard leads to loopback.
+  for (const char* wildcard : {"::", "::ffff:0.0.0.0"}) {
+    ::inet_pton(AF_INET6, wildcard, &mapped.sin6_addr);
+    mapped.sin6_port = ::htons(wildcard == std::string_view("::") ? v6.port() : v4.port());
+    EXPECT_EQ(connect_to(reinterpret_cast<sockaddr*>(&mapped), sizeof mapped), EPERM) << wildcard;
+  }
+  sockaddr_in any{};
+  any.sin_family = AF_INET;
+  any.sin_port = ::htons(v4.port());
+  EXPECT_EQ(connect_to(reinterpret_cast<sockaddr*>(&any), sizeof any), EPERM);
+
   network.addresses = {{parse_ip_address("127.0.0.2"), 31}};
   network6.addresses = {{parse_ip_address("::2"), 127}};
   set({network, network6});
@@ -127,10 +138,10 @@ TEST_F(PolicyPrograms, RefuseAddressesAndPortsOfBothFamilies) {
   EXPECT_EQ(send_to(datagrams), 0);
 
   const auto told = decided("network");
-  ASSERT_EQ(told.size(), 2u);
+  ASSERT_EQ(told.size(), 4u);
   EXPECT_EQ(told[0]->process.pid, static_cast<std::uint32_t>(::getpid()));
   EXPECT_EQ(told[0]->peer.to_string(), "127.0.0.1:" + std::to_string(v4.port()));
-  EXPECT_EQ(told[1]->peer, told[0]->peer);
+  for (const auto* one : told) EXPECT_EQ(one->peer, told[0]->peer);
   EXPECT_FALSE(told[0]->allowed);
   EXPECT_FALSE(told[0]->udp);
   ASSERT_EQ(decided("datagrams").size(), 2u);
