@@ -165,6 +165,7 @@ class Broker {
   }
 
   std::expected<void, Error> prepare() {
+    allow_many_descriptors();  // each probed file and each network namespace holds some
     if (auto loaded = policy_.load(); !loaded) return loaded;
     auto user = choose_worker_user();
     if (!user) return std::unexpected(user.error());

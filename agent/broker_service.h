@@ -1,5 +1,8 @@
 // Answers the worker's requests: the whole of what an attacker who owns the worker can make root do. Every
-// field is checked here; limits bound what it can hold open. Single-threaded.
+// field is checked here; limits bound what it can hold open. What isn't checked: that a place in a file that
+// the worker wants probed begins an instruction. A probe in the middle of one changes what the file's
+// programs do, so an attacker who owns the worker can break programs of others, root's included.
+// Single-threaded.
 #pragma once
 
 #include <cstdint>

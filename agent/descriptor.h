@@ -1,6 +1,7 @@
 // An owned file descriptor.
 #pragma once
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <utility>
@@ -32,5 +33,13 @@ class Descriptor {
  private:
   int number_ = -1;
 };
+
+// Beyond the 1,024 of a usual start, as far as the hard limit lets this process without a capability.
+inline void allow_many_descriptors() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 }  // namespace weir::agent

@@ -2,7 +2,6 @@
 #include "agent/process_targets.h"
 
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -76,13 +75,6 @@ bool is_weir_itself(const Descriptor& file) {
          theirs.st_dev == own.st_dev && theirs.st_ino == own.st_ino;
 }
 
-void allow_many_files() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 std::vector<std::uint32_t> running_processes() {
   std::vector<std::uint32_t> pids;
   std::error_code failed;
@@ -98,7 +90,7 @@ std::vector<std::uint32_t> running_processes() {
 }  // namespace
 
 std::expected<OpenTargets, Error> OpenTargets::open(std::optional<std::uint32_t> pid) {
-  allow_many_files();
+  allow_many_descriptors();
   OpenTargets targets;
   if (pid) {
     if (auto added = targets.add(*pid); !added) return std::unexpected(added.error());

@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -72,14 +71,6 @@ std::string read_descriptor(int descriptor) {
     text.append(part.data(), static_cast<std::size_t>(size));
     at += size;
   }
-}
-
-// Beyond 1,024 descriptors, as far as the hard limit lets us without a capability.
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 std::expected<std::string, Error> make_token() {
@@ -563,7 +554,7 @@ int run_worker() {
   // Without the broker nothing would watch over this process: end with it, however it ends.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   ::umask(0077);
-  raise_descriptor_limit();
+  allow_many_descriptors();
   return_memory_when_idle();
   keep_tls_memory_apart();
   BrokerClient broker{Descriptor(worker_channel_descriptor)};
