@@ -252,7 +252,9 @@ Task<void> Connection::take_connect(std::unique_ptr<ConnectReply> reply, Destina
     const Destination named{name, destination.port, upstream_.address()};
     // A CONNECT to one name must not open another.
     const Verdict inner = gate_.connection(named);
-    if (!inner.allowed) co_return co_await send_alert(kAccessDenied);
+    // It may have to connect anew.
+    const bool refused = !inner.allowed || !gate_.restrict(upstream_, named, nullptr).allowed;
+    if (refused) co_return co_await send_alert(kAccessDenied);
     if (inner.inspect || !verdict.inspect) verdict = inner;
     co_return take_tls(named, destination.name, opening, verdict, std::move(failure));
   }

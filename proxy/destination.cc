@@ -87,6 +87,14 @@ std::optional<Destination> parse_authority(std::string_view text, std::optional<
   return Destination{to_lower(host), *port};
 }
 
+std::string host_of(std::string_view authority) {
+  if (const auto parsed = parse_authority(authority, std::uint16_t{0xffff})) return parsed->name;
+  const auto end = authority.starts_with('[') ? authority.find(']') : authority.find(':');
+  std::string_view name = authority.substr(0, end);
+  while (name.ends_with('.')) name.remove_suffix(1);
+  return to_lower(name);
+}
+
 std::expected<AbsoluteTarget, std::string> parse_absolute_target(std::string_view target,
                                                                  std::string_view method) {
   constexpr std::string_view scheme = "http://";

@@ -18,6 +18,10 @@ namespace weir::proxy {
 // without brackets and without a final dot. Nothing when it is no authority (RFC 3986, 3.2; no userinfo).
 std::optional<Destination> parse_authority(std::string_view text, std::optional<std::uint16_t> default_port);
 
+// What a Host field or an authority names. One that is malformed names what servers take it for: what stands
+// before the first colon, without a final dot.
+std::string host_of(std::string_view authority);
+
 struct AbsoluteTarget {
   Destination destination;
   std::string authority;    // as the client wrote it, without userinfo: the Host to send

@@ -5,6 +5,9 @@
 #include <array>
 #include <string_view>
 #include <utility>
+#include <vector>
+
+#include "attribution/text.h"
 
 namespace weir::proxy {
 namespace {
@@ -32,6 +35,20 @@ template <std::size_t N>
 bool contains(const std::array<std::string_view, N>& names, std::string_view name) {
   return std::any_of(names.begin(), names.end(),
                      [name](std::string_view entry) { return equals_ignoring_case(entry, name); });
+}
+
+// Of a comma-separated list, without the space around them.
+std::vector<std::string_view> options_of(std::string_view list) {
+  std::vector<std::string_view> options;
+  while (!list.empty()) {
+    const auto end = std::min(list.find(','), list.size());
+    std::string_view option = list.substr(0, end);
+    list.remove_prefix(std::min(end + 1, list.size()));
+    while (!option.empty() && (option.front() == ' ' || option.front() == '\t')) option.remove_prefix(1);
+    while (!option.empty() && (option.back() == ' ' || option.back() == '\t')) option.remove_suffix(1);
+    if (!option.empty()) options.push_back(option);
+  }
+  return options;
 }
 
 // The Connection options that mean the same on both sides of the proxy.
@@ -84,6 +101,39 @@ http::RequestHead to_origin_request(http::RequestHead head, const AbsoluteTarget
   head.fields = std::move(kept);
   head.target = target.origin_form;
   return head;
+}
+
+bool names_two_hosts(const http::RequestHead& head) {
+  const auto scheme = head.target.find("://");
+  if (head.target.starts_with('/') || scheme == std::string::npos) return false;
+  std::string_view authority = std::string_view(head.target).substr(scheme + 3);
+  authority = authority.substr(0, authority.find_first_of("/?#"));
+  authority.remove_prefix(authority.rfind('@') + 1);  // npos + 1 is 0
+  const auto* host = http::find_field(head.fields, "Host");
+  return host == nullptr || host_of(authority) != host_of(host->value);
+}
+
+void drop_http_upgrade(http::RequestHead& head) {
+  const auto offers_http = [](const http::Field& field) {
+    if (!equals_ignoring_case(field.name, "Upgrade")) return false;
+    return std::ranges::any_of(options_of(field.value), [](std::string_view protocol) {
+      const std::string name = to_lower(protocol.substr(0, protocol.find('/')));
+      return name.starts_with("h2") || name.starts_with("h3") || name == "http" || name == "tls";
+    });
+  };
+  if (std::ranges::none_of(head.fields, offers_http)) return;
+  std::erase_if(head.fields, [](http::Field& field) {
+    if (equals_ignoring_case(field.name, "Upgrade") || equals_ignoring_case(field.name, "HTTP2-Settings"))
+      return true;
+    if (!equals_ignoring_case(field.name, "Connection")) return false;
+    std::string kept;
+    for (const auto option : options_of(field.value)) {
+      if (equals_ignoring_case(option, "upgrade") || equals_ignoring_case(option, "HTTP2-Settings")) continue;
+      kept += (kept.empty() ? "" : ", ") + std::string(option);
+    }
+    field.value = std::move(kept);
+    return field.value.empty();
+  });
 }
 
 bool wants_keep_alive(const http::RequestHead& head, bool from_proxy_port) {

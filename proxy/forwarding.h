@@ -19,6 +19,14 @@ http::RequestHead to_origin_request(http::RequestHead head, const AbsoluteTarget
 bool wants_keep_alive(const http::RequestHead& head, bool from_proxy_port);
 bool allows_keep_alive(const http::ResponseHead& head, const http::BodyFraming& framing);
 
+// Inside an opened connection: whether the host that an absolute target names is another than Host's. A
+// server goes by the target (RFC 9112, section 3.2.2), policy by Host.
+bool names_two_hosts(const http::RequestHead& head);
+
+// Takes out the offer to go on in another HTTP, or in TLS, on this connection: nobody would see what is asked
+// for then. A server may always leave it at that (RFC 9110, section 7.8).
+void drop_http_upgrade(http::RequestHead& head);
+
 // Without this, an upstream that answers 101 is in the wrong (RFC 9110, 7.8).
 bool asks_for_upgrade(const http::RequestHead& head);
 

@@ -68,6 +68,7 @@ bool H1Leg::receive(std::span<const std::byte> data) {
       return false;
     }
     data = data.subspan(*taken);
+    if (transit_ == nullptr) return false;
   }
   if (!data.empty()) keep_alive_ = false;
   settle();
@@ -100,6 +101,11 @@ http::Next H1Leg::on_response_head(http::ResponseHead head, http::BodyFraming fr
   answered_ = true;
   const auto block = to_http2_response(head);
   if (head.status < 200) {
+    if (++transit_->interims > kMostInterims) {
+      fail(h2_error::kEnhanceYourCalm,
+           {502, "upstream " + back_.name_ + " sent no end of interim responses"});
+      return http::Next::pause;
+    }
     back_.front_->interim(*transit_, block);
     return http::Next::proceed;
   }

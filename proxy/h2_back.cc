@@ -46,7 +46,13 @@ void H2Back::on_block(std::int32_t stream, HeadBlock block, bool ended, bool too
                           {502, "upstream " + name_ + " sent too large a head"});
   }
   const int status = status_of(block);
-  if (status >= 100 && status < 200) return front_->interim(*transit, block);
+  if (status >= 100 && status < 200) {
+    if (++transit->interims <= kMostInterims) return front_->interim(*transit, block);
+    transits_.erase(stream);
+    session_.reset(stream, h2_error::kEnhanceYourCalm);
+    return front_->failed(*transit, h2_error::kEnhanceYourCalm,
+                          {502, "upstream " + name_ + " sent no end of interim responses"});
+  }
   if (status != 0) return front_->response(*transit, block, ended);
   transit->response.end(std::move(block));
   front_->response_arrived(*transit);

@@ -73,13 +73,17 @@ Task<bool> HttpSession::read_head() {
   method_.clear();
   bool begun = false;
   for (;;) {
-    if (begin_ < end_ && !feed_request()) {
+    const std::size_t before = end_ - begin_;
+    if (before > 0 && !feed_request()) {
       publish_refused("malformed request");
       publish_head();
       co_await answer(*refusal_);
       co_return false;
     }
     if (request_.has_head()) co_return true;
+    // The parser stops behind an empty line, too (RFC 9112, section 2.2).
+    const bool more = begin_ < end_ && end_ - begin_ < before;
+    if (more) continue;
     if (!begun && !request_parser_.idle()) {
       begun = true;
       client_.set_deadline(limits_.head_timeout);
@@ -99,6 +103,7 @@ Task<bool> HttpSession::serve_request() {
   auto head = request_.take_head();
   method_ = head.method;
   client_keeps_alive_ = wants_keep_alive(head, !tls_);
+  drop_http_upgrade(head);
   asks_for_upgrade_ = asks_for_upgrade(head);
   const auto refusal = co_await route(head);
   publish_head();
@@ -109,13 +114,14 @@ Task<bool> HttpSession::serve_request() {
   client_.set_idle_timeout(limits_.idle_timeout);
   request_.append(http::serialize(head));
   const bool may_repeat = !request_.has_body() && is_idempotent(method_);
-  const Outcome outcome = co_await exchange(may_repeat);
+  const Outcome outcome = co_await exchange(head, may_repeat);
   co_return co_await conclude(outcome);
 }
 
 Task<std::optional<HttpSession::Refusal>> HttpSession::route(http::RequestHead& head) {
   if (!tls_) co_return co_await route_absolute(head);
   if (head.method == "CONNECT") co_return Refusal{400, "CONNECT inside an opened connection"};
+  if (names_two_hosts(head)) co_return Refusal{400, "the target's host is not Host's"};
   if (tls_->failure) co_return Refusal{502, tls_->failure->what};
   if (auto refusal = ask_policy(tls_->destination, head)) co_return refusal;
   if (upstream_.connected()) co_return std::nullopt;
@@ -172,6 +178,13 @@ Task<std::optional<HttpSession::Refusal>> HttpSession::connect_upstream() {
   co_return std::nullopt;
 }
 
+// It may be another of its addresses: policy was asked for this request with the former one alone.
+Task<std::optional<HttpSession::Refusal>> HttpSession::reconnect(const http::RequestHead& head) {
+  upstream_.close();
+  if (auto refusal = ask_policy(upstream_.destination(), head)) co_return refusal;
+  co_return co_await connect_upstream();
+}
+
 HttpSession::Refusal HttpSession::upstream_refusal(const UpstreamFailure& failure) {
   count(shard_.shared.counters.upstream_failed);
   auto decision = upstream_.describe(Decision::upstream_failed);
@@ -190,12 +203,12 @@ void HttpSession::publish_refused(const std::string& rule) {
 }
 
 // The head, and what is already here of the body, go out in one write.
-Task<HttpSession::Outcome> HttpSession::exchange(bool may_repeat) {
+Task<HttpSession::Outcome> HttpSession::exchange(const http::RequestHead& head, bool may_repeat) {
   if (!feed_request()) co_return Outcome::refused;
   const auto request = request_.take_output();
   // What an idle upstream has sent answers nothing, and would be taken for the answer.
-  if (upstream_used_ && !upstream_.stream().is_quiet()) {
-    refusal_ = co_await connect_upstream();
+  if (!upstream_.stream().is_quiet()) {
+    refusal_ = co_await reconnect(head);
     if (refusal_) co_return Outcome::refused;
   }
   for (;;) {
@@ -204,7 +217,7 @@ Task<HttpSession::Outcome> HttpSession::exchange(bool may_repeat) {
     response_parser_.expect_response_to(method_, asks_for_upgrade_);
     const Outcome outcome = co_await attempt(request);
     if (outcome != Outcome::unanswered || !reused || !may_repeat) co_return outcome;
-    refusal_ = co_await connect_upstream();
+    refusal_ = co_await reconnect(head);
     if (refusal_) co_return Outcome::refused;
   }
 }
@@ -213,8 +226,9 @@ Task<HttpSession::Outcome> HttpSession::attempt(std::span<const std::byte> reque
   using namespace asio::experimental::awaitable_operators;
   upstream_.stream().set_idle_timeout(limits_.idle_timeout);
   // An upstream that closed early may have answered all the same: the answer is read whatever became of this.
-  co_await upstream_.stream().write(request);
+  const bool written = co_await upstream_.stream().write(request) == Io::ok;
   awaits_response_ = true;
+  sending_ = !written ? Sending::broken : request_.complete() ? Sending::done : Sending::under_way;
   if (request_.complete()) {
     client_.set_idle_timeout(std::chrono::milliseconds(0));  // the wait is the upstream's, and has its limit
     co_return co_await pump_response();
@@ -231,7 +245,7 @@ void HttpSession::end_slow_body(Stream::Clock::time_point now) {
 
 // Ends only by being cancelled when the response is over.
 Task<void> HttpSession::pump_request() {
-  bool upstream_reads = true;
+  bool upstream_reads = sending_ == Sending::under_way;
   while (!request_.complete()) {
     awaits_content_ = request_.has_known_length();
     const Io status = co_await read_client();
@@ -243,6 +257,7 @@ Task<void> HttpSession::pump_request() {
     const auto piece = request_.take_output();
     if (upstream_reads) upstream_reads = co_await upstream_.stream().write(piece) == Io::ok;
   }
+  sending_ = request_.complete() && upstream_reads ? Sending::done : Sending::broken;
   if (request_.complete() && !response_.answered()) client_.set_idle_timeout(std::chrono::milliseconds(0));
   request_done_.cancel();
   asio::steady_timer never(shard_.context, asio::steady_timer::time_point::max());
@@ -272,8 +287,10 @@ Task<HttpSession::Outcome> HttpSession::take_response(std::span<const std::byte>
   if (response_.finished()) {
     const bool keep = taken && *taken == data.size() && response_.keep_alive() && client_keeps_alive_;
     // A response may overtake its request; the next one waits for the end of both.
-    if (keep && !request_.complete()) co_await request_done_.async_wait(asio::as_tuple(asio::use_awaitable));
-    co_return keep&& request_.complete() ? Outcome::keep : Outcome::close;
+    if (keep && sending_ == Sending::under_way)
+      co_await request_done_.async_wait(asio::as_tuple(asio::use_awaitable));
+    const bool whole = keep && sending_ == Sending::done;
+    co_return whole ? Outcome::keep : Outcome::close;
   }
   if (taken) co_return Outcome::unanswered;
   co_return response_.answered() ? Outcome::broken : Outcome::malformed_answer;

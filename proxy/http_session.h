@@ -74,10 +74,11 @@ class HttpSession {
   Task<std::optional<Refusal>> route_absolute(http::RequestHead& head);
   std::optional<Refusal> ask_policy(Destination destination, const http::RequestHead& head);
   Task<std::optional<Refusal>> connect_upstream();
+  Task<std::optional<Refusal>> reconnect(const http::RequestHead& head);
   Refusal upstream_refusal(const UpstreamFailure& failure);
   void publish_refused(const std::string& rule);
 
-  Task<Outcome> exchange(bool may_repeat);
+  Task<Outcome> exchange(const http::RequestHead& head, bool may_repeat);
   Task<Outcome> attempt(std::span<const std::byte> request);
   Task<void> pump_request();
   Task<Outcome> pump_response();
@@ -125,6 +126,9 @@ class HttpSession {
   bool upstream_used_ = false;
   bool client_keeps_alive_ = false;
   bool asks_for_upgrade_ = false;
+  // What the upstream has of the request: whether the connection can take another one hangs on it.
+  enum class Sending { under_way, done, broken };
+  Sending sending_ = Sending::done;
   bool awaits_content_ = false;  // of a request whose length is known
   BodyPace pace_;
   bool awaits_response_ = false;

@@ -182,7 +182,9 @@ bool MuxSession::may_use_again(const H1Leg& leg) {
 Task<std::optional<UpstreamFailure>> MuxSession::open_leg_upstream(LegIo& io) {
   const std::vector<HttpProtocol> offered = {HttpProtocol::http1};
   io.outlet.reset();
-  if (io.upstream->connected() && !io.upstream->stream().expired()) co_return std::nullopt;
+  // It may have left before there was anything to ask it for.
+  const bool usable = io.upstream->connected() && !io.upstream->stream().expired();
+  if (usable && io.upstream->stream().is_quiet()) co_return std::nullopt;
   auto failure = co_await io.upstream->connect();
   if (!failure) failure = co_await io.upstream->start_tls(tls_.name, offered);
   co_return failure;

@@ -12,12 +12,6 @@ namespace {
 
 constexpr const char* kDefault = "default";
 
-// What a Host field names. One that is malformed names what it says: it is then no name that a rule allows.
-std::string host_of(std::string_view field) {
-  if (const auto authority = parse_authority(field, std::uint16_t{0xffff})) return authority->name;
-  return to_lower(field.substr(0, field.rfind(':')));
-}
-
 Verdict both(Verdict first, Verdict second) {
   if (!first.allowed) return first;
   if (!second.allowed || second.inspect) return second;

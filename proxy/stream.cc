@@ -158,7 +158,9 @@ Task<Io> Stream::write(std::span<const std::byte> data) {
 }
 
 Task<Io> Stream::wait_readable() {
-  if (prefix_taken_ < prefix_.size() || (ssl_ && SSL_has_pending(ssl_.get()) == 1)) co_return Io::ok;
+  // Half a record is pending, too, and nothing to read.
+  const bool pending = ssl_ && !starved_ && SSL_has_pending(ssl_.get()) == 1;
+  if (prefix_taken_ < prefix_.size() || pending) co_return Io::ok;
   co_return co_await wait(Want::readable);
 }
 
@@ -191,6 +193,7 @@ Stream::Attempt Stream::try_read(std::span<std::byte> buffer) {
     std::size_t got = 0;
     const int result = SSL_read_ex(ssl_.get(), buffer.data() + total, buffer.size() - total, &got);
     total += got;
+    starved_ = result != 1 && SSL_get_error(ssl_.get(), result) == SSL_ERROR_WANT_READ;
     // What is already here goes along; an error after it shows at the next read.
     if (result != 1) return total > 0 ? Attempt{Want::nothing, Io::ok, total} : tls_failure(result, Io::end);
     if (total == buffer.size() || SSL_has_pending(ssl_.get()) == 0) return {Want::nothing, Io::ok, total};
@@ -394,7 +397,8 @@ bool Stream::is_quiet() {
   std::byte next{};
   std::size_t size = 0;
   const int result = SSL_peek_ex(ssl_.get(), &next, 1, &size);
-  return result != 1 && SSL_get_error(ssl_.get(), result) == SSL_ERROR_WANT_READ;
+  starved_ = result != 1 && SSL_get_error(ssl_.get(), result) == SSL_ERROR_WANT_READ;
+  return starved_;
 }
 
 std::optional<Endpoint> Stream::local() const {

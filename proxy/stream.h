@@ -128,6 +128,7 @@ class Stream {
   unsigned streak_ = 0;
   bool expired_ = false;
   bool saw_end_ = false;
+  bool starved_ = false;  // TLS has no whole record: what it holds is the beginning of one
   std::optional<std::uint8_t> alert_;
   std::string tls_error_;
   Ssl ssl_;  // refers to this stream

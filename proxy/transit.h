@@ -93,11 +93,15 @@ class Content {
   HeadBlock trailers_;
 };
 
+// Heads of 1xx have no window that would hold them back: an upstream that sends more is given up.
+inline constexpr unsigned kMostInterims = 64;
+
 // One exchange on its way. The front owns it, from a request's head until the client's stream is closed.
 struct Transit {
   std::int32_t client_stream = 0;
   std::int32_t upstream_stream = 0;  // the back's name for it
   bool at_back = false;              // the back knows it: cancel() it before it goes
+  unsigned interims = 0;             // heads of 1xx that came
   bool answered = false;             // the client was given a final head
   bool known_length = false;         // the request's content has one
   BodyPace pace;                     // of that

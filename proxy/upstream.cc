@@ -38,6 +38,14 @@ bool is_localhost(std::string_view name) {
   return name == "localhost" || name.ends_with(".localhost");
 }
 
+// Linux takes the unspecified address for loopback's: it is judged as what it is.
+Endpoint without_wildcard(Endpoint endpoint) {
+  const auto& address = endpoint.address;
+  if (!std::ranges::all_of(address.bytes, [](std::uint8_t byte) { return byte == 0; })) return endpoint;
+  const bool v4 = address.family == IpAddress::Family::v4;
+  return {parse_ip_address(v4 ? "127.0.0.1" : "::1"), endpoint.port};
+}
+
 // Without the upstream proxy, which has a loopback of its own.
 bool is_direct(const Destination& destination) {
   return is_localhost(destination.name) || parse_ip_address(destination.name).is_loopback();
@@ -119,7 +127,7 @@ Task<std::optional<UpstreamFailure>> Upstream::resolve(Destination destination) 
 
 Task<std::optional<UpstreamFailure>> Upstream::look_up(std::string name, std::uint16_t port) {
   if (const auto literal = parse_ip_address(name); literal.family != IpAddress::Family::unknown) {
-    addresses_.push_back({literal, port});
+    addresses_.push_back(without_wildcard({literal, port}));
     co_return std::nullopt;
   }
   if (is_localhost(name)) {
@@ -136,7 +144,8 @@ Task<std::optional<UpstreamFailure>> Upstream::look_up(std::string name, std::ui
                                  });
   co_await lookup->done.async_wait(asio::as_tuple(asio::use_awaitable));
   const auto error = lookup->error;
-  for (const auto& result : lookup->results) addresses_.push_back(to_endpoint(result.endpoint()));
+  for (const auto& result : lookup->results)
+    addresses_.push_back(without_wildcard(to_endpoint(result.endpoint())));
   if (!error && !addresses_.empty()) co_return std::nullopt;
   UpstreamFailure failure{"dns", "can't resolve " + hop() + ": " + error.message() + " (dns)"};
   co_return failure;
