@@ -120,6 +120,7 @@ H1ExchangeBuilder::H1ExchangeBuilder(ExchangeLimits limits, OnExchange on_exchan
 H1ExchangeBuilder::~H1ExchangeBuilder() = default;
 
 void H1ExchangeBuilder::feed(Side side, Bytes data, Time when) {
+  if (data.empty()) return;  // nothing has happened
   state_->feed(state_->stream(side), data, when);
   state_->run_held();
 }
