@@ -265,6 +265,12 @@ void Wire::reset() {
   ::close(std::exchange(fd_, -1));
 }
 
+bool wait_for(const std::function<bool()>& holds) {
+  for (int i = 0; i < 1'000; ++i, std::this_thread::sleep_for(std::chrono::milliseconds(5)))
+    if (holds()) return true;
+  return false;
+}
+
 Origin::Origin(SslContext context, Script script)
     : context_(std::move(context)), script_(std::move(script)), listener_(listen_on_loopback(&port_)) {
   acceptor_ = std::thread([this] { run(); });

@@ -76,6 +76,9 @@ class Wire {
   std::string buffer_;
 };
 
+// Looks again for five seconds.
+bool wait_for(const std::function<bool()>& holds);
+
 // Listens on loopback and runs `script` for each connection on a thread of its own.
 class Origin {
  public:

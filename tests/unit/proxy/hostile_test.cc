@@ -3,9 +3,6 @@
 #include <openssl/bio.h>
 #include <sys/socket.h>
 
-#include <chrono>
-#include <thread>
-
 #include "h2_bridge.h"
 #include "h2_wire.h"
 #include "harness.h"
@@ -21,12 +18,6 @@ const string kGet = "GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n";
 
 void answer_all(Wire& wire) {
   while (!wire.read_until("\r\n\r\n").empty()) wire.write(kOk);
-}
-
-bool comes_true(const std::function<bool()>& holds) {
-  for (int i = 0; i < 1'000; ++i, std::this_thread::sleep_for(std::chrono::milliseconds(5)))
-    if (holds()) return true;
-  return false;
 }
 
 // The TLS record of these bytes, not sent.
@@ -108,7 +99,7 @@ TEST(Hostile, AnUpgradeToAnotherHttpIsNotPassedOn) {
     client.write("GET /3 HTTP/1.1\r\nHost: origin.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
   }
-  ASSERT_TRUE(comes_true([&] { return origin.received().find("/3") != string::npos; }));
+  ASSERT_TRUE(wait_for([&] { return origin.received().find("/3") != string::npos; }));
   EXPECT_EQ(origin.received(),
             "GET /1 HTTP/1.1\r\nHost: origin.test\r\nConnection: keep-alive\r\nX: y\r\n\r\n"
             "GET /2 HTTP/1.1\r\nHost: origin.test\r\n\r\n"

@@ -27,12 +27,6 @@ bool ask(Wire& wire, const Origin& origin) {
   return wire.read_exactly(kAnswer.size()) == kAnswer;
 }
 
-bool wait_for(const std::function<bool()>& holds) {
-  for (int i = 0; i < 1'000; ++i, std::this_thread::sleep_for(5ms))
-    if (holds()) return true;
-  return false;
-}
-
 struct Full : testing::Test {
   void start(std::size_t connections, unsigned threads = 1) {
     config.threads = threads;
