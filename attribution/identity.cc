@@ -56,6 +56,10 @@ bool IpAddress::is_loopback() const {
   return bytes[15] == 1 && std::all_of(bytes.begin(), bytes.end() - 1, [](auto byte) { return byte == 0; });
 }
 
+bool IpAddress::is_unspecified() const {
+  return std::all_of(bytes.begin(), bytes.end(), [](auto byte) { return byte == 0; });
+}
+
 std::string Endpoint::to_string() const {
   const std::string host = address.to_string();
   const std::string suffix = ":" + std::to_string(port);

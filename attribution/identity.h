@@ -68,6 +68,7 @@ struct IpAddress {
   static IpAddress v6(const std::uint8_t* sixteen_bytes);  // unmaps ::ffff:a.b.c.d
   std::string to_string() const;                           // "" when unknown; no brackets
   bool is_loopback() const;
+  bool is_unspecified() const;  // 0.0.0.0 or ::, or of no family
 };
 
 struct Endpoint {

@@ -22,13 +22,9 @@ std::optional<std::uint16_t> parse_port(std::string_view text) {
   return port;
 }
 
-bool is_unspecified(const IpAddress& address) {
-  return std::all_of(address.bytes.begin(), address.bytes.end(), [](std::uint8_t byte) { return byte == 0; });
-}
-
 // The kernel binds to its own addresses only, which answers for every interface and namespace.
 bool is_address_of_this_host(const IpAddress& address) {
-  if (address.is_loopback() || is_unspecified(address)) return true;
+  if (address.is_loopback() || address.is_unspecified()) return true;
   const bool v4 = address.family == IpAddress::Family::v4;
   sockaddr_storage storage{};
   socklen_t length = 0;
@@ -54,8 +50,8 @@ bool reaches(const Endpoint& destination, const Endpoint& listener) {
   if (destination.port != listener.port) return false;
   if (destination.address == listener.address) return true;
   // Linux takes the unspecified address as a destination for loopback.
-  if (is_unspecified(destination.address)) return true;
-  return is_unspecified(listener.address) && is_address_of_this_host(destination.address);
+  if (destination.address.is_unspecified()) return true;
+  return listener.address.is_unspecified() && is_address_of_this_host(destination.address);
 }
 
 }  // namespace

@@ -40,9 +40,8 @@ bool is_localhost(std::string_view name) {
 
 // Linux takes the unspecified address for loopback's: it is judged as what it is.
 Endpoint without_wildcard(Endpoint endpoint) {
-  const auto& address = endpoint.address;
-  if (!std::ranges::all_of(address.bytes, [](std::uint8_t byte) { return byte == 0; })) return endpoint;
-  const bool v4 = address.family == IpAddress::Family::v4;
+  if (!endpoint.address.is_unspecified()) return endpoint;
+  const bool v4 = endpoint.address.family == IpAddress::Family::v4;
   return {parse_ip_address(v4 ? "127.0.0.1" : "::1"), endpoint.port};
 }
 
