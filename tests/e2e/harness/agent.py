@@ -28,7 +28,8 @@ def _condense(record):
 
 
 class Feed:
-    """Reads a JSONL file as it grows. A line that isn't complete yet is left for the next time."""
+    """Reads a JSONL file as it grows. A line that isn't complete yet is left for the next time, and so is what comes
+    meanwhile: under load it may come faster than it is read."""
 
     def __init__(self, path):
         self.path = path
@@ -39,10 +40,9 @@ class Feed:
         if not self.path.exists():
             return self._records
         with open(self.path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
             file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
+            while self._offset < size and (line := file.readline()).endswith(b"\n"):
                 self._offset += len(line)
                 self._records.append(_condense(json.loads(line)))
         return self._records

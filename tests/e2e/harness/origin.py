@@ -158,7 +158,11 @@ class Origin:
     def requests(self):
         """What nginx has answered so far, oldest first."""
         text = (self.directory / "access.log").read_text()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
+
+    def answered(self):
+        """How many requests nginx has answered so far."""
+        return (self.directory / "access.log").read_bytes().count(b"\n")
 
     def uploaded_hash(self, path):
         return hash_of(self.directory / path.lstrip("/"))
