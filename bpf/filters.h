@@ -30,7 +30,7 @@ struct Filters {
   std::vector<FilterRule> only;
   std::vector<FilterRule> except;
   // Processes and cgroups whose connections are sent to the proxy; what matches any of them.
-  std::vector<FilterRule> redirect;
+  std::vector<FilterRule> redirect{};
 
   bool wants(TlsLibrary library) const;
 };

@@ -37,6 +37,7 @@ std::expected<void, Error> PolicySwitch::set(const Policy& policy, const Places&
     return std::unexpected(Error{"the policy is too large: " + table.error(), "use wider networks or ports"});
   const std::uint32_t next = state_ + 1;
   const std::uint32_t half = next & 1;
+  forget_lists(places.lists, state_);  // a set() that failed half-way has left some
   for (std::uint32_t i = 0; i < table->rules.size(); ++i) {
     const std::uint32_t at = half * static_cast<std::uint32_t>(kPolicyEntries) + i;
     if (bpf_map_update_elem(places.rules, &at, &table->rules[i], BPF_ANY) != 0) return cannot_set();

@@ -209,12 +209,22 @@ static long try_rule(__u32 index, struct policy_question* question) {
   return 1;
 }
 
+static __always_inline bool is_loopback(const struct policy_question* question) {
+  if (question->family == 4) return (bpf_ntohl(question->address[0]) >> 24) == 127;
+  return !(question->address[0] | question->address[1] | question->address[2]) &&
+         question->address[3] == bpf_htonl(1);
+}
+
+// One that listens on all addresses is exempt where it can be no other host's: on loopback.
 static __always_inline bool is_listener(const struct policy_question* question) {
   for (int i = 0; i < WIRE_POLICY_LISTENERS; i++) {
     struct wire_policy_listener* listener = &policy_listeners[i];
-    if (!listener->port || listener->port != question->port || listener->family != question->family) continue;
-    if (question->address[0] == listener->address[0] && question->address[1] == listener->address[1] &&
-        question->address[2] == listener->address[2] && question->address[3] == listener->address[3])
+    if (!listener->port || listener->port != question->port) continue;
+    const __u32* address = listener->address;
+    if (!(address[0] | address[1] | address[2] | address[3]) && is_loopback(question)) return true;
+    if (listener->family == question->family && question->address[0] == address[0] &&
+        question->address[1] == address[1] && question->address[2] == address[2] &&
+        question->address[3] == address[3])
       return true;
   }
   return false;

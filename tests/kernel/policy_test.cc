@@ -182,6 +182,14 @@ TEST_F(PolicyPrograms, WhatOnlyTheProxyCanJudgeDecidesWhereItMakesNoDifference) 
   const Endpoint listener{parse_ip_address("127.0.0.1"), to.port()};
   tap_->kernel().set_proxy_listeners(std::span(&listener, 1));
   EXPECT_EQ(connect_to(to), 0) << "the way to the proxy";
+  for (const char* all : {"0.0.0.0", "::"}) {
+    const Endpoint everywhere{parse_ip_address(all), to.port()};
+    tap_->kernel().set_proxy_listeners(std::span(&everywhere, 1));
+    EXPECT_EQ(connect_to(to), 0) << "the way to a proxy that listens everywhere: " << all;
+    const Endpoint other{parse_ip_address(all), above};
+    tap_->kernel().set_proxy_listeners(std::span(&other, 1));
+    EXPECT_EQ(connect_to(to), EPERM);
+  }
   tap_->kernel().set_proxy_listeners({});
   EXPECT_EQ(connect_to(to), EPERM);
   const std::uint32_t own = static_cast<std::uint32_t>(::getpid());
