@@ -103,6 +103,13 @@ http::RequestHead to_origin_request(http::RequestHead head, const AbsoluteTarget
   return head;
 }
 
+http::RequestHead to_proxy_request(http::RequestHead head, const std::string& credentials) {
+  const std::string origin = "http://" + http::find_field(head.fields, "Host")->value;
+  head.target = head.target == "*" ? origin : origin + head.target;
+  if (!credentials.empty()) head.fields.insert(head.fields.begin(), {"Proxy-Authorization", credentials});
+  return head;
+}
+
 bool names_two_hosts(const http::RequestHead& head) {
   const auto scheme = head.target.find("://");
   if (head.target.starts_with('/') || scheme == std::string::npos) return false;

@@ -14,6 +14,10 @@ namespace weir::proxy {
 // together).
 http::RequestHead to_origin_request(http::RequestHead head, const AbsoluteTarget& target);
 
+// An origin's request, which has a Host, in the form that a proxy is given it in. `credentials`: the value of
+// Proxy-Authorization, "" for none.
+http::RequestHead to_proxy_request(http::RequestHead head, const std::string& credentials);
+
 // May the client's connection carry another request after this one? `from_proxy_port`: it came as
 // absolute-form, where Proxy-Connection counts too.
 bool wants_keep_alive(const http::RequestHead& head, bool from_proxy_port);

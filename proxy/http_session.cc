@@ -112,6 +112,8 @@ Task<bool> HttpSession::serve_request() {
     co_return false;
   }
   client_.set_idle_timeout(limits_.idle_timeout);
+  if (upstream_.forwards())
+    head = to_proxy_request(std::move(head), credentials_for(*shard_.shared.config.upstream_proxy));
   request_.append(http::serialize(head));
   const bool may_repeat = !request_.has_body() && is_idempotent(method_);
   const Outcome outcome = co_await exchange(head, may_repeat);
@@ -125,7 +127,7 @@ Task<std::optional<HttpSession::Refusal>> HttpSession::route(http::RequestHead& 
   if (tls_->failure) co_return Refusal{502, tls_->failure->what};
   if (auto refusal = ask_policy(tls_->destination, head)) co_return refusal;
   if (upstream_.connected()) co_return std::nullopt;
-  co_return co_await connect_upstream();
+  co_return co_await connect_upstream(false);
 }
 
 Task<std::optional<HttpSession::Refusal>> HttpSession::route_absolute(http::RequestHead& head) {
@@ -137,7 +139,9 @@ Task<std::optional<HttpSession::Refusal>> HttpSession::route_absolute(http::Requ
   head = to_origin_request(std::move(head), *target);
   const Destination& current = upstream_.destination();
   const bool same = current.name == target->destination.name && current.port == target->destination.port;
-  if (same && upstream_.connected()) co_return ask_policy(target->destination, head);
+  // Who is to switch protocols needs a tunnel.
+  const bool serves = upstream_.connected() && !(upstream_.forwards() && asks_for_upgrade_);
+  if (same && serves) co_return ask_policy(target->destination, head);
   // Not even its name is looked up for who may not go there.
   const Verdict early = gate_.early_request(target->destination, {summarize(head)});
   if (!early.allowed) co_return Refusal{403, refusal_text(early)};
@@ -148,7 +152,7 @@ Task<std::optional<HttpSession::Refusal>> HttpSession::route_absolute(http::Requ
     co_return Refusal{403, "this proxy does not connect to " + target->authority};
   }
   if (auto refusal = ask_policy(target->destination, head)) co_return refusal;
-  co_return co_await connect_upstream();
+  co_return co_await connect_upstream(!asks_for_upgrade_);
 }
 
 // With the address that the request goes to: of the open connection, or of each that may be opened for it.
@@ -165,11 +169,11 @@ std::optional<HttpSession::Refusal> HttpSession::ask_policy(Destination destinat
   return Refusal{403, refusal_text(verdict)};
 }
 
-Task<std::optional<HttpSession::Refusal>> HttpSession::connect_upstream() {
+Task<std::optional<HttpSession::Refusal>> HttpSession::connect_upstream(bool may_forward) {
   upstream_used_ = false;
   response_parser_.reset();
   const std::vector<HttpProtocol> offered = {HttpProtocol::http1};
-  auto failure = co_await upstream_.connect();
+  auto failure = co_await upstream_.connect(may_forward);
   const bool redirected = tls_ && tls_->name.empty();
   if (!failure && tls_ && !redirected) failure = co_await upstream_.start_tls(tls_->name, offered);
   if (failure) co_return upstream_refusal(*failure);
@@ -182,15 +186,20 @@ Task<std::optional<HttpSession::Refusal>> HttpSession::connect_upstream() {
 Task<std::optional<HttpSession::Refusal>> HttpSession::reconnect(const http::RequestHead& head) {
   upstream_.close();
   if (auto refusal = ask_policy(upstream_.destination(), head)) co_return refusal;
-  co_return co_await connect_upstream();
+  co_return co_await connect_upstream(upstream_.forwards());
 }
 
 HttpSession::Refusal HttpSession::upstream_refusal(const UpstreamFailure& failure) {
+  auto refusal = told_failure(failure);
+  upstream_.close();
+  return refusal;
+}
+
+HttpSession::Refusal HttpSession::told_failure(const UpstreamFailure& failure) {
   count(shard_.shared.counters.upstream_failed);
   auto decision = upstream_.describe(Decision::upstream_failed);
   decision.error_type = failure.type;
   events_.decided(std::move(decision));
-  upstream_.close();
   return {502, failure.what};
 }
 
@@ -278,6 +287,11 @@ Task<HttpSession::Outcome> HttpSession::pump_response() {
 // `unanswered`: not over yet.
 Task<HttpSession::Outcome> HttpSession::take_response(std::span<const std::byte> data) {
   const auto taken = response_parser_.feed(data, response_);
+  // The client has said nothing that the proxy above could mean.
+  if (upstream_.forwards() && response_.status() == 407) {
+    refusal_ = told_failure(upstream_.refused_by_proxy("asks for credentials that it takes (407)"));
+    co_return Outcome::refused;
+  }
   const bool delivered = co_await deliver() == Io::ok;
   if (!delivered) co_return Outcome::gone;
   if (response_.upgraded()) {

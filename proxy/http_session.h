@@ -73,9 +73,10 @@ class HttpSession {
   Task<std::optional<Refusal>> route(http::RequestHead& head);
   Task<std::optional<Refusal>> route_absolute(http::RequestHead& head);
   std::optional<Refusal> ask_policy(Destination destination, const http::RequestHead& head);
-  Task<std::optional<Refusal>> connect_upstream();
+  Task<std::optional<Refusal>> connect_upstream(bool may_forward);
   Task<std::optional<Refusal>> reconnect(const http::RequestHead& head);
-  Refusal upstream_refusal(const UpstreamFailure& failure);
+  Refusal upstream_refusal(const UpstreamFailure& failure);  // closes the upstream, too
+  Refusal told_failure(const UpstreamFailure& failure);
   void publish_refused(const std::string& rule);
 
   Task<Outcome> exchange(const http::RequestHead& head, bool may_repeat);

@@ -62,7 +62,7 @@ http::Next ResponseSink::on_response_head(http::ResponseHead head, http::BodyFra
   append(http::serialize(head));
   upgraded_ = head.status == 101;
   if (head.status < 200 && !upgraded_) return http::Next::proceed;
-  final_ = true;
+  status_ = head.status;
   keep_alive_ = allows_keep_alive(head, framing);
   begin(framing);
   return upgraded_ ? http::Next::pause : http::Next::proceed;
@@ -70,7 +70,7 @@ http::Next ResponseSink::on_response_head(http::ResponseHead head, http::BodyFra
 
 // An interim response is complete without ending anything.
 void ResponseSink::on_message_complete() {
-  if (final_) MessageSink::on_message_complete();
+  if (status_ != 0) MessageSink::on_message_complete();
 }
 
 }  // namespace weir::proxy

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -52,14 +53,15 @@ class ResponseSink final : public MessageSink {
   http::Next on_response_head(http::ResponseHead head, http::BodyFraming framing) override;
   void on_message_complete() override;
 
-  bool answered() const { return answered_; }  // anything of a response came, a 1xx included
-  bool finished() const { return final_ && complete(); }
+  std::uint16_t status() const { return status_; }  // of the final head; 0 before it
+  bool answered() const { return answered_; }       // anything of a response came, a 1xx included
+  bool finished() const { return status_ != 0 && complete(); }
   bool upgraded() const { return upgraded_; }
   bool keep_alive() const { return keep_alive_; }
 
  private:
+  std::uint16_t status_ = 0;
   bool answered_ = false;
-  bool final_ = false;
   bool upgraded_ = false;
   bool keep_alive_ = false;
 };

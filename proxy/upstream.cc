@@ -150,14 +150,16 @@ Task<std::optional<UpstreamFailure>> Upstream::look_up(std::string name, std::ui
   co_return failure;
 }
 
-Task<std::optional<UpstreamFailure>> Upstream::connect() {
+Task<std::optional<UpstreamFailure>> Upstream::connect(bool may_forward) {
   stream_.reset();
+  const auto& proxy = shard_.shared.config.upstream_proxy;
+  forwards_ = may_forward && via_proxy_ && proxy->kind == UpstreamProxy::Kind::http;
   race_ = std::make_shared<Race>(shard_.context);
   co_await race();
   const auto ended = std::exchange(race_, nullptr);
   stream_ = std::move(ended->winner);
   if (!stream_) co_return describe_connect_failure(hop(), ended->status, ended->error);
-  if (via_proxy_) co_return co_await greet_proxy();
+  if (via_proxy_ && !forwards_) co_return co_await greet_proxy();
   co_return std::nullopt;
 }
 
@@ -200,7 +202,7 @@ std::optional<tcp::socket> Upstream::open_socket(IpAddress::Family family) const
 Task<std::optional<UpstreamFailure>> Upstream::greet_proxy() {
   const auto refused = [this](const std::string& why) {
     stream_.reset();
-    return UpstreamFailure{"upstream_proxy", hop() + " " + why + " (upstream_proxy)"};
+    return refused_by_proxy(why);
   };
   stream_->set_deadline(shard_.shared.config.limits.handshake_timeout);
   const auto handshake = ProxyHandshake::begin(*shard_.shared.config.upstream_proxy, destination_);
@@ -220,6 +222,10 @@ Task<std::optional<UpstreamFailure>> Upstream::greet_proxy() {
   if (handshake->state() == ProxyHandshake::State::refused) co_return refused(handshake->why());
   stream_->unread(handshake->unread());
   co_return std::nullopt;
+}
+
+UpstreamFailure Upstream::refused_by_proxy(const std::string& why) const {
+  return {"upstream_proxy", hop() + " " + why + " (upstream_proxy)"};
 }
 
 std::string Upstream::hop() const {

@@ -23,9 +23,10 @@ class Upstream {
       : shard_(shard), make_socket_(std::move(make_socket)) {}
 
   // In this order. resolve() drops a connection to an earlier destination; connect() again reconnects. What
-  // an upstream proxy connects to is resolved there.
+  // an upstream proxy connects to is resolved there. `may_forward`: what is to be said is requests in the
+  // clear, which an HTTP proxy is given as they are, and not asked for a tunnel: many refuse one to port 80.
   Task<std::optional<UpstreamFailure>> resolve(Destination destination);
-  Task<std::optional<UpstreamFailure>> connect();
+  Task<std::optional<UpstreamFailure>> connect(bool may_forward = false);
   Task<std::optional<UpstreamFailure>> start_tls(std::string name, std::vector<HttpProtocol> offered);
 
   // After resolve(): leaves out the addresses that `allowed` refuses; false when none is left of some. Where
@@ -52,6 +53,10 @@ class Upstream {
   // After resolve(): one of the addresses is a listener of ours, or refused by configuration.
   bool is_refused() const;
   bool via_proxy() const { return via_proxy_; }
+  // Connected to an HTTP proxy that is to be given requests.
+  bool forwards() const { return forwards_; }
+  // What an upstream proxy that refuses is for the client.
+  UpstreamFailure refused_by_proxy(const std::string& why) const;
   // Of the last start_tls(): the upstream speaks none of what was offered (RFC 7301, 3.2).
   bool wants_other_protocol() const { return stream_ && stream_->alert() == SSL_AD_NO_APPLICATION_PROTOCOL; }
   // Of the last start_tls(): it asked for a client certificate.
@@ -86,6 +91,7 @@ class Upstream {
   SocketMaker make_socket_;
   Destination destination_;
   bool via_proxy_ = false;
+  bool forwards_ = false;
   std::vector<Endpoint> addresses_;  // of the upstream proxy, if it is to be used
   std::shared_ptr<Race> race_;       // while several addresses are tried
   std::unique_ptr<Stream> stream_;

@@ -35,8 +35,7 @@ class ConnectHandshake final : public ProxyHandshake, private http::H1Handler {
   ConnectHandshake(const UpstreamProxy& proxy, const Destination& destination) {
     const std::string authority = authority_of(destination);
     output_ = "CONNECT " + authority + " HTTP/1.1\r\nHost: " + authority + "\r\n";
-    if (!proxy.user.empty())
-      output_ += "Proxy-Authorization: Basic " + base64(proxy.user + ":" + proxy.password) + "\r\n";
+    if (!proxy.user.empty()) output_ += "Proxy-Authorization: " + credentials_for(proxy) + "\r\n";
     output_ += "\r\n";
     parser_.expect_response_to("CONNECT", false);
   }
@@ -227,6 +226,10 @@ std::expected<UpstreamProxy, std::string> parse_upstream_proxy(std::string_view 
     return proxy;
   }
   return std::unexpected("expected http://[user:password@]host[:port] or socks5://...");
+}
+
+std::string credentials_for(const UpstreamProxy& proxy) {
+  return proxy.user.empty() ? std::string() : "Basic " + base64(proxy.user + ":" + proxy.password);
 }
 
 std::unique_ptr<ProxyHandshake> ProxyHandshake::begin(const UpstreamProxy& proxy,

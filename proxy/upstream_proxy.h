@@ -28,6 +28,9 @@ struct UpstreamProxy {
 // percent-encoded. The error never holds the credentials.
 std::expected<UpstreamProxy, std::string> parse_upstream_proxy(std::string_view url);
 
+// The value of Proxy-Authorization; "" without credentials.
+std::string credentials_for(const UpstreamProxy& proxy);
+
 // One connection's talk: send output(), feed what comes, until the state is another. One thread.
 class ProxyHandshake {
  public:

@@ -318,6 +318,46 @@ TEST(Upstream, HttpProxyIsAskedForTheName) {
   EXPECT_FALSE(decision.upstream_peer) << "who is behind the upstream proxy is not known";
 }
 
+// A tunnel to port 80 is what many refuse.
+TEST(Upstream, HttpProxyIsGivenRequestsInTheClear) {
+  World world;
+  const string upgrade = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+  Origin above(nullptr, [&](Wire& wire) {
+    auto head = wire.read_until("\r\n\r\n");
+    if (head.starts_with("CONNECT ")) {
+      EXPECT_TRUE(head.starts_with("CONNECT origin.test:8080 HTTP/1.1\r\n")) << head;
+      wire.write("HTTP/1.1 200 OK\r\n\r\n");
+      head = wire.read_until("\r\n\r\n");
+      EXPECT_TRUE(head.starts_with("GET /c HTTP/1.1\r\n")) << head;
+      wire.write(upgrade);
+      return;
+    }
+    EXPECT_EQ(head,
+              "GET http://origin.test:8080/a?b HTTP/1.1\r\nProxy-Authorization: Basic bWU6YSBi\r\n"
+              "Host: origin.test:8080\r\n\r\n");
+    wire.write(kOk);
+    EXPECT_EQ(wire.read_until("\r\n\r\n"),
+              "OPTIONS http://origin.test:8080 HTTP/1.1\r\nProxy-Authorization: Basic bWU6YSBi\r\n"
+              "Host: origin.test:8080\r\n\r\n");
+    wire.write(kOk);
+    wire.read_to_end();
+  });
+  Config config;
+  config.upstream_proxy = *parse_upstream_proxy("http://me:a%20b@127.0.0.1:" + std::to_string(above.port()));
+  world.start(config);
+  auto client = world.connect();
+  const string host = "Host: origin.test:8080\r\n";
+  // What the client says to weir alone goes no further.
+  client.write("GET http://origin.test:8080/a?b HTTP/1.1\r\nProxy-Authorization: Basic eA==\r\n" + host +
+               "\r\n");
+  EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+  client.write("OPTIONS http://origin.test:8080 HTTP/1.1\r\n" + host + "\r\n");
+  EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+  client.write("GET http://origin.test:8080/c HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n" + host +
+               "\r\n");
+  EXPECT_EQ(client.read_exactly(upgrade.size()), upgrade);
+}
+
 TEST(Upstream, SocksProxyIsAskedForTheName) {
   World world;
   AskedProxy above(nullptr, [](Wire& wire) {
@@ -347,7 +387,7 @@ TEST(Upstream, ProxyThatRefusesIsNamed) {
   const auto answer = client.read_to_end();
   EXPECT_TRUE(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n")) << answer;
   EXPECT_NE(answer.find("407"), string::npos) << answer;
-  EXPECT_EQ(world.events.all<DecisionMade>().front().error_type, "upstream_proxy");
+  EXPECT_EQ(world.events.all<DecisionMade>().back().error_type, "upstream_proxy");
 }
 
 TEST(Upstream, LoopbackIsNotTheUpstreamProxys) {
