@@ -12,9 +12,11 @@
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <string_view>
 
 #include "agent/file_changes.h"
 #include "agent/known_libraries.h"
+#include "attribution/container.h"
 
 namespace weir::agent {
 namespace {
@@ -101,6 +103,9 @@ BrokerService::Result BrokerService::handle(const Request& request) {
       return result;
     case Operation::next_listener:
       next_listener(result);
+      return result;
+    case Operation::container_state:
+      container_state(request.container_state, result);
       return result;
     case Operation::hello:
     case Operation::ready:
@@ -202,6 +207,15 @@ void BrokerService::upstream_socket(const UpstreamSocketRequest& request, Result
   auto socket = redirector_->upstream_socket(request.network_namespace, request.v6 != 0);
   if (!socket) return say(result.reply, Status::failed, socket.error().what);
   result.opened = std::move(*socket);
+}
+
+void BrokerService::container_state(const ContainerStateRequest& request, Result& result) {
+  if (const std::string_view id(request.id.data(), request.id.size()); !begins_container_id(id))
+    return say(result.reply, Status::refused, "bad container id");
+  auto found = container_files_.open({request.id.data(), request.id.size()}, request.number);
+  if (!found) return say(result.reply, Status::no_more, "");
+  result.reply.number = found->number;
+  result.opened = std::move(found->file);
 }
 
 void BrokerService::keep_file(Descriptor file, Result& result) {

@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <utility>
 #include <vector>
 
+#include "agent/container_files.h"
 #include "agent/descriptor.h"
 #include "agent/exec_gate.h"
 #include "agent/protocol.h"
@@ -28,6 +30,7 @@ class BrokerService {
                 Redirector* redirector = nullptr)
       : signer_(&signer), kernel_(kernel), gate_(gate), redirector_(redirector) {}
 
+  void set_container_files(ContainerFiles files) { container_files_ = std::move(files); }
   void set_signer(ca::LeafSigner& signer) { signer_ = &signer; }
 
   struct Result {
@@ -57,6 +60,7 @@ class BrokerService {
   void open_iterator(const Request& request, Result& result);
   void next_exec(Result& result);
   void next_listener(Result& result);
+  void container_state(const ContainerStateRequest& request, Result& result);
   void upstream_socket(const UpstreamSocketRequest& request, Result& result);
   void open_mapping_events(std::uint32_t processor, Result& result);
 
@@ -75,6 +79,7 @@ class BrokerService {
   Descriptor changes_;
   std::uint32_t next_file_ = 1;
   SocketOwners owners_;
+  ContainerFiles container_files_;
   bool had_worker_ = false;  // one before this: connections were told to it, which the next one doesn't know
 };
 

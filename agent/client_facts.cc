@@ -29,8 +29,8 @@ std::string unified_path(std::string_view text) {
 
 class FactsResolver final : public ClientResolver {
  public:
-  FactsResolver(std::unique_ptr<ClientResolver> resolver, FindExecutable find)
-      : resolver_(std::move(resolver)), find_(std::move(find)) {}
+  FactsResolver(std::unique_ptr<ClientResolver> resolver, FindExecutable find, ContainerTable& containers)
+      : resolver_(std::move(resolver)), find_(std::move(find)), containers_(containers) {}
 
   std::expected<Client, std::string> resolve(const Tuple& client_view) override {
     auto client = resolver_->resolve(client_view);
@@ -60,11 +60,13 @@ class FactsResolver final : public ClientResolver {
     if (!process || !start_matches(process->process.start_boottime_ns, client.process.start_boottime_ns))
       return nullptr;
     process->executable_path = executable;
+    containers_.name(*process);
     return facts_of(*process, client.uid);
   }
 
   std::unique_ptr<ClientResolver> resolver_;
   FindExecutable find_;
+  ContainerTable& containers_;
   std::mutex mutex_;
   std::map<Key, std::shared_ptr<const ClientFacts>> known_;
 };
@@ -80,12 +82,13 @@ std::shared_ptr<const ClientFacts> facts_of(const ProcessEvent& process, std::op
   facts.cgroup_known = !process.cgroup_path.empty();
   facts.cgroup_path = unified_path(process.cgroup_path);
   facts.container_id = container_facts(process.cgroup_path).container_id;
+  facts.container = process.container;
   return std::make_shared<const ClientFacts>(std::move(facts));
 }
 
 std::unique_ptr<ClientResolver> make_facts_resolver(std::unique_ptr<ClientResolver> resolver,
-                                                    FindExecutable find) {
-  return std::make_unique<FactsResolver>(std::move(resolver), std::move(find));
+                                                    FindExecutable find, ContainerTable& containers) {
+  return std::make_unique<FactsResolver>(std::move(resolver), std::move(find), containers);
 }
 
 }  // namespace weir::agent

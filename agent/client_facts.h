@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "agent/container_names.h"
 #include "attribution/events.h"
 #include "attribution/policy.h"
 
@@ -18,8 +19,8 @@ std::shared_ptr<const ClientFacts> facts_of(const ProcessEvent& process, std::op
 using FindExecutable = std::function<std::string(std::uint32_t pid)>;
 
 // Answers as `resolver` does, with the client's facts. A client that ended before it could be looked at has
-// none. Thread-safe if `resolver` and `find` are.
+// none. Thread-safe if `resolver`, `find` and `containers` are.
 std::unique_ptr<ClientResolver> make_facts_resolver(std::unique_ptr<ClientResolver> resolver,
-                                                    FindExecutable find);
+                                                    FindExecutable find, ContainerTable& containers);
 
 }  // namespace weir::agent

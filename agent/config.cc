@@ -65,6 +65,7 @@ const Key keys[] = {
     {"", "record", &Config::record},
     {"", "store", &Config::store},
     {"", "policy", &Config::policy},
+    {"", "container_state", &Config::container_state},
     {"retention", "max_age_hours", Size{&Config::store_max_age_hours, 0, 1'000'000}},
     {"retention", "max_bytes", Size{&Config::store_max_bytes, mib, mib* mib}},
     {"native", "enabled", &Config::native},

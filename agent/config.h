@@ -29,8 +29,9 @@ struct Config {
   std::uint32_t passthrough_after = 3;       // rejections of our certificate in a row; 0: never
   std::uint32_t passthrough_seconds = 3600;  // and for how long then
   bool open_mutual_tls = false;
-  std::string policy;          // file (policy_file.h), "": none
-  std::string upstream_proxy;  // proxy/upstream_proxy.h has the form; "": none
+  std::vector<std::string> container_state;  // container_files.h: more directories
+  std::string policy;                        // file (policy_file.h), "": none
+  std::string upstream_proxy;                // proxy/upstream_proxy.h has the form; "": none
   bool bodies = false;
   bool redact = true;
   bool ingress = false;

@@ -66,8 +66,8 @@ std::expected<FoundSocket, std::string> find_socket(const Tuple& tuple) {
 
 class DiagResolver : public ClientResolver {
  public:
-  DiagResolver(EventPublisher& publisher, FindOwner find_owner)
-      : publisher_(publisher), find_owner_(std::move(find_owner)) {}
+  DiagResolver(EventPublisher& publisher, FindOwner find_owner, ContainerTable& containers)
+      : publisher_(publisher), find_owner_(std::move(find_owner)), containers_(containers) {}
 
   std::expected<Client, std::string> resolve(const Tuple& client_view) override {
     auto found = find_socket(client_view);
@@ -78,6 +78,7 @@ class DiagResolver : public ClientResolver {
     auto process = read_process(owner->pid);
     if (!process) return std::unexpected("process " + std::to_string(owner->pid) + " is gone");
     process->executable_path = owner->executable;
+    containers_.name(*process);
     Client client{found->cookie, process->process, 0};
     client.uid = process->uid;
     client.facts = facts_of(*process, process->uid);
@@ -88,13 +89,15 @@ class DiagResolver : public ClientResolver {
  private:
   EventPublisher& publisher_;
   FindOwner find_owner_;
+  ContainerTable& containers_;
   std::mutex mutex_;
 };
 
 }  // namespace
 
-std::unique_ptr<ClientResolver> make_diag_resolver(EventPublisher& publisher, FindOwner find_owner) {
-  return std::make_unique<DiagResolver>(publisher, std::move(find_owner));
+std::unique_ptr<ClientResolver> make_diag_resolver(EventPublisher& publisher, FindOwner find_owner,
+                                                   ContainerTable& containers) {
+  return std::make_unique<DiagResolver>(publisher, std::move(find_owner), containers);
 }
 
 }  // namespace weir::agent

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "agent/container_names.h"
 #include "agent/socket_owners.h"
 #include "attribution/events.h"
 #include "attribution/policy.h"
@@ -15,7 +16,8 @@ namespace weir::agent {
 using FindOwner = std::function<std::optional<SocketOwner>(std::uint32_t socket_inode)>;
 
 // `publisher` gets a ProcessEvent for each process that is found, as no kernel side tells of it. `find_owner`
-// is called under a lock.
-std::unique_ptr<ClientResolver> make_diag_resolver(EventPublisher& publisher, FindOwner find_owner);
+// is called under a lock, and so is `containers`.
+std::unique_ptr<ClientResolver> make_diag_resolver(EventPublisher& publisher, FindOwner find_owner,
+                                                   ContainerTable& containers);
 
 }  // namespace weir::agent

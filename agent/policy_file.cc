@@ -11,6 +11,7 @@
 #include <set>
 
 #include "agent/files.h"
+#include "attribution/container.h"
 #include "attribution/text.h"
 
 namespace weir::agent {
@@ -19,7 +20,6 @@ namespace {
 constexpr std::size_t kLargestFile = std::size_t{4} << 20;
 constexpr std::size_t kLongestText = 1024;
 constexpr std::size_t kMostAlternatives = 256;
-constexpr std::size_t kContainerIdLength = 64;
 
 // What is wrong with a value; nothing when it was taken.
 using Complaint = std::optional<std::string>;
@@ -63,10 +63,15 @@ Complaint read_user(const std::string& text, PolicyRule& rule, const UserIds& us
 }
 
 Complaint read_container(const std::string& text, PolicyRule& rule, const UserIds&) {
-  const bool hex = std::ranges::all_of(text, [](char c) { return is_digit(c) || (c >= 'a' && c <= 'f'); });
-  if (!hex || text.size() > kContainerIdLength)
-    return "a container is the beginning of its id, lower-case hexadecimal digits";
-  rule.containers.push_back(text);
+  if (!is_container_name(text))
+    return "a container is its name, or the beginning of its id, lower-case hexadecimal digits";
+  rule.containers.push_back({text, !begins_container_id(text)});
+  return {};
+}
+
+Complaint read_namespace(const std::string& text, PolicyRule& rule, const UserIds&) {
+  if (!is_container_name(text)) return "a namespace is the name of one of Kubernetes'";
+  rule.namespaces.push_back(text);
   return {};
 }
 
@@ -166,15 +171,11 @@ struct Kind {
   Complaint (*read)(const std::string& text, PolicyRule& rule, const UserIds& users);
 };
 constexpr std::array kKinds{
-    Kind{"executable", read_executable},
-    Kind{"user", read_user},
-    Kind{"container", read_container},
-    Kind{"cgroup", read_cgroup},
-    Kind{"host", read_host},
-    Kind{"address", read_address},
-    Kind{"port", read_port},
-    Kind{"method", read_method},
-    Kind{"path", read_path},
+    Kind{"executable", read_executable}, Kind{"user", read_user},
+    Kind{"container", read_container},   Kind{"namespace", read_namespace},
+    Kind{"cgroup", read_cgroup},         Kind{"host", read_host},
+    Kind{"address", read_address},       Kind{"port", read_port},
+    Kind{"method", read_method},         Kind{"path", read_path},
     Kind{"header", read_header},
 };
 

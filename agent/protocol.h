@@ -42,6 +42,8 @@ enum class Operation : std::uint32_t {
            // force
   find_executable,  // pid -> the link of its executable in `text`, "" when it can't be told
   upstream_socket,  // -> descriptor of a TCP socket in one of next_listener's network namespaces
+  container_state,  // a container's id, number -> descriptor of the first of its runtime's files from that
+                    // number on, its own number in `number`; no_more when none are left
 };
 
 struct SignLeafRequest {
@@ -75,6 +77,11 @@ struct UpstreamSocketRequest {
   std::uint32_t v6;
 };
 
+struct ContainerStateRequest {
+  std::array<char, 64> id;  // lower-case hexadecimal digits
+  std::uint32_t number;
+};
+
 struct ReadyRequest {
   std::array<char, 64> proxy_address;  // "127.0.0.1:7443", zero-terminated; empty: off
   std::array<char, 64> api_address;
@@ -96,6 +103,7 @@ struct Request {
     OpenMappingRequest open_mapping;
     AttachRequest attach;
     UpstreamSocketRequest upstream_socket;
+    ContainerStateRequest container_state;
     ReadyRequest ready;
     StartFailedRequest start_failed;
   };

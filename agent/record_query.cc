@@ -5,6 +5,8 @@
 #include <boost/url/url.hpp>
 #include <charconv>
 
+#include "attribution/container.h"
+
 namespace weir::agent {
 namespace {
 
@@ -59,11 +61,10 @@ Result set_kind(StoreQuery& query, std::string_view text) {
 }
 
 Result set_container(StoreQuery& query, std::string_view text) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  if (text.empty() || text.size() > 64 || text.find_first_not_of(kDigits) != std::string_view::npos) {
-    return std::unexpected("a container's id or its first hexadecimal digits");
+  if (!is_container_name(text)) {
+    return std::unexpected("a container's name, its id, or the id's first hexadecimal digits");
   }
-  query.container = text;
+  (begins_container_id(text) ? query.container : query.container_name) = text;
   return {};
 }
 
@@ -110,6 +111,7 @@ std::string to_target(std::string_view path, const StoreQuery& query) {
   add("since", filter.since ? to_rfc3339(*filter.since) : "");
   for (const auto kind : filter.kinds) add("kind", std::string(to_string(kind)));
   add("container", query.container);
+  add("container", query.container_name);
   add("limit", query.limit == 0 ? "" : std::to_string(query.limit));
   add("connections", query.hide_readable_connections ? "opaque" : "");
   return url.buffer();

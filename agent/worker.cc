@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <cerrno>
 #include <cstring>
@@ -23,6 +24,7 @@
 #include "agent/channel.h"
 #include "agent/client_facts.h"
 #include "agent/config.h"
+#include "agent/container_names.h"
 #include "agent/diag_resolver.h"
 #include "agent/exec_gate.h"
 #include "agent/live_policy.h"
@@ -353,12 +355,23 @@ class Worker {
     auto resolver = inheritance_.welcome.has_native
                         ? bpf::make_kernel_resolver(inheritance_.tuples.get(),
                                                     inheritance_.redirections.get(), network_namespace_cookie)
-                        : make_diag_resolver(engine_->add_source(), [this](std::uint32_t inode) {
-                            return find_socket_owner(inode);
-                          });
+                        : make_diag_resolver(
+                              engine_->add_source(),
+                              [this](std::uint32_t inode) { return find_socket_owner(inode); }, containers_);
     if (config_.policy.empty() && config_.passthrough_after == 0) return resolver;
-    return make_facts_resolver(std::move(resolver),
-                               [this](std::uint32_t pid) { return find_executable(pid); });
+    return make_facts_resolver(
+        std::move(resolver), [this](std::uint32_t pid) { return find_executable(pid); }, containers_);
+  }
+
+  std::optional<ContainerTable::File> open_container_file(const std::string& id, std::uint32_t number) {
+    Request request;
+    request.operation = Operation::container_state;
+    request.container_state = {{}, number};
+    if (id.size() != request.container_state.id.size()) return std::nullopt;
+    std::ranges::copy(id, request.container_state.id.begin());
+    auto answer = broker_.call(request);
+    if (!answer || answer->reply.status != Status::ok || answer->descriptors.empty()) return std::nullopt;
+    return ContainerTable::File{answer->reply.number, std::move(answer->descriptors.front())};
   }
 
   void take_redirect_listeners() {
@@ -445,11 +458,12 @@ class Worker {
       return;
     }
     exec_gate_.emplace(std::move(inheritance_.exec_page));
+    naming_source_ = with_container_names(engine_->add_source(), containers_);
     auto native = NativeTap::start(broker_,
                                    {std::move(inheritance_.ring), std::move(inheritance_.control),
                                     std::move(inheritance_.untold), std::move(inheritance_.file_changes),
                                     std::move(inheritance_.exec_event), inheritance_.welcome.ring_bytes},
-                                   engine_->add_source(), filters_of(config_));
+                                   *naming_source_, filters_of(config_));
     if (native) {
       native_ = std::move(*native);
     } else {
@@ -527,6 +541,9 @@ class Worker {
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<EventRecorder> recorder_;
   std::unique_ptr<EngineRunner> engine_;
+  ContainerTable containers_{
+      [this](const std::string& id, std::uint32_t number) { return open_container_file(id, number); }};
+  std::unique_ptr<EventPublisher> naming_source_;  // used by the native tap
   std::shared_ptr<ClientResolver> resolver_;
   std::optional<bpf::ProxyHeartbeat> heartbeat_;  // used by the proxy
   std::unique_ptr<proxy::Proxy> proxy_;

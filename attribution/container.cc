@@ -9,8 +9,8 @@
 namespace weir {
 namespace {
 
-constexpr std::size_t kContainerIdLength = 64;
 constexpr std::size_t kUuidLength = 36;
+constexpr std::size_t kLongestContainerName = 253;
 
 bool is_lower_hex(char c) {
   return is_digit(c) || (c >= 'a' && c <= 'f');
@@ -86,6 +86,25 @@ bool is_host_path(std::string_view path) {
 }
 
 }  // namespace
+
+bool begins_container_id(std::string_view text) {
+  return text.size() <= kContainerIdLength && std::ranges::all_of(text, is_lower_hex);
+}
+
+bool is_container_name(std::string_view text) {
+  return !text.empty() && text.size() <= kLongestContainerName && std::ranges::all_of(text, [](char c) {
+    return is_letter(c) || is_digit(c) || c == '-' || c == '_' || c == '.';
+  });
+}
+
+ImageName split_image(std::string_view image) {
+  const std::string_view name = image.substr(0, image.find('@'));
+  const auto colon = name.rfind(':');
+  const auto slash = name.rfind('/');
+  if (colon == std::string_view::npos || (slash != std::string_view::npos && colon < slash))
+    return {name, {}};
+  return {name.substr(0, colon), name.substr(colon + 1)};
+}
 
 ContainerFacts container_facts(std::string_view cgroup_text) {
   ContainerFacts facts;

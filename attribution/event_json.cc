@@ -72,6 +72,11 @@ class Writer {
   static json::value to_value(const Tuple& value) {
     return json::array{to_value(value.local), to_value(value.peer)};
   }
+  static json::value to_value(const std::shared_ptr<const ContainerNames>& value) {
+    if (!value) return {};
+    return json::array{to_value(value->name), to_value(value->image), to_value(value->k8s_namespace),
+                       to_value(value->k8s_pod), to_value(value->k8s_container)};
+  }
   template <typename T>
   static json::value to_value(const std::optional<T>& value) {
     return value ? to_value(*value) : json::value();
@@ -172,6 +177,15 @@ class Reader {
     return address.empty() || to.address.family != IpAddress::Family::unknown;
   }
   static bool read(const json::value& from, Tuple& to) { return read_each(from, to.local, to.peer); }
+  static bool read(const json::value& from, std::shared_ptr<const ContainerNames>& to) {
+    ContainerNames names;
+    to.reset();
+    if (from.is_null()) return true;
+    if (!read_each(from, names.name, names.image, names.k8s_namespace, names.k8s_pod, names.k8s_container))
+      return false;
+    to = std::make_shared<const ContainerNames>(std::move(names));
+    return true;
+  }
   template <typename T>
   static bool read(const json::value& from, std::optional<T>& to) {
     if (from.is_null()) {
@@ -208,6 +222,7 @@ void describe(auto& visit, Is<ProcessEvent> auto& event) {
   visit("uid", event.uid);
   visit("cgroup_path", event.cgroup_path);
   visit("cgroup_id", event.cgroup_id);
+  visit("container", event.container);
   visit("network_namespace_cookie", event.network_namespace_cookie);
 }
 

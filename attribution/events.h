@@ -8,11 +8,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "attribution/container.h"
 #include "attribution/identity.h"
 
 namespace weir {
@@ -46,6 +48,7 @@ struct ProcessEvent {
   std::optional<std::uint32_t> uid{};
   std::string cgroup_path{};    // the text of /proc/PID/cgroup's lines that matter, joined with '\n'
   std::uint64_t cgroup_id = 0;  // cgroup v2 id
+  std::shared_ptr<const ContainerNames> container{};  // comes with cgroup_path; null: not known, or none
   std::uint64_t network_namespace_cookie = 0;
 };
 

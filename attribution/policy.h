@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "attribution/container.h"
 #include "attribution/identity.h"
 #include "http/message.h"
 
@@ -20,8 +21,11 @@ struct ClientFacts {
   std::string executable_path;  // as seen from the process's own root; "" when not known
   std::optional<std::uint32_t> uid;
   bool cgroup_known = false;
-  std::string cgroup_path;   // of cgroup v2, "/" is the root
-  std::string container_id;  // "" when its cgroup names none
+  std::string cgroup_path;                            // of cgroup v2, "/" is the root
+  std::string container_id;                           // "" when its cgroup names none
+  std::shared_ptr<const ContainerNames> container{};  // null: not known, or in none
+
+  bool container_names_known() const { return cgroup_known && (container_id.empty() || container); }
 };
 
 struct Client {

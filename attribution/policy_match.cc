@@ -88,6 +88,11 @@ class Matcher {
   RuleMatch match_;
 };
 
+// Whether it is in a container is known, and, if the rule asks for that, how the container is called.
+bool container_known(const PolicyRule& rule, const ClientFacts& client) {
+  return client.cgroup_known && (!rule.asks_container_name() || client.container_names_known());
+}
+
 }  // namespace
 
 std::string_view name_of(PolicyAction action) {
@@ -147,6 +152,8 @@ RuleMatch match(const PolicyRule& rule, const PolicyQuestion& question, std::str
   const Answer who = rule.action == PolicyAction::deny ? Answer::yes : Answer::no;
   static const ClientFacts kNobody;
   const ClientFacts& client = subject.client != nullptr ? *subject.client : kNobody;
+  static const ContainerNames kNoNames;
+  const ContainerNames& names = client.container ? *client.container : kNoNames;
   Matcher matcher(why);
   const auto shown = [why](auto make) { return why == nullptr ? std::string() : make(); };
 
@@ -163,8 +170,14 @@ RuleMatch match(const PolicyRule& rule, const PolicyQuestion& question, std::str
             const bool path = pattern.text.starts_with('/');
             return matches(pattern, path ? client.executable_path : file_name(client.executable_path));
           }) &&
-      matcher.check("container", rule.containers, client.cgroup_known, client.container_id, who,
-                    [&](const std::string& id) { return client.container_id.starts_with(id); }) &&
+      matcher.check("container", rule.containers, container_known(rule, client),
+                    names.name.empty() ? client.container_id : names.name, who,
+                    [&](const ContainerPattern& pattern) {
+                      if (!pattern.is_name) return client.container_id.starts_with(pattern.text);
+                      return names.name == pattern.text || names.k8s_container == pattern.text;
+                    }) &&
+      matcher.check("namespace", rule.namespaces, container_known(rule, client), names.k8s_namespace, who,
+                    [&](const std::string& name) { return names.k8s_namespace == name; }) &&
       matcher.check("cgroup", rule.cgroups, client.cgroup_known, client.cgroup_path, who,
                     [&](const std::string& path) { return begins_with_path(client.cgroup_path, path); }) &&
       matcher.check("host", rule.hosts, !to.name.empty(), to.name, Answer::maybe,

@@ -257,7 +257,8 @@ struct CompiledPolicy::Index {
   };
 
   explicit Index(const std::vector<PolicyRule>& rules) : words((rules.size() + 63) / 64) {
-    for (Dimension* each : {&host, &executable, &user, &container, &address, &port, &method, &path, &header})
+    for (Dimension* each : {&host, &executable, &user, &container, &kubernetes_namespace, &address, &port,
+                            &method, &path, &header})
       each->always.resize(words);
     for (std::size_t i = 0; i < rules.size(); ++i) put(rules[i], i);
     by_port.build(rules, words);
@@ -268,6 +269,8 @@ struct CompiledPolicy::Index {
     executable.note(rule.executables, at);
     user.note(rule.users, at);
     container.note(rule.containers, at);
+    kubernetes_namespace.note(rule.namespaces, at);
+    asks_container_name = asks_container_name || rule.asks_container_name();
     address.note(rule.addresses, at);
     port.note(rule.ports, at);
     method.note(rule.methods, at);
@@ -277,7 +280,9 @@ struct CompiledPolicy::Index {
     for (const TextPattern& each : rule.executables) by_executable.put(each, at, words);
     for (const std::uint32_t each : rule.users)
       set_bit(by_user.try_emplace(each, Words(words)).first->second, at);
-    for (const std::string& each : rule.containers) by_container.put({each, true}, at, words);
+    for (const ContainerPattern& each : rule.containers)
+      (each.is_name ? by_container_name : by_container_id).put({each.text, !each.is_name}, at, words);
+    for (const std::string& each : rule.namespaces) by_namespace.put({each, false}, at, words);
     for (const AddressRange& each : rule.addresses) by_address.put(each, at, words);
     for (const std::string& each : rule.methods) by_method.put({to_lower(each), false}, at, words);
     for (const TextPattern& each : rule.paths) by_path.put(each, at, words);
@@ -285,9 +290,10 @@ struct CompiledPolicy::Index {
   }
 
   std::size_t words;
-  Dimension host, executable, user, container, address, port, method, path, header;
+  Dimension host, executable, user, container, kubernetes_namespace, address, port, method, path, header;
+  bool asks_container_name = false;
   HostIndex by_host;
-  TextIndex by_executable, by_container, by_method, by_path;
+  TextIndex by_executable, by_container_id, by_container_name, by_namespace, by_method, by_path;
   BitsBy<std::uint32_t> by_user;
   AddressIndex by_address;
   PortIndex by_port;
@@ -304,7 +310,7 @@ void CompiledPolicy::Index::each_candidate(const PolicyQuestion& question, Take 
   const ClientFacts* client = subject.client;
   const Destination& to = subject.destination;
   const RequestSummary* request = subject.request;
-  std::array<std::optional<Union>, 9> unions;
+  std::array<std::optional<Union>, 10> unions;
   std::size_t used = 0;
   const auto begin = [&](const Dimension& dimension, bool known) -> Union* {
     return dimension.asked && known ? &unions[used++].emplace(dimension.always) : nullptr;
@@ -321,9 +327,17 @@ void CompiledPolicy::Index::each_candidate(const PolicyQuestion& question, Take 
     const bool all = by_executable.find(program, *found) && by_executable.find(file_name(program), *found);
     if (!all) --used;
   }
-  if (Union* found = begin(container, client != nullptr && client->cgroup_known)) {
-    if (!by_container.find(client->container_id, *found)) --used;
+  static const ContainerNames kNoNames;
+  const ContainerNames& names = client != nullptr && client->container ? *client->container : kNoNames;
+  const bool named = client != nullptr && client->container_names_known();
+  if (Union* found =
+          begin(container, named || (client != nullptr && client->cgroup_known && !asks_container_name))) {
+    const bool all = by_container_id.find(client->container_id, *found) &&
+                     by_container_name.find(names.name, *found) &&
+                     by_container_name.find(names.k8s_container, *found);
+    if (!all) --used;
   }
+  if (Union* found = begin(kubernetes_namespace, named)) by_namespace.find(names.k8s_namespace, *found);
   if (Union* found = begin(method, request != nullptr)) by_method.find(to_lower(request->method), *found);
   if (Union* found = begin(path, request != nullptr)) {
     if (!by_path.find(question.path(), *found)) --used;

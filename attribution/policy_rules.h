@@ -7,6 +7,7 @@
 // place.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -46,6 +47,12 @@ struct HeaderPattern {
   std::optional<std::string> value;  // absent: any
 };
 
+// The beginning of a container's id, or a container's name.
+struct ContainerPattern {
+  std::string text;
+  bool is_name = false;
+};
+
 // Each list holds alternatives; an empty one matches all.
 struct PolicyRule {
   std::string name;
@@ -53,7 +60,8 @@ struct PolicyRule {
   unsigned line = 0;                       // in its file
   std::vector<TextPattern> executables{};  // a path, or a prefix ending in "/"; without any "/" a file's name
   std::vector<std::uint32_t> users{};
-  std::vector<std::string> containers{};  // beginnings of ids
+  std::vector<ContainerPattern> containers{};
+  std::vector<std::string> namespaces{};  // of Kubernetes
   std::vector<std::string> cgroups{};     // "/a/b": it and all below it
   std::vector<std::string> hosts{};       // "example.org"; ".example.org": it and all below it
   std::vector<AddressRange> addresses{};
@@ -62,12 +70,16 @@ struct PolicyRule {
   std::vector<TextPattern> paths{};    // normalized
   std::vector<HeaderPattern> headers{};
 
-  bool asks_who() const { return asks_executable_or_user() || !containers.empty() || !cgroups.empty(); }
+  bool asks_who() const { return asks_executable_or_user() || asks_container() || !cgroups.empty(); }
   bool asks_request() const { return !methods.empty() || !paths.empty() || !headers.empty(); }
   // What only the egress tap can judge.
-  bool needs_proxy() const { return asks_request() || !hosts.empty() || !containers.empty(); }
+  bool needs_proxy() const { return asks_request() || !hosts.empty() || asks_container(); }
+  bool asks_container_name() const {
+    return std::ranges::any_of(containers, &ContainerPattern::is_name) || !namespaces.empty();
+  }
 
  private:
+  bool asks_container() const { return !containers.empty() || !namespaces.empty(); }
   bool asks_executable_or_user() const { return !executables.empty() || !users.empty(); }
 };
 

@@ -16,7 +16,10 @@ constexpr std::chrono::milliseconds kExecTakes{20};
 // A process that has moved (into its container, after the fork) must not keep its parent's place.
 void set_cgroup(ProcessImage& image, const ProcessEvent& event) {
   const bool moved = event.cgroup_id != 0 && image.cgroup_id != 0 && event.cgroup_id != image.cgroup_id;
-  if (moved || !event.cgroup_path.empty()) image.cgroup_path = event.cgroup_path;
+  if (moved || !event.cgroup_path.empty()) {
+    image.cgroup_path = event.cgroup_path;
+    image.container = event.container;
+  }
   if (event.cgroup_id != 0) image.cgroup_id = event.cgroup_id;
 }
 

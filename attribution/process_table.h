@@ -32,6 +32,7 @@ struct ProcessImage {
   std::optional<std::uint32_t> uid{};
   std::string cgroup_path{};
   std::uint64_t cgroup_id = 0;
+  std::shared_ptr<const ContainerNames> container{};  // null: not known, or in none
   mutable std::shared_ptr<const ImageText> text{};  // made by the first record that asks; apply() forgets it
 };
 

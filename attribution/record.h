@@ -32,6 +32,7 @@ struct Record {
   std::string server_address;
   std::int64_t status_code = 0;  // 0: none
   std::string container_id;
+  std::string container_name{};
   std::string opaque_reason;
 
   // The whole record, as RecordWriter (record_json.h) wrote it: one line of JSON without the newline. Strings

@@ -166,6 +166,17 @@ void add_identity(FieldWriter& out, const RecordContext& context, std::optional<
              context.config.boot_id.empty() ? cookie : concat({context.config.boot_id, "-", cookie}));
 }
 
+void add_container_names(FieldWriter& out, Record& record, const ContainerNames& names) {
+  record.container_name = names.name;
+  const ImageName image = split_image(names.image);
+  out.known("container.name", names.name);
+  out.known("container.image.name", image.name);
+  if (!image.tag.empty()) out.list("container.image.tags", image.tag);
+  out.known("k8s.namespace.name", names.k8s_namespace);
+  out.known("k8s.pod.name", names.k8s_pod);
+  out.known("k8s.container.name", names.k8s_container);
+}
+
 void add_container(FieldWriter& out, Record& record, const ContainerFacts& facts, bool host_pid) {
   record.container_id = facts.container_id;
   if (!facts.container_id.empty() || facts.host || host_pid) out.always("container.id", facts.container_id);
@@ -216,6 +227,7 @@ void add_process(FieldWriter& out, Record& record, const EngineConfig& config, c
   if (uid) out.always("process.owner", user_name(config, *uid));
   out.known("weir.process.inner_pid", process->inner_pid);
   if (!image.cgroup_path.empty()) add_container(out, record, text.container, process->inner_pid == key.pid);
+  if (image.container) add_container_names(out, record, *image.container);
 }
 
 void add_network(FieldWriter& out, const RecordContext& context, const DecisionMade* decision) {

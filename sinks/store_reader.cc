@@ -64,6 +64,9 @@ Where where_of(const StoreQuery& query, std::uint32_t version) {
   add_host(where, filter.host);
   add_status(where, filter.status);
   add_container(where, query.container, version);
+  if (!query.container_name.empty())
+    where.add(R"(CASE WHEN json_valid(json) THEN json_extract(json, '$."container.name"') END = ?)",
+              {query.container_name});
   if (filter.since) where.add("timestamp_ns >= ?", {std::int64_t{filter.since->time_since_epoch().count()}});
   if (query.hide_readable_connections) where.add("(kind <> 'connection' OR opaque_reason IS NOT NULL)", {});
   return where;
@@ -87,6 +90,7 @@ void bind_all(sqlite3_stmt* statement, const std::vector<Value>& values) {
 bool StoreQuery::matches(const Record& record) const {
   if (!filter.matches(record)) return false;
   if (!record.container_id.starts_with(container)) return false;
+  if (!container_name.empty() && record.container_name != container_name) return false;
   return !hide_readable_connections || record.kind != RecordKind::connection || !record.opaque_reason.empty();
 }
 

@@ -49,7 +49,7 @@ constexpr FilterOption kFilters[] = {
     {"pid", "N", "Only of the process with this pid"},
     {"host", "H", "Only to this server; .example.com means everything below it"},
     {"status", "S", "Only with this HTTP status: 404, or a class: 4xx"},
-    {"container", "ID", "Only from the container whose id is this or begins so"},
+    {"container", "C", "Only from the container of this name, or whose id is this or begins so"},
     {"since", "WHEN", "Only from then on: 2030-01-31T12:00:00Z, or a span back from now: 90s, 10m, 2h, 1d"},
     {"kind", "K", "Only this kind (exchange, connection, process, dns, policy); may be repeated"},
 };

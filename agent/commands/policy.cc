@@ -17,6 +17,7 @@ struct ExplainOptions {
   std::string executable;
   std::string user;
   std::string container;
+  std::string kubernetes_namespace;
   std::string cgroup;
   std::string destination;
   std::string address;
@@ -72,14 +73,24 @@ std::expected<http::Fields, Error> to_fields(const std::vector<std::string>& hea
   return fields;
 }
 
+// What is not given is not known.
+ClientFacts container_of(const ExplainOptions& options) {
+  const bool is_id = begins_container_id(options.container);
+  ClientFacts facts;
+  facts.cgroup_path = options.cgroup;
+  facts.container_id = is_id ? options.container : "";
+  if (!is_id || !options.kubernetes_namespace.empty())
+    facts.container = std::make_shared<const ContainerNames>(ContainerNames{
+        .name = is_id ? "" : options.container, .k8s_namespace = options.kubernetes_namespace});
+  facts.cgroup_known = !options.cgroup.empty() || !options.container.empty() || facts.container;
+  return facts;
+}
+
 int explain_policy(const ExplainOptions& options) {
   auto policy = read_policy(options.file);
   if (!policy) return report(policy.error());
-  ClientFacts facts{options.executable,
-                    {},
-                    !options.cgroup.empty() || !options.container.empty(),
-                    options.cgroup,
-                    options.container};
+  ClientFacts facts = container_of(options);
+  facts.executable_path = options.executable;
   if (!options.user.empty()) {
     std::uint32_t number = 0;
     const char* const last = options.user.data() + options.user.size();
@@ -120,7 +131,9 @@ void add_explain(CLI::App& command, Action& action) {
   explain->add_option("--address", options->address, "what its name resolves to")->type_name("ADDRESS");
   explain->add_option("--exe", options->executable, "the client's executable")->type_name("PATH");
   explain->add_option("--user", options->user, "its user, by name or number");
-  explain->add_option("--container", options->container, "its container's id")->type_name("ID");
+  explain->add_option("--container", options->container, "its container")->type_name("NAME|ID");
+  explain->add_option("--namespace", options->kubernetes_namespace, "its namespace in Kubernetes")
+      ->type_name("NAME");
   explain->add_option("--cgroup", options->cgroup, "its cgroup")->type_name("PATH");
   explain->add_option("--method", options->method, "of a request");
   explain->add_option("--path", options->path, "of a request");

@@ -66,7 +66,7 @@ class HostileWorkerTest(EndToEndTest):
             pass
 
     def random_request(self, number):
-        operation = random.choice([*range(23), random.getrandbits(32)])
+        operation = random.choice([*range(24), random.getrandbits(32)])
         if operation in UNANSWERED:
             operation = 0
         fields = bytearray(random.randbytes(3080))

@@ -35,8 +35,10 @@ class ContainersTest(EndToEndTest):
 
         agent.wait_for(lambda: len(records()) >= len(wanted), f"{len(wanted)} exchanges", timeout=15)
         told = [(record["url.full"], record["http.response.status_code"], record.get("container.id"),
+                 record.get("container.name"), record.get("container.image.name"),
                  record["process.executable.name"]) for record in records()]
-        self.assertCountEqual(told, [(url, 200, container.id, "curl") for url in wanted])
+        name = container.name()
+        self.assertCountEqual(told, [(url, 200, container.id, name, "localhost/weir-test", "curl") for url in wanted])
         for record in records():
             # Its pid namespace is the container's, where the shell is the first.
             self.assertNotEqual(record["process.pid"], record["weir.process.inner_pid"])
@@ -58,7 +60,9 @@ class ContainersTest(EndToEndTest):
         older.shell(f"{{ tail -f /dev/null | {TLS_CLIENT} --ca /ca.crt --reconnect --pause-us 20000 --loop /kept localhost "
                     f"{self.origin.port} >/dev/null & }}")
         wait_until(lambda: any(request["path"].startswith("/kept/") for request in self.origin.requests()), 10, "no client")
-        agent = self.start_agent()
+        configuration = self.directory / "containers.yaml"
+        configuration.write_text(f"container_state: [{self.podman.directory / 'storage'}, {self.podman.directory / 'run'}]\n")
+        agent = self.start_agent("--config", configuration)
         self.assert_client_read(agent, older)
         self.curl(older, "/first")  # nobody has seen this curl before: a race
         self.curl(older, "/older/0")

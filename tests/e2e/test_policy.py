@@ -6,6 +6,7 @@ The kernel's rules hold for the whole host, so each of them names a port or a pr
 import errno
 import hashlib
 import http.client
+import json
 import pathlib
 import re
 import shutil
@@ -33,6 +34,8 @@ rules:
   - {deny: by-user, user: NOBODY, port: GOOD}
   - {deny: by-cgroup, cgroup: CGROUP}
   - {deny: by-container, container: CONTAINER}
+  - {deny: by-container-name, container: proxied-web}
+  - {deny: by-namespace, namespace: proxied-prod}
   - {log: by-log, path: /told}
 """
 CONNECTIONS = """default: allow
@@ -55,6 +58,8 @@ rules:
   - {deny: by-path, path: /secret/*, port: CLEAR}
   - {deny: by-header, header: "x-env: prod", port: CLEAR}
   - {deny: by-container, container: CONTAINER, port: GOOD}
+  - {deny: by-container-name, container: steered-web, port: GOOD}
+  - {deny: by-namespace, namespace: steered-prod, port: GOOD}
   - {deny: in-tls, path: /in-tls, port: OTHER}
 """
 # What only the proxy can judge leaves the kernel with the default, which is here to be felt on one port alone.
@@ -123,6 +128,23 @@ class PolicyTest(EndToEndTest):
         container_id = hashlib.sha256(f"{name}-{self.origin.port}".encode()).hexdigest()
         return self.cgroup(f"docker-{container_id}.scope"), container_id
 
+    def named_containers(self, prefix):
+        """One of docker's with the name PREFIX-web, one of containerd's in Kubernetes' namespace PREFIX-prod, and the
+        options for an agent that finds what their runtimes would have written."""
+        root = self.directory / f"{prefix}-state"
+        web, web_id = self.container(f"{prefix}-web")
+        pod, pod_id = self.container(f"{prefix}-pod")
+        annotations = {"io.kubernetes.cri.sandbox-namespace": f"{prefix}-prod", "io.kubernetes.cri.sandbox-name": "pod-1"}
+        for place, state in {
+            f"containers/{web_id}/config.v2.json": {"Name": f"/{prefix}-web", "Config": {"Image": "nginx:1"}},
+            f"k8s.io/{pod_id}/config.json": {"ociVersion": "1.1.0", "annotations": annotations},
+        }.items():
+            (root / place).parent.mkdir(parents=True)
+            (root / place).write_text(json.dumps(state))
+        configuration = self.directory / f"{prefix}-containers.yaml"
+        configuration.write_text(f"container_state: [{root}]\n")
+        return web, pod, ("--config", configuration)
+
     def copy_of_curl(self, name):
         copy = self.directory / name
         copy.parent.mkdir(exist_ok=True)
@@ -152,7 +174,8 @@ class PolicyTest(EndToEndTest):
         cgroup = self.cgroup(f"weir-test-proxied-{self.origin.port}")
         container, container_id = self.container("proxied")
         words = {"PROGRAM": program, "CGROUP": cgroup.path, "CONTAINER": container_id}
-        agent = self.start_agent("--no-native", "--policy", self.policy(REQUESTS, **words))
+        web, pod, options = self.named_containers("proxied")
+        agent = self.start_agent("--no-native", *options, "--policy", self.policy(REQUESTS, **words))
         prefix = agent.exec_command()
         explicit = ("-x", f"http://{agent.proxy_address()}")
         cases = {
@@ -167,6 +190,8 @@ class PolicyTest(EndToEndTest):
             "by-user": {"prefix": AS_NOBODY, "options": explicit},
             "by-cgroup": {"prefix": cgroup.enter(), "options": explicit},
             "by-container": {"prefix": container.enter(), "options": explicit},
+            "by-container-name": {"prefix": web.enter(), "options": explicit},
+            "by-namespace": {"prefix": pod.enter(), "options": explicit},
         }
         for rule, case in cases.items():
             with self.subTest(rule):
@@ -184,7 +209,7 @@ class PolicyTest(EndToEndTest):
                 self.assertEqual((record["weir.decision"], record["url.path"]), ("logged", "/told"))
         self.assertEqual({path for path in self.paths() if "by-" in path}, set())
         self.assertTrue({"/told", "/secretive", "/put"} <= self.paths())
-        self.assertEqual(agent.status()["policy"]["rules"], 12)
+        self.assertEqual(agent.status()["policy"]["rules"], 14)
 
     def test_a_server_name_that_no_connect_named(self):
         text = "default: allow\nrules:\n  - {deny: by-host, host: refused.localhost}\n"
@@ -250,11 +275,14 @@ class PolicyTest(EndToEndTest):
 
     def test_native_clients_are_steered_to_who_can_judge(self):
         container, container_id = self.container("steered")
-        agent = self.start_agent("--policy", self.policy(STEERED, CONTAINER=container_id))
+        web, pod, options = self.named_containers("steered")
+        agent = self.start_agent(*options, "--policy", self.policy(STEERED, CONTAINER=container_id))
         names = {
             "by-host": ("refused.localhost", ()),
             "by-suffix": ("a.below.localhost", ()),
             "by-container": ("localhost", container.enter()),
+            "by-container-name": ("localhost", web.enter()),
+            "by-namespace": ("localhost", pod.enter()),
         }
         for rule, (host, prefix) in names.items():
             with self.subTest(rule):
@@ -263,7 +291,7 @@ class PolicyTest(EndToEndTest):
                 self.assertEqual(record["weir.decision"], "refused")
                 self.assertEqual(ended.stdout, "000 000")
                 # Who it is, is known before any name is: then the connection is reset.
-                if rule != "by-container":
+                if not prefix:
                     self.assertIn("access denied", ended.stderr)
                     self.assertEqual(record["server.address"], host)
         requests = {"by-method": ("-X", "DELETE"), "by-path": (), "by-header": ("-H", "X-Env: prod")}
@@ -294,7 +322,7 @@ class PolicyTest(EndToEndTest):
                 self.assertEqual((record["weir.source"], record["weir.decision"]), ([source], decision))
                 self.assertEqual(record["network.peer.port"], self.origin.ports[server])
         counters = agent.counters()
-        self.assertEqual((counters["redirection"]["steered_connections"], counters["native"]["policy_unjudged"]), (10, 0))
+        self.assertEqual((counters["redirection"]["steered_connections"], counters["native"]["policy_unjudged"]), (12, 0))
 
     def test_what_nobody_can_judge_the_default_decides(self):
         port = self.origin.port

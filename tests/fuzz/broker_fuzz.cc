@@ -119,7 +119,7 @@ constexpr ca::PublicPoint kPoint = {
 // An operation, a number, a length and so many bytes laid over the request's fields.
 Request take_request(std::span<const std::uint8_t>& input) {
   Request request;
-  request.operation = static_cast<Operation>(input[0] % 23);
+  request.operation = static_cast<Operation>(input[0] % 24);
   request.id = input[1];
   const std::size_t length = std::min<std::size_t>({input[2], input.size() - 3, sizeof(AttachRequest)});
   std::memset(static_cast<void*>(&request.attach), input[1], sizeof request.attach);

@@ -73,6 +73,7 @@ class Container:
     _numbers = itertools.count()
 
     def __init__(self, podman, options):
+        self._podman = podman
         file = podman.directory / f"id-{next(self._numbers)}"
         # Without limits of its own: podman would raise the caller's, which it may not be allowed to.
         self._process = spawn(
@@ -84,6 +85,10 @@ class Container:
         self.shell("echo started")
         wait_until(file.exists, 10, "no container's id")
         self.id = file.read_text().strip()
+
+    def name(self):
+        """As podman gave it."""
+        return self._podman.run("inspect", "--format", "{{.Name}}", self.id).stdout.strip()
 
     def shell(self, line):
         """What the line prints; its status must be 0."""

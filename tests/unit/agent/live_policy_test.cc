@@ -57,12 +57,16 @@ TEST(ClientFacts, AreLookedUpOnceForEachProgram) {
   auto inner = std::make_unique<OwnResolver>();
   OwnResolver& asked = *inner;
   asked.client = {.cookie = {1}, .process = own->process, .uid = 4711, .exec_id = 1};
+  ContainerTable no_containers([](const std::string&, std::uint32_t) { return std::nullopt; });
   int looks = 0;
-  auto resolver = make_facts_resolver(std::move(inner), [&](std::uint32_t pid) {
-    EXPECT_EQ(pid, own->process.pid);
-    ++looks;
-    return std::string("/usr/bin/curl (deleted)");
-  });
+  auto resolver = make_facts_resolver(
+      std::move(inner),
+      [&](std::uint32_t pid) {
+        EXPECT_EQ(pid, own->process.pid);
+        ++looks;
+        return std::string("/usr/bin/curl (deleted)");
+      },
+      no_containers);
   for (int i = 0; i < 3; ++i) {
     const auto client = resolver->resolve({});
     ASSERT_TRUE(client && client->facts);

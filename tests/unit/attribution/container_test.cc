@@ -53,6 +53,19 @@ TEST(Container, NamesOfEveryRuntime) {
   }
 }
 
+TEST(Container, AnImagesNameIsWithoutTagAndDigest) {
+  const auto parts = [](std::string_view image) {
+    const ImageName split = split_image(image);
+    return std::string(split.name) + " " + std::string(split.tag);
+  };
+  EXPECT_EQ(parts("nginx"), "nginx ");
+  EXPECT_EQ(parts("nginx:1.25"), "nginx 1.25");
+  EXPECT_EQ(parts("registry:5000/app"), "registry:5000/app ");
+  EXPECT_EQ(parts("registry:5000/a/app:2@sha256:0123"), "registry:5000/a/app 2");
+  EXPECT_EQ(parts("app@sha256:0123"), "app ");
+  EXPECT_EQ(parts(""), " ");
+}
+
 TEST(Container, OnlyTheHostsOwnPathsAreTheHosts) {
   const std::pair<std::string, bool> cases[] = {
       {"0::/", true},

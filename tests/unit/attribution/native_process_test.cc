@@ -59,10 +59,25 @@ TEST_F(Native, AProcessThatMovedIntoAContainerDoesNotKeepItsParentsPlace) {
   tls.exchange("/unknown", "x", 3);
   ProcessEvent seen{.time = at(4), .process = child};
   seen.cgroup_path = "0::/system.slice/docker-" + std::string(64, 'a') + ".scope";
+  seen.container = std::make_shared<const ContainerNames>(
+      ContainerNames{"k8s_app_web-1_prod_u_0", "registry:5000/app:2", "prod", "web-1", "app"});
   engine().consume(seen);
   tls.exchange("/known", "x", 4);
+  const ProcessKey grandchild{902, 7'000'000'001};
+  process(grandchild, "", 5, ProcessEvent::What::started, child);
+  opened(2, kOrigin, 6, grandchild);
+  View(engine(), 2, Tap::native, grandchild).exchange("/inherited", "x", 6);
   EXPECT_EQ(text(*exchanges().at(0), "container.id"), "(absent)");
-  EXPECT_EQ(text(*exchanges().at(1), "container.id"), std::string(64, 'a'));
+  EXPECT_EQ(text(*exchanges().at(0), "container.name"), "(absent)");
+  for (const std::size_t i : {1, 2}) {
+    const Record& record = *exchanges().at(i);
+    EXPECT_EQ(text(record, "container.id"), std::string(64, 'a'));
+    EXPECT_EQ(text(record, "container.name"), "k8s_app_web-1_prod_u_0");
+    EXPECT_EQ(text(record, "container.image.name"), "registry:5000/app");
+    EXPECT_EQ(text(record, "k8s.namespace.name"), "prod");
+    EXPECT_EQ(text(record, "k8s.pod.name"), "web-1");
+    EXPECT_EQ(text(record, "k8s.container.name"), "app");
+  }
 }
 
 TEST_F(Native, AReusedPidIsAnotherProcess) {

@@ -76,7 +76,7 @@ TEST(PolicyRules, UserContainerAndCgroup) {
   EXPECT_FALSE(denies(user, asked));
 
   PolicyRule container = deny();
-  container.containers = {"0123ab"};
+  container.containers = {{"0123ab"}};
   EXPECT_FALSE(denies(container, asked));
   asked.client.container_id = "0123abcd";
   EXPECT_TRUE(denies(container, asked));
@@ -88,6 +88,34 @@ TEST(PolicyRules, UserContainerAndCgroup) {
   EXPECT_TRUE(denies(cgroup, asked));
   asked.client.cgroup_path = "/user.slice2/a";
   EXPECT_FALSE(denies(cgroup, asked));
+}
+
+TEST(PolicyRules, ContainersByTheirNames) {
+  Asked asked;
+  asked.client.container_id = "0123abcd";
+  PolicyRule named = deny();
+  named.containers = {{"web", true}};
+  PolicyRule by_id = deny();
+  by_id.containers = {{"0123"}};
+  PolicyRule within = deny();
+  within.namespaces = {"prod"};
+  EXPECT_TRUE(denies(named, asked)) << "how it is called is not known";
+  EXPECT_TRUE(denies(within, asked));
+  EXPECT_TRUE(denies(by_id, asked));
+  asked.client.container = std::make_shared<const ContainerNames>(ContainerNames{.name = "web"});
+  EXPECT_TRUE(denies(named, asked));
+  EXPECT_FALSE(denies(within, asked));
+  asked.client.container = std::make_shared<const ContainerNames>(
+      ContainerNames{.name = "k8s_web_1", .k8s_namespace = "prod", .k8s_container = "web"});
+  EXPECT_TRUE(denies(named, asked));
+  EXPECT_TRUE(denies(within, asked));
+  asked.client.container =
+      std::make_shared<const ContainerNames>(ContainerNames{.name = "webs", .k8s_namespace = "production"});
+  EXPECT_FALSE(denies(named, asked));
+  EXPECT_FALSE(denies(within, asked));
+  asked.client = {"/usr/bin/curl", 0, true, "/", ""};
+  EXPECT_FALSE(denies(named, asked)) << "in no container";
+  EXPECT_FALSE(denies(within, asked));
 }
 
 TEST(PolicyRules, HostExactlyAndBelow) {
@@ -265,7 +293,9 @@ TEST(PolicyRules, TheIndexAgreesWithTheRulesOneByOne) {
       if (rarely()) rule.executables = {{one_of(programs), false}};
       if (rarely()) rule.executables = {{one_of(programs), true}};
       if (rarely()) rule.users = {static_cast<std::uint32_t>(random() % 3)};
-      if (rarely()) rule.containers = {random() % 2 ? "ab" : "abcd"};
+      if (rarely()) rule.containers = {{random() % 2 ? "ab" : "abcd"}};
+      if (rarely()) rule.containers = {{random() % 2 ? "web" : "abcd", true}};
+      if (rarely()) rule.namespaces = {random() % 2 ? "prod" : "test"};
       if (rarely()) rule.cgroups = {random() % 2 ? "/" : "/a"};
       if (random() % 2) rule.addresses = {range(one_of(addresses), static_cast<unsigned>(random() % 33))};
       if (rarely()) rule.ports = {{80, static_cast<std::uint16_t>(80 + random() % 400)}, {443, 443}};
@@ -282,6 +312,9 @@ TEST(PolicyRules, TheIndexAgreesWithTheRulesOneByOne) {
           one_of(std::initializer_list<const char*>{"/usr/bin/curl", "/opt/x", ""});
       asked.client.uid = static_cast<std::uint32_t>(random() % 3);
       asked.client.container_id = random() % 2 ? "abcdef" : "";
+      if (random() % 2)
+        asked.client.container = std::make_shared<const ContainerNames>(
+            ContainerNames{.name = random() % 2 ? "web" : "db", .k8s_namespace = random() % 2 ? "prod" : ""});
       asked.destination.name =
           one_of(std::initializer_list<const char*>{"a.example.org", "b.net", "", "10.0.0.1"});
       asked.destination.address = rarely() ? IpAddress() : parse_ip_address(one_of(addresses));

@@ -51,6 +51,7 @@ std::vector<Event> one_of_each() {
                    33u,
                    "0::/x\n1:name=systemd:/y",
                    8,
+                   std::make_shared<const ContainerNames>(ContainerNames{"n", "i:\xff", "ns", "p", "c"}),
                    9},
       ConnectionOpened{
           at(2), {18446744073709551615u}, {endpoint("::1", 1), kOrigin}, kCurl, 5, 6, 7, true, true},
@@ -89,6 +90,8 @@ TEST(Recording, EveryEventSurvivesItsLine) {
   const auto process = std::get<ProcessEvent>(*from_line(to_line(one_of_each()[0])));
   EXPECT_EQ(process.executable_path, "/bin/\xff");
   EXPECT_EQ(process.arguments, (std::vector<std::string>{"a", "", "\xfe"}));
+  ASSERT_TRUE(process.container);
+  EXPECT_EQ(*process.container, (ContainerNames{"n", "i:\xff", "ns", "p", "c"}));
   const auto opened = std::get<ConnectionOpened>(*from_line(to_line(one_of_each()[1])));
   EXPECT_EQ(opened.cookie.value, 18446744073709551615u);
   EXPECT_EQ(opened.tuple.peer, kOrigin);

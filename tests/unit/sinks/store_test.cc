@@ -80,7 +80,7 @@ TEST_P(StoreFilter, SelectsWhatTheFilterMatches) {
           {.id = "read", .kind = RecordKind::connection, .second = 5, .pid = 7, .host = "example.com"}),
       make_record({.id = "exec", .kind = RecordKind::process, .second = 6, .pid = 9, .process = "sh"}),
       make_record({.id = "inside", .second = 7, .container = "c0ffee"}),
-      make_record({.id = "beside", .second = 8, .container = "c0ffef"}),
+      make_record({.id = "beside", .second = 8, .container = "c0ffef", .container_name = "web"}),
   };
   write(*open(), records);
   const auto& [name, query, ids] = GetParam();
@@ -130,6 +130,8 @@ INSTANTIATE_TEST_SUITE_P(
         FilterCase{"container", {.container = "c0ffee"}, {"inside"}},
         FilterCase{"container_prefix", {.container = "c0ff"}, {"inside", "beside"}},
         FilterCase{"container_longer", {.container = "c0ffee0"}, {}},
+        FilterCase{"container_name", {.container_name = "web"}, {"beside"}},
+        FilterCase{"container_other_name", {.container_name = "we"}, {}},
         FilterCase{"limit", of({.pid = 7}, 2), {"opaque", "read"}}),
     [](const auto& each) { return std::string(each.param.name); });
 

@@ -29,6 +29,7 @@ struct RecordSpec {
   std::string opaque = "";
   std::string url = "";
   std::string container = "";
+  std::string container_name = "";
 };
 
 inline RecordPtr make_record(RecordSpec spec) {
@@ -44,10 +45,12 @@ inline RecordPtr make_record(RecordSpec spec) {
   record->status_code = spec.status;
   record->opaque_reason = spec.opaque;
   record->container_id = spec.container;
+  record->container_name = spec.container_name;
   RecordWriter out(*record);
   if (!spec.url.empty()) out.field("url.full", spec.url);
   if (!spec.opaque.empty()) out.field("weir.opaque.reason", spec.opaque);
   if (!spec.container.empty()) out.field("container.id", spec.container);
+  if (!spec.container_name.empty()) out.field("container.name", spec.container_name);
   record->json = out.finish();
   return record;
 }
