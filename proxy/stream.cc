@@ -66,6 +66,11 @@ constexpr int kAlertReasons = SSL_AD_REASON_OFFSET;
 
 constexpr auto use_result = asio::as_tuple(asio::use_awaitable);
 
+// Else SSL_get_error() would tell an earlier error. To clear costs more than to look.
+void forget_errors() {
+  if (ERR_peek_error() != 0) ERR_clear_error();
+}
+
 }  // namespace
 
 Endpoint to_endpoint(const tcp::endpoint& endpoint) {
@@ -116,7 +121,7 @@ Task<Io> Stream::handshake(Ssl ssl, bool as_server) {
   SSL_set_bio(ssl_.get(), bio, bio);
   as_server ? SSL_set_accept_state(ssl_.get()) : SSL_set_connect_state(ssl_.get());
   for (;;) {
-    ERR_clear_error();
+    forget_errors();
     const int result = SSL_do_handshake(ssl_.get());
     if (result == 1) co_return Io::ok;
     const auto attempt = tls_failure(result, Io::end);
@@ -127,6 +132,11 @@ Task<Io> Stream::handshake(Ssl ssl, bool as_server) {
 }
 
 Task<ReadResult> Stream::read(std::span<std::byte> buffer) {
+  // Nothing was there a moment ago.
+  if (starved_ && prefix_taken_ == prefix_.size()) {
+    const Io waited = co_await wait(Want::readable);
+    if (waited != Io::ok) co_return ReadResult{waited, 0};
+  }
   for (;;) {
     const auto attempt = try_read(buffer);
     if (attempt.want == Want::nothing) {
@@ -189,7 +199,7 @@ Stream::Attempt Stream::try_read(std::span<std::byte> buffer) {
   }
   std::size_t total = 0;
   for (;;) {
-    ERR_clear_error();
+    forget_errors();
     std::size_t got = 0;
     const int result = SSL_read_ex(ssl_.get(), buffer.data() + total, buffer.size() - total, &got);
     total += got;
@@ -202,7 +212,7 @@ Stream::Attempt Stream::try_read(std::span<std::byte> buffer) {
 
 Stream::Attempt Stream::try_write(std::span<const std::byte> data) {
   if (ssl_) {
-    ERR_clear_error();
+    forget_errors();
     std::size_t sent = 0;
     const int result = SSL_write_ex(ssl_.get(), data.data(), data.size(), &sent);
     return result == 1 ? Attempt{Want::nothing, Io::ok, sent} : tls_failure(result, Io::failed);
@@ -322,14 +332,14 @@ void Stream::unread(std::span<const std::byte> data) {
 // write gives back (SSL_MODE_RELEASE_BUFFERS), also one of nothing.
 void Stream::release_write_buffer() {
   if (!ssl_ || SSL_is_init_finished(ssl_.get()) == 0) return;
-  ERR_clear_error();
+  forget_errors();
   std::size_t written = 0;
   SSL_write_ex(ssl_.get(), "", 0, &written);
 }
 
 void Stream::shutdown_write() {
   if (ssl_ && SSL_is_init_finished(ssl_.get()) == 1) {
-    ERR_clear_error();
+    forget_errors();
     SSL_shutdown(ssl_.get());
   }
   boost::system::error_code ignored;
@@ -393,7 +403,7 @@ bool Stream::peer_left() {
 
 bool Stream::is_quiet() {
   if (!ssl_) return !readable_now();
-  ERR_clear_error();
+  forget_errors();
   std::byte next{};
   std::size_t size = 0;
   const int result = SSL_peek_ex(ssl_.get(), &next, 1, &size);
@@ -408,9 +418,12 @@ std::optional<Endpoint> Stream::local() const {
 }
 
 std::optional<Endpoint> Stream::peer() const {
+  if (!socket_.is_open()) return std::nullopt;
+  if (peer_) return peer_;
   boost::system::error_code error;
   const auto endpoint = socket_.remote_endpoint(error);
-  return error ? std::nullopt : std::optional(to_endpoint(endpoint));
+  if (!error) peer_ = to_endpoint(endpoint);
+  return peer_;
 }
 
 }  // namespace weir::proxy

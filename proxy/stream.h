@@ -131,6 +131,7 @@ class Stream {
   bool starved_ = false;  // TLS has no whole record: what it holds is the beginning of one
   std::optional<std::uint8_t> alert_;
   std::string tls_error_;
+  mutable std::optional<Endpoint> peer_;  // once asked for
   Ssl ssl_;  // refers to this stream
 };
 
