@@ -16,15 +16,6 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(" \t") - first + 1);
 }
 
-bool list_has(std::string_view list, std::string_view token) {
-  while (true) {
-    const auto comma = list.find(',');
-    if (equals_ignoring_case(trimmed(list.substr(0, comma)), token)) return true;
-    if (comma == std::string_view::npos) return false;
-    list.remove_prefix(comma + 1);
-  }
-}
-
 }  // namespace
 
 bool equals_ignoring_case(std::string_view a, std::string_view b) {
@@ -37,10 +28,24 @@ const Field* find_field(const Fields& fields, std::string_view name) {
   return found == fields.end() ? nullptr : &*found;
 }
 
+std::string_view take_item(std::string_view& list) {
+  while (!list.empty()) {
+    const auto end = std::min(list.find(','), list.size());
+    const std::string_view item = trimmed(list.substr(0, end));
+    list.remove_prefix(std::min(end + 1, list.size()));
+    if (!item.empty()) return item;
+  }
+  return {};
+}
+
 bool lists_token(const Fields& fields, std::string_view name, std::string_view token) {
-  return std::ranges::any_of(fields, [&](const Field& field) {
-    return equals_ignoring_case(field.name, name) && list_has(field.value, token);
-  });
+  for (const Field& field : fields) {
+    if (!equals_ignoring_case(field.name, name)) continue;
+    std::string_view left = field.value;
+    for (auto item = take_item(left); !item.empty(); item = take_item(left))
+      if (equals_ignoring_case(item, token)) return true;
+  }
+  return false;
 }
 
 }  // namespace weir::http

@@ -21,6 +21,8 @@ using Fields = std::vector<Field>;
 bool equals_ignoring_case(std::string_view a, std::string_view b);
 // The first field of that name (any case), or nullptr.
 const Field* find_field(const Fields& fields, std::string_view name);
+// Takes the next item off a comma-separated list, without the space around it; "" when none is left.
+std::string_view take_item(std::string_view& list);
 // True when a field of that name lists the token (comma-separated, any case): Connection,
 // Transfer-Encoding...
 bool lists_token(const Fields& fields, std::string_view name, std::string_view token);

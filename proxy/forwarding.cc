@@ -14,6 +14,7 @@ namespace {
 
 using http::equals_ignoring_case;
 using http::lists_token;
+using http::take_item;
 
 constexpr std::array<std::string_view, 3> kProxyFields = {"Proxy-Connection", "Proxy-Authorization",
                                                           "Keep-Alive"};
@@ -35,20 +36,6 @@ template <std::size_t N>
 bool contains(const std::array<std::string_view, N>& names, std::string_view name) {
   return std::any_of(names.begin(), names.end(),
                      [name](std::string_view entry) { return equals_ignoring_case(entry, name); });
-}
-
-// Of a comma-separated list, without the space around them.
-std::vector<std::string_view> options_of(std::string_view list) {
-  std::vector<std::string_view> options;
-  while (!list.empty()) {
-    const auto end = std::min(list.find(','), list.size());
-    std::string_view option = list.substr(0, end);
-    list.remove_prefix(std::min(end + 1, list.size()));
-    while (!option.empty() && (option.front() == ' ' || option.front() == '\t')) option.remove_prefix(1);
-    while (!option.empty() && (option.back() == ' ' || option.back() == '\t')) option.remove_suffix(1);
-    if (!option.empty()) options.push_back(option);
-  }
-  return options;
 }
 
 // The Connection options that mean the same on both sides of the proxy.
@@ -123,10 +110,12 @@ bool names_two_hosts(const http::RequestHead& head) {
 void drop_http_upgrade(http::RequestHead& head) {
   const auto offers_http = [](const http::Field& field) {
     if (!equals_ignoring_case(field.name, "Upgrade")) return false;
-    return std::ranges::any_of(options_of(field.value), [](std::string_view protocol) {
+    std::string_view left = field.value;
+    for (auto protocol = take_item(left); !protocol.empty(); protocol = take_item(left)) {
       const std::string name = to_lower(protocol.substr(0, protocol.find('/')));
-      return name.starts_with("h2") || name.starts_with("h3") || name == "http" || name == "tls";
-    });
+      if (name.starts_with("h2") || name.starts_with("h3") || name == "http" || name == "tls") return true;
+    }
+    return false;
   };
   if (std::ranges::none_of(head.fields, offers_http)) return;
   std::erase_if(head.fields, [](http::Field& field) {
@@ -134,7 +123,8 @@ void drop_http_upgrade(http::RequestHead& head) {
       return true;
     if (!equals_ignoring_case(field.name, "Connection")) return false;
     std::string kept;
-    for (const auto option : options_of(field.value)) {
+    std::string_view left = field.value;
+    for (auto option = take_item(left); !option.empty(); option = take_item(left)) {
       if (equals_ignoring_case(option, "upgrade") || equals_ignoring_case(option, "HTTP2-Settings")) continue;
       kept += (kept.empty() ? "" : ", ") + std::string(option);
     }
