@@ -49,6 +49,8 @@ class FactsResolver final : public ClientResolver {
     }
     auto fresh = look(client);
     if (!fresh) return nullptr;
+    // The runtime's files may tell more in a while.
+    if (!fresh->container_names_known()) return fresh;
     const std::lock_guard lock(mutex_);
     if (known_.size() >= kMostKnown) known_.clear();
     return known_[key] = std::move(fresh);
@@ -81,7 +83,9 @@ std::shared_ptr<const ClientFacts> facts_of(const ProcessEvent& process, std::op
   facts.uid = uid ? uid : process.uid;
   facts.cgroup_known = !process.cgroup_path.empty();
   facts.cgroup_path = unified_path(process.cgroup_path);
-  facts.container_id = container_facts(process.cgroup_path).container_id;
+  ContainerFacts container = container_facts(process.cgroup_path);
+  facts.container_id = std::move(container.container_id);
+  facts.container_claimed = container.claimed;
   facts.container = process.container;
   return std::make_shared<const ClientFacts>(std::move(facts));
 }

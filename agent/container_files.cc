@@ -1,5 +1,6 @@
-// A table of places. Facts: containerd's bundle is its state directory, the namespace (k8s.io) and the id;
-// CRI-O and podman keep theirs below the storage driver's name; docker below its data root.
+// A table of places. Facts: containerd's bundle is its state directory, the runtime, the namespace (k8s.io)
+// and the id; CRI-O and podman have a list below the storage driver's name; docker a file below its data
+// root.
 #include "agent/container_files.h"
 
 #include <fcntl.h>
@@ -13,8 +14,7 @@
 namespace weir::agent {
 namespace {
 
-constexpr std::array kRoots{"/run/containerd/io.containerd.runtime.v2.task",
-                            "/run/k3s/containerd/io.containerd.runtime.v2.task", "/run/containers/storage",
+constexpr std::array kRoots{"/run/containerd", "/run/k3s/containerd", "/run/containers/storage",
                             "/var/lib/containers/storage", "/var/lib/docker"};
 
 struct Layout {
@@ -25,9 +25,8 @@ struct Layout {
 // What says most first; a later file fills in what is missing.
 constexpr std::array kLayouts{
     Layout{"/k8s.io/", "/config.json", true},
+    Layout{"/io.containerd.runtime.v2.task/k8s.io/", "/config.json", true},
     Layout{"/containers/", "/config.v2.json", true},
-    Layout{"/overlay-containers/", "/userdata/config.json", true},
-    Layout{"/vfs-containers/", "/userdata/config.json", true},
     Layout{"/overlay-containers/containers.json", "", false},
     Layout{"/overlay-containers/volatile-containers.json", "", false},
     Layout{"/vfs-containers/containers.json", "", false},

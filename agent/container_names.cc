@@ -1,9 +1,10 @@
-// The runtimes' JSON, and a table of what was read. The facts about annotations and labels are Kubernetes',
-// containerd's (pkg/cri/annotations) and CRI-O's (pkg/annotations).
+// The runtimes' JSON, and a table of what was read. The facts are containerd's (pkg/cri/annotations) and
+// those of the names that the kubelet's clients give (cri-dockerd, CRI-O).
 #include "agent/container_names.h"
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/json.hpp>
 #include <variant>
@@ -33,39 +34,46 @@ void fill(std::string& place, const json::object& object, std::string_view key) 
   if (place.empty()) place = text_in(object, key);
 }
 
-void read_kubernetes(const json::object& annotations, ContainerNames& names) {
-  fill(names.k8s_namespace, annotations, "io.kubernetes.pod.namespace");
-  fill(names.k8s_pod, annotations, "io.kubernetes.pod.name");
-  fill(names.k8s_container, annotations, "io.kubernetes.container.name");
-  fill(names.k8s_namespace, annotations, "io.kubernetes.cri.sandbox-namespace");
-  fill(names.k8s_pod, annotations, "io.kubernetes.cri.sandbox-name");
-  fill(names.k8s_container, annotations, "io.kubernetes.cri.container-name");
-  fill(names.image, annotations, "io.kubernetes.cri.image-name");
-  fill(names.image, annotations, "io.kubernetes.cri-o.ImageName");
-  fill(names.name, annotations, "io.kubernetes.cri-o.Name");
-  // containerd has no other name for it.
-  fill(names.name, annotations, "io.kubernetes.cri.container-name");
+// "k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT": Kubernetes' names have no '_'.
+void read_kubelets_name(ContainerNames& names) {
+  std::string_view left = names.name;
+  std::array<std::string_view, 6> parts;
+  for (std::string_view& part : parts) {
+    const auto end = std::min(left.find('_'), left.size());
+    part = left.substr(0, end);
+    left.remove_prefix(std::min(end + 1, left.size()));
+    if (part.empty()) return;
+  }
+  if (!left.empty() || parts[0] != "k8s") return;
+  names.k8s_container = parts[1];
+  names.k8s_pod = parts[2];
+  names.k8s_namespace = parts[3];
 }
 
-bool read_docker(const json::object& state, ContainerNames& names) {
+Told read_docker(const json::object& state, ContainerNames& names) {
   const json::object* config = object_in(state, "Config");
-  if (config == nullptr) return false;
+  if (config == nullptr) return Told::unreadable;
   if (const std::string name = text_in(state, "Name"); names.name.empty())
     names.name = name.substr(name.starts_with('/') ? 1 : 0);
   if (const std::string image = text_in(*config, "Image");
       names.image.empty() && !image.starts_with("sha256:"))
     names.image = image;
-  if (const json::object* labels = object_in(*config, "Labels")) read_kubernetes(*labels, names);
-  return true;
+  read_kubelets_name(names);
+  return Told::names;
 }
 
-bool read_bundle(const json::object& state, ContainerNames& names) {
-  if (!state.contains("ociVersion")) return false;
-  if (const json::object* annotations = object_in(state, "annotations")) read_kubernetes(*annotations, names);
-  return true;
+Told read_containerd(const json::object& state, ContainerNames& names) {
+  const json::object* annotations = object_in(state, "annotations");
+  if (annotations == nullptr) return Told::names;
+  fill(names.k8s_namespace, *annotations, "io.kubernetes.cri.sandbox-namespace");
+  fill(names.k8s_pod, *annotations, "io.kubernetes.cri.sandbox-name");
+  fill(names.k8s_container, *annotations, "io.kubernetes.cri.container-name");
+  fill(names.image, *annotations, "io.kubernetes.cri.image-name");
+  fill(names.name, *annotations, "io.kubernetes.cri.container-name");  // it has no other
+  return Told::names;
 }
 
-bool read_storage(const json::array& containers, std::string_view id, ContainerNames& names) {
+Told read_storage(const json::array& containers, std::string_view id, ContainerNames& names) {
   for (const json::value& each : containers) {
     const json::object* container = each.if_object();
     if (container == nullptr || text_in(*container, "id") != id) continue;
@@ -75,13 +83,16 @@ bool read_storage(const json::array& containers, std::string_view id, ContainerN
       if (const json::string* first = given->front().if_string(); first && first->size() <= kLongestName)
         names.name = std::string(*first);
     // JSON within a text of JSON.
+    const json::value* inner = container->if_contains("metadata");
+    const json::string* text = inner == nullptr ? nullptr : inner->if_string();
     json::error_code error;
-    const json::value metadata = json::parse(text_in(*container, "metadata"), error);
+    const json::value metadata = text == nullptr ? json::value() : json::parse(*text, error);
     if (const json::object* more = error ? nullptr : metadata.if_object())
       fill(names.image, *more, "image-name");
-    return true;
+    read_kubelets_name(names);
+    return Told::names;
   }
-  return false;
+  return Told::nothing;
 }
 
 std::string read_file(int file) {
@@ -111,13 +122,14 @@ class NamingPublisher final : public EventPublisher {
 
 }  // namespace
 
-bool read_container_state(std::string_view text, std::string_view id, ContainerNames& names) {
+Told read_container_state(std::string_view text, std::string_view id, ContainerNames& names) {
   json::error_code error;
   const json::value state = json::parse(text, error);
-  if (error) return false;
+  if (error) return Told::unreadable;
   if (const json::array* containers = state.if_array()) return read_storage(*containers, id, names);
   const json::object* object = state.if_object();
-  return object != nullptr && (read_docker(*object, names) || read_bundle(*object, names));
+  if (object == nullptr) return Told::unreadable;
+  return object->contains("ociVersion") ? read_containerd(*object, names) : read_docker(*object, names);
 }
 
 std::shared_ptr<const ContainerNames> ContainerTable::find(const std::string& id) {
@@ -131,22 +143,31 @@ std::shared_ptr<const ContainerNames> ContainerTable::find(const std::string& id
   }
   auto names = read(id);
   const std::lock_guard lock(mutex_);
+  if (known_.size() >= kMostKnown) std::erase_if(known_, [](const auto& one) { return !one.second.names; });
   if (known_.size() >= kMostKnown) known_.clear();
   known_[id] = {names, now};
   return names;
 }
 
-void ContainerTable::name(ProcessEvent& process) {
-  if (!process.cgroup_path.empty())
-    process.container = find(container_facts(process.cgroup_path).container_id);
-}
-
 std::shared_ptr<const ContainerNames> ContainerTable::read(const std::string& id) const {
   ContainerNames names;
   bool known = false;
-  for (auto file = open_(id, 0); file; file = open_(id, file->number + 1))
-    known = read_container_state(read_file(file->descriptor.get()), id, names) || known;
+  for (std::uint32_t number = 0;; ++number) {
+    const auto file = open_(id, number);
+    if (!file) return nullptr;
+    if (!*file) break;
+    const Told told = read_container_state(read_file((*file)->descriptor.get()), id, names);
+    if (told == Told::unreadable) return nullptr;
+    known = known || told == Told::names;
+    number = (*file)->number;
+  }
   return known ? std::make_shared<const ContainerNames>(std::move(names)) : nullptr;
+}
+
+void ContainerTable::name(ProcessEvent& process) {
+  if (process.cgroup_path.empty()) return;
+  const ContainerFacts facts = container_facts(process.cgroup_path);
+  if (!facts.claimed) process.container = find(facts.container_id);
 }
 
 std::unique_ptr<EventPublisher> with_container_names(EventPublisher& next, ContainerTable& table) {

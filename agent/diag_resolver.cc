@@ -72,8 +72,9 @@ class DiagResolver : public ClientResolver {
   std::expected<Client, std::string> resolve(const Tuple& client_view) override {
     auto found = find_socket(client_view);
     if (!found) return std::unexpected(found.error());
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     const auto owner = find_owner_(found->inode);
+    lock.unlock();
     if (!owner) return std::unexpected("no process to be seen holds socket " + client_view.local.to_string());
     auto process = read_process(owner->pid);
     if (!process) return std::unexpected("process " + std::to_string(owner->pid) + " is gone");
@@ -82,6 +83,7 @@ class DiagResolver : public ClientResolver {
     Client client{found->cookie, process->process, 0};
     client.uid = process->uid;
     client.facts = facts_of(*process, process->uid);
+    lock.lock();
     publisher_.publish(std::move(*process));
     return client;
   }

@@ -16,7 +16,7 @@ namespace weir::agent {
 using FindOwner = std::function<std::optional<SocketOwner>(std::uint32_t socket_inode)>;
 
 // `publisher` gets a ProcessEvent for each process that is found, as no kernel side tells of it. `find_owner`
-// is called under a lock, and so is `containers`.
+// is called under a lock.
 std::unique_ptr<ClientResolver> make_diag_resolver(EventPublisher& publisher, FindOwner find_owner,
                                                    ContainerTable& containers);
 

@@ -64,8 +64,8 @@ Complaint read_user(const std::string& text, PolicyRule& rule, const UserIds& us
 
 Complaint read_container(const std::string& text, PolicyRule& rule, const UserIds&) {
   if (!is_container_name(text))
-    return "a container is its name, or the beginning of its id, lower-case hexadecimal digits";
-  rule.containers.push_back({text, !begins_container_id(text)});
+    return "a container is its name, or the beginning of its id, 12 lower-case hexadecimal digits at least";
+  rule.containers.push_back({text, text.size() < kShortContainerId || !begins_container_id(text)});
   return {};
 }
 

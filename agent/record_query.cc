@@ -64,7 +64,7 @@ Result set_container(StoreQuery& query, std::string_view text) {
   if (!is_container_name(text)) {
     return std::unexpected("a container's name, its id, or the id's first hexadecimal digits");
   }
-  (begins_container_id(text) ? query.container : query.container_name) = text;
+  query.container = text;
   return {};
 }
 
@@ -111,7 +111,6 @@ std::string to_target(std::string_view path, const StoreQuery& query) {
   add("since", filter.since ? to_rfc3339(*filter.since) : "");
   for (const auto kind : filter.kinds) add("kind", std::string(to_string(kind)));
   add("container", query.container);
-  add("container", query.container_name);
   add("limit", query.limit == 0 ? "" : std::to_string(query.limit));
   add("connections", query.hide_readable_connections ? "opaque" : "");
   return url.buffer();

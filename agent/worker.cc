@@ -363,14 +363,18 @@ class Worker {
         std::move(resolver), [this](std::uint32_t pid) { return find_executable(pid); }, containers_);
   }
 
-  std::optional<ContainerTable::File> open_container_file(const std::string& id, std::uint32_t number) {
+  std::expected<std::optional<ContainerTable::File>, Error> open_container_file(const std::string& id,
+                                                                                std::uint32_t number) {
     Request request;
     request.operation = Operation::container_state;
     request.container_state = {{}, number};
     if (id.size() != request.container_state.id.size()) return std::nullopt;
     std::ranges::copy(id, request.container_state.id.begin());
     auto answer = broker_.call(request);
-    if (!answer || answer->reply.status != Status::ok || answer->descriptors.empty()) return std::nullopt;
+    if (!answer) return std::unexpected(answer.error());
+    if (answer->reply.status == Status::no_more) return std::nullopt;
+    if (answer->reply.status != Status::ok || answer->descriptors.empty())
+      return std::unexpected(Error{answer->reply.text.data(), ""});
     return ContainerTable::File{answer->reply.number, std::move(answer->descriptors.front())};
   }
 

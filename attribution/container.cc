@@ -59,14 +59,25 @@ bool is_unit(std::string_view segment) {
   return std::ranges::any_of(kSuffixes, [&](auto suffix) { return segment.ends_with(suffix); });
 }
 
+// What systemd lets a user who isn't root arrange.
+bool is_users_own(std::string_view segment) {
+  if (segment.starts_with("user@")) return segment != "user@0.service";
+  return segment.starts_with("user-") && segment.ends_with(".slice") && segment != "user-0.slice";
+}
+
 // Inner segments overrule outer ones: what runs inside is what the process belongs to.
 void read_path(std::string_view path, bool systemd, ContainerFacts& facts) {
   const bool kubernetes = path.find("kubepods") != std::string_view::npos;
+  bool users_own = false;
   while (!path.empty()) {
     const std::size_t slash = std::min(path.find('/'), path.size());
     const std::string_view segment = path.substr(0, slash);
     path.remove_prefix(std::min(slash + 1, path.size()));
-    if (auto id = container_id_in(segment); !id.empty()) facts.container_id = std::move(id);
+    users_own = users_own || is_users_own(segment);
+    if (auto id = container_id_in(segment); !id.empty()) {
+      facts.claimed = facts.claimed || users_own || (!facts.container_id.empty() && facts.container_id != id);
+      facts.container_id = std::move(id);
+    }
     if (auto uid = kubernetes ? pod_uid_in(segment) : std::string(); !uid.empty())
       facts.pod_uid = std::move(uid);
     if (systemd && is_unit(segment)) facts.systemd_unit = segment;

@@ -10,15 +10,20 @@ namespace weir {
 
 inline constexpr std::size_t kContainerIdLength = 64;
 
-// An id, or how one begins: lower-case hexadecimal digits alone. What else people call a container by is its
-// name.
+// Lower-case hexadecimal digits alone.
 bool begins_container_id(std::string_view text);
+// What people call a container by is its id if it has at least as many digits as runtimes show of one, else
+// its name.
+inline constexpr std::size_t kShortContainerId = 12;
 
 // As runtimes, and Kubernetes, let their objects be called: letters, digits, '-', '_' and '.', 253 at most.
 bool is_container_name(std::string_view text);
 
 struct ContainerFacts {
   std::string container_id;  // "" when the cgroup names no container
+  // Who made the cgroup may have named it after another's container: it stands in a user's service, or in
+  // another container.
+  bool claimed = false;
   std::string pod_uid;
   std::string systemd_unit;
   bool host = false;  // only the host's own services and sessions run there

@@ -24,8 +24,10 @@ struct ClientFacts {
   std::string cgroup_path;                            // of cgroup v2, "/" is the root
   std::string container_id;                           // "" when its cgroup names none
   std::shared_ptr<const ContainerNames> container{};  // null: not known, or in none
+  bool container_claimed = false;                     // as in ContainerFacts: it may be another
 
-  bool container_names_known() const { return cgroup_known && (container_id.empty() || container); }
+  bool container_known() const { return cgroup_known && !container_claimed; }
+  bool container_names_known() const { return container_known() && (container_id.empty() || container); }
 };
 
 struct Client {

@@ -88,9 +88,17 @@ class Matcher {
   RuleMatch match_;
 };
 
-// Whether it is in a container is known, and, if the rule asks for that, how the container is called.
-bool container_known(const PolicyRule& rule, const ClientFacts& client) {
-  return client.cgroup_known && (!rule.asks_container_name() || client.container_names_known());
+bool matches_id(const ContainerPattern& pattern, const ClientFacts& client) {
+  return !pattern.is_name && client.container_id.starts_with(pattern.text);
+}
+
+// Whether the rule's containers can be held against the client's: names matter only where no id matches.
+bool can_tell_container(const PolicyRule& rule, const ClientFacts& client) {
+  if (client.container_names_known()) return true;
+  const auto& containers = rule.containers;
+  return client.container_known() &&
+         (std::ranges::none_of(containers, &ContainerPattern::is_name) ||
+          std::ranges::any_of(containers, [&](const auto& one) { return matches_id(one, client); }));
 }
 
 }  // namespace
@@ -170,13 +178,13 @@ RuleMatch match(const PolicyRule& rule, const PolicyQuestion& question, std::str
             const bool path = pattern.text.starts_with('/');
             return matches(pattern, path ? client.executable_path : file_name(client.executable_path));
           }) &&
-      matcher.check("container", rule.containers, container_known(rule, client),
+      matcher.check("container", rule.containers, can_tell_container(rule, client),
                     names.name.empty() ? client.container_id : names.name, who,
                     [&](const ContainerPattern& pattern) {
-                      if (!pattern.is_name) return client.container_id.starts_with(pattern.text);
+                      if (!pattern.is_name) return matches_id(pattern, client);
                       return names.name == pattern.text || names.k8s_container == pattern.text;
                     }) &&
-      matcher.check("namespace", rule.namespaces, container_known(rule, client), names.k8s_namespace, who,
+      matcher.check("namespace", rule.namespaces, client.container_names_known(), names.k8s_namespace, who,
                     [&](const std::string& name) { return names.k8s_namespace == name; }) &&
       matcher.check("cgroup", rule.cgroups, client.cgroup_known, client.cgroup_path, who,
                     [&](const std::string& path) { return begins_with_path(client.cgroup_path, path); }) &&

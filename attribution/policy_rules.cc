@@ -330,8 +330,8 @@ void CompiledPolicy::Index::each_candidate(const PolicyQuestion& question, Take 
   static const ContainerNames kNoNames;
   const ContainerNames& names = client != nullptr && client->container ? *client->container : kNoNames;
   const bool named = client != nullptr && client->container_names_known();
-  if (Union* found =
-          begin(container, named || (client != nullptr && client->cgroup_known && !asks_container_name))) {
+  if (Union* found = begin(
+          container, named || (client != nullptr && client->container_known() && !asks_container_name))) {
     const bool all = by_container_id.find(client->container_id, *found) &&
                      by_container_name.find(names.name, *found) &&
                      by_container_name.find(names.k8s_container, *found);

@@ -74,9 +74,7 @@ struct PolicyRule {
   bool asks_request() const { return !methods.empty() || !paths.empty() || !headers.empty(); }
   // What only the egress tap can judge.
   bool needs_proxy() const { return asks_request() || !hosts.empty() || asks_container(); }
-  bool asks_container_name() const {
-    return std::ranges::any_of(containers, &ContainerPattern::is_name) || !namespaces.empty();
-  }
+  bool asks_container_name() const { return std::ranges::any_of(containers, &ContainerPattern::is_name); }
 
  private:
   bool asks_container() const { return !containers.empty() || !namespaces.empty(); }

@@ -112,9 +112,9 @@ Task<bool> HttpSession::serve_request() {
     co_return false;
   }
   client_.set_idle_timeout(limits_.idle_timeout);
-  if (upstream_.forwards())
-    head = to_proxy_request(std::move(head), credentials_for(*shard_.shared.config.upstream_proxy));
-  request_.append(http::serialize(head));
+  const auto& above = shard_.shared.config.upstream_proxy;
+  request_.append(
+      http::serialize(upstream_.forwards() ? to_proxy_request(head, credentials_for(*above)) : head));
   const bool may_repeat = !request_.has_body() && is_idempotent(method_);
   const Outcome outcome = co_await exchange(head, may_repeat);
   co_return co_await conclude(outcome);

@@ -30,6 +30,10 @@ std::string openssl_error() {
 // instructions for. OpenSSL, and its clients, name AES-256 first.
 constexpr const char* kSuites = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 
+// The same for TLS 1.2, with the leaf's kind of key first.
+constexpr const char* kServersCiphers =
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:DEFAULT";
+
 void set_common_options(SSL_CTX* context) {
   SSL_CTX_set_ciphersuites(context, kSuites);
   SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
@@ -148,6 +152,7 @@ std::expected<LeafCache::Entry, std::string> LeafCache::make_entry(const std::st
     return std::unexpected("the leaf for " + name + " can't be read: " + openssl_error());
   set_common_options(context.get());
   SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_cipher_list(context.get(), kServersCiphers);
   // Our order; but a client that puts ChaCha20 first has no AES instructions.
   SSL_CTX_set_options(context.get(), SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
   SSL_CTX_set_num_tickets(context.get(), 1);

@@ -48,11 +48,14 @@ void add_status(Where& where, const std::string& status) {
   where.add("status_code BETWEEN ? AND ?", {lowest, lowest + (is_class ? 99 : 0)});
 }
 
-// Hexadecimal digits sort before U+10FFFF, so the range is all that begins so, and the index serves it.
-void add_container(Where& where, const std::string& prefix, std::uint32_t version) {
-  if (prefix.empty()) return;
+// Hexadecimal digits sort before U+10FFFF, so the range is all that begins so, and the index serves it. A
+// name is looked for in each record.
+void add_container(Where& where, const std::string& text, std::uint32_t version) {
+  if (text.empty()) return;
   const std::string column = version < 2 ? std::string("(") + kContainerId + ")" : "container_id";
-  where.add(column + " BETWEEN ? AND ? || char(1114111)", {prefix, prefix});
+  where.add("(" + column + R"( BETWEEN ? AND ? || char(1114111)
+    OR CASE WHEN json_valid(json) THEN json_extract(json, '$."container.name"') END = ?))",
+            {text, text, text});
 }
 
 Where where_of(const StoreQuery& query, std::uint32_t version) {
@@ -64,9 +67,6 @@ Where where_of(const StoreQuery& query, std::uint32_t version) {
   add_host(where, filter.host);
   add_status(where, filter.status);
   add_container(where, query.container, version);
-  if (!query.container_name.empty())
-    where.add(R"(CASE WHEN json_valid(json) THEN json_extract(json, '$."container.name"') END = ?)",
-              {query.container_name});
   if (filter.since) where.add("timestamp_ns >= ?", {std::int64_t{filter.since->time_since_epoch().count()}});
   if (query.hide_readable_connections) where.add("(kind <> 'connection' OR opaque_reason IS NOT NULL)", {});
   return where;
@@ -89,8 +89,8 @@ void bind_all(sqlite3_stmt* statement, const std::vector<Value>& values) {
 
 bool StoreQuery::matches(const Record& record) const {
   if (!filter.matches(record)) return false;
-  if (!record.container_id.starts_with(container)) return false;
-  if (!container_name.empty() && record.container_name != container_name) return false;
+  const bool inside = record.container_id.starts_with(container) || record.container_name == container;
+  if (!inside) return false;
   return !hide_readable_connections || record.kind != RecordKind::connection || !record.opaque_reason.empty();
 }
 

@@ -15,8 +15,7 @@ namespace weir::sinks {
 
 struct StoreQuery {
   RecordFilter filter = {};
-  std::string container = {};              // how the container's id begins
-  std::string container_name = {};         // equals container.name
+  std::string container = {};              // its name, or how its id begins
   std::size_t limit = 0;                   // the newest so many; 0: all
   bool hide_readable_connections = false;  // of connections, only those whose content could not be read
 

@@ -75,7 +75,8 @@ std::expected<http::Fields, Error> to_fields(const std::vector<std::string>& hea
 
 // What is not given is not known.
 ClientFacts container_of(const ExplainOptions& options) {
-  const bool is_id = begins_container_id(options.container);
+  const bool is_id = begins_container_id(options.container) &&
+                     (options.container.empty() || options.container.size() >= kShortContainerId);
   ClientFacts facts;
   facts.cgroup_path = options.cgroup;
   facts.container_id = is_id ? options.container : "";

@@ -20,29 +20,22 @@ const std::string kOther(64, 'b');
 
 ContainerNames names_in(const std::string& text) {
   ContainerNames names;
-  EXPECT_TRUE(read_container_state(text, kId, names)) << text;
+  EXPECT_EQ(read_container_state(text, kId, names), Told::names) << text;
   return names;
 }
 
 TEST(ContainerState, Docker) {
   EXPECT_EQ(names_in(R"({"ID":"x","Name":"/web","Config":{"Image":"nginx:1.25","Labels":{"a":"b"}}})"),
             (ContainerNames{.name = "web", .image = "nginx:1.25"}));
-  EXPECT_EQ(names_in(R"({"Name":"/k8s_app_web-1_prod_u_0","Config":{"Image":"sha256:0123","Labels":{
-              "io.kubernetes.pod.namespace":"prod","io.kubernetes.pod.name":"web-1",
-              "io.kubernetes.container.name":"app"}}})"),
+  EXPECT_EQ(names_in(R"({"Name":"/k8s_app_web-1_prod_u_0","Config":{"Image":"sha256:0123"}})"),
             (ContainerNames{"k8s_app_web-1_prod_u_0", "", "prod", "web-1", "app"}));
 }
 
-TEST(ContainerState, BundlesOfContainerdAndCrio) {
+TEST(ContainerState, ContainerdsForKubernetes) {
   EXPECT_EQ(names_in(R"({"ociVersion":"1.1.0","annotations":{"io.kubernetes.cri.container-name":"app",
               "io.kubernetes.cri.container-type":"container","io.kubernetes.cri.image-name":"docker.io/library/nginx:1",
               "io.kubernetes.cri.sandbox-name":"web-1","io.kubernetes.cri.sandbox-namespace":"prod"}})"),
             (ContainerNames{"app", "docker.io/library/nginx:1", "prod", "web-1", "app"}));
-  EXPECT_EQ(
-      names_in(R"({"ociVersion":"1.0.2","annotations":{"io.kubernetes.cri-o.Name":"k8s_app_web-1_prod_u_0",
-              "io.kubernetes.container.name":"app","io.kubernetes.pod.name":"web-1",
-              "io.kubernetes.pod.namespace":"prod","io.kubernetes.cri-o.ImageName":"quay.io/x/app:2"}})"),
-      (ContainerNames{"k8s_app_web-1_prod_u_0", "quay.io/x/app:2", "prod", "web-1", "app"}));
   EXPECT_EQ(names_in(R"({"ociVersion":"1.0.2"})"), ContainerNames());
 }
 
@@ -50,26 +43,52 @@ TEST(ContainerState, TheListOfContainersStorage) {
   const std::string list = R"([{"id":")" + kOther + R"(","names":["other"]},{"id":")" + kId +
                            R"(","names":["web"],"metadata":"{\"image-name\":\"localhost/web:latest\"}"}])";
   EXPECT_EQ(names_in(list), (ContainerNames{.name = "web", .image = "localhost/web:latest"}));
+  EXPECT_EQ(names_in(R"([{"id":")" + kId + R"(","names":["k8s_app_web-1_prod_u_0"]}])"),
+            (ContainerNames{"k8s_app_web-1_prod_u_0", "", "prod", "web-1", "app"}));
   ContainerNames none;
-  EXPECT_FALSE(read_container_state(list, std::string(64, 'c'), none));
+  EXPECT_EQ(read_container_state(list, std::string(64, 'c'), none), Told::nothing);
   EXPECT_EQ(none, ContainerNames());
+}
+
+// Docker and podman take an image's over.
+TEST(ContainerState, WhatAnImageMaySayIsNotBelieved) {
+  const std::string labels = R"({"io.kubernetes.pod.namespace":"prod","io.kubernetes.container.name":"web",
+      "io.kubernetes.cri-o.Name":"web","io.kubernetes.cri.sandbox-namespace":"prod"})";
+  EXPECT_EQ(names_in(R"({"Name":"/mine","Config":{"Image":"x","Labels":)" + labels + "}}"),
+            (ContainerNames{.name = "mine", .image = "x"}));
+  EXPECT_EQ(names_in(R"({"Name":"/mine","Config":{},"annotations":)" + labels + "}"),
+            (ContainerNames{.name = "mine"}));
+  EXPECT_EQ(names_in(R"({"ociVersion":"1","annotations":{"io.kubernetes.pod.namespace":"prod",
+                         "io.kubernetes.cri-o.Name":"web"}})"),
+            ContainerNames());
+}
+
+TEST(ContainerState, ANameLikeTheKubeletsHasAllItsParts) {
+  for (const std::string name : {"k8s_app_web_prod_u", "k8s_app_web_prod_u_0_1", "k8s_app__prod_u_0",
+                                 "K8s_a_b_c_d_0", "x_app_web_prod_u_0"})
+    EXPECT_EQ(names_in(R"({"Name":"/)" + name + R"(","Config":{}})"), ContainerNames{.name = name});
 }
 
 TEST(ContainerState, WhatIsKnownStays) {
   ContainerNames names{.name = "web"};
-  EXPECT_TRUE(read_container_state(R"({"Name":"/other","Config":{"Image":"nginx"}})", kId, names));
+  EXPECT_EQ(read_container_state(R"({"Name":"/other","Config":{"Image":"nginx"}})", kId, names), Told::names);
   EXPECT_EQ(names, (ContainerNames{.name = "web", .image = "nginx"}));
 }
 
 TEST(ContainerState, WhatIsNoneSaysNothing) {
-  for (const std::string text :
-       {"", "{", "null", "7", "{}", "[]", "[7]", R"([{"id":7}])", R"({"Name":"/web"})", R"({"Config":[]})",
-        R"([{"id":"x","names":7,"metadata":7}])"}) {
+  const auto told = [](const std::string& text) {
     ContainerNames names;
-    EXPECT_FALSE(read_container_state(text, kId, names)) << text;
-    EXPECT_EQ(names, ContainerNames());
-  }
-  EXPECT_EQ(names_in(R"({"ociVersion":1,"annotations":{"io.kubernetes.pod.name":["a"]}})"), ContainerNames());
+    const Told answer = read_container_state(text, kId, names);
+    EXPECT_EQ(names, ContainerNames()) << text;
+    return answer;
+  };
+  for (const std::string text : {"", "{", "null", "7", "{}", R"({"Name":"/web"})", R"({"Config":[]})"})
+    EXPECT_EQ(told(text), Told::unreadable) << text;
+  for (const std::string text : {"[]", "[7]", R"([{"id":7}])", R"([{"id":"x","names":7,"metadata":7}])"})
+    EXPECT_EQ(told(text), Told::nothing) << text;
+  EXPECT_EQ(names_in(R"([{"id":")" + kId + R"(","names":7,"metadata":"{"}])"), ContainerNames());
+  EXPECT_EQ(names_in(R"({"ociVersion":1,"annotations":{"io.kubernetes.cri.sandbox-name":["a"]}})"),
+            ContainerNames());
   const std::string long_name(5000, 'n');
   EXPECT_EQ(names_in(R"({"Name":")" + long_name + R"(","Config":{}})"), ContainerNames());
 }
@@ -89,8 +108,10 @@ class ContainerFilesTest : public testing::Test {
   }
   // What a table over these files finds; counts how often it looks.
   ContainerTable::Open open() {
-    return [this](const std::string& id, std::uint32_t number) -> std::optional<ContainerTable::File> {
+    return [this](const std::string& id,
+                  std::uint32_t number) -> std::expected<std::optional<ContainerTable::File>, Error> {
       looks_ += number == 0 ? 1 : 0;
+      if (number >= fails_at_) return std::unexpected(Error{"gone", ""});
       auto found = ContainerFiles({root_.string()}).open(id, number);
       if (!found) return std::nullopt;
       return ContainerTable::File{found->number, std::move(found->file)};
@@ -100,11 +121,12 @@ class ContainerFilesTest : public testing::Test {
 
   fs::path root_;
   int looks_ = 0;
+  std::uint32_t fails_at_ = UINT32_MAX;
 };
 
 TEST_F(ContainerFilesTest, AreReadTogetherAndOnce) {
-  write("overlay-containers/" + kId + "/userdata/config.json",
-        R"({"ociVersion":"1","annotations":{"io.kubernetes.pod.namespace":"prod"}})");
+  write("io.containerd.runtime.v2.task/k8s.io/" + kId + "/config.json",
+        R"({"ociVersion":"1","annotations":{"io.kubernetes.cri.sandbox-namespace":"prod"}})");
   write("overlay-containers/volatile-containers.json", R"([{"id":")" + kId + R"(","names":["web"]}])");
   ContainerTable table(open());
   const auto names = table.find(kId);
@@ -114,6 +136,18 @@ TEST_F(ContainerFilesTest, AreReadTogetherAndOnce) {
   EXPECT_EQ(looks_, 1);
   EXPECT_EQ(table.find(""), nullptr);
   EXPECT_EQ(looks_, 1);
+}
+
+// Half of what is known would be taken for all of it.
+TEST_F(ContainerFilesTest, AreAllReadOrNoneIs) {
+  write("k8s.io/" + kId + "/config.json", R"({"ociVersion":"1"})");
+  const auto list = write("overlay-containers/containers.json", "[");
+  EXPECT_EQ(ContainerTable(open()).find(kId), nullptr) << "a file that is being written";
+  fs::remove(list);
+  fails_at_ = 1;
+  EXPECT_EQ(ContainerTable(open()).find(kId), nullptr) << "the broker doesn't answer";
+  fails_at_ = UINT32_MAX;
+  EXPECT_NE(ContainerTable(open()).find(kId), nullptr);
 }
 
 TEST_F(ContainerFilesTest, AreNotLookedForWithEachProcess) {
@@ -166,15 +200,20 @@ TEST_F(ContainerFilesTest, NamesComeWithTheProcess) {
   ProcessEvent inside;
   inside.cgroup_path = "0::/system.slice/docker-" + kId + ".scope";
   publisher->publish(inside);
+  ProcessEvent claiming;
+  claiming.cgroup_path =
+      "0::/user.slice/user-1000.slice/user@1000.service/app.slice/docker-" + kId + ".scope";
+  publisher->publish(claiming);
   ProcessEvent outside;
   outside.cgroup_path = "0::/system.slice/cron.service";
   publisher->publish(outside);
   publisher->publish(ConnectionClosed{});
-  ASSERT_EQ(kept.events.size(), 3u);
+  ASSERT_EQ(kept.events.size(), 4u);
   const auto& named = std::get<ProcessEvent>(kept.events[0]).container;
   ASSERT_TRUE(named);
   EXPECT_EQ(named->name, "web");
   EXPECT_FALSE(std::get<ProcessEvent>(kept.events[1]).container);
+  EXPECT_FALSE(std::get<ProcessEvent>(kept.events[2]).container);
 }
 
 }  // namespace

@@ -57,7 +57,8 @@ TEST(ClientFacts, AreLookedUpOnceForEachProgram) {
   auto inner = std::make_unique<OwnResolver>();
   OwnResolver& asked = *inner;
   asked.client = {.cookie = {1}, .process = own->process, .uid = 4711, .exec_id = 1};
-  ContainerTable no_containers([](const std::string&, std::uint32_t) { return std::nullopt; });
+  ContainerTable no_containers(
+      [](const std::string&, std::uint32_t) -> std::optional<ContainerTable::File> { return std::nullopt; });
   int looks = 0;
   auto resolver = make_facts_resolver(
       std::move(inner),

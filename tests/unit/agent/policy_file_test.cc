@@ -18,7 +18,8 @@ TEST(PolicyFile, ReadsEveryKind) {
       "  - allow: everything\n"
       "    executable: [curl, /usr/bin/wget, /opt/app/*]\n"
       "    user: [www-data, 1000]\n"
-      "    container: 0123abcd\n"
+      "    container: [0123abcd0123, web, db]\n"
+      "    namespace: [prod, team-a]\n"
       "    cgroup: /system.slice/x.service\n"
       "    host: [Example.ORG, .example.net]\n"
       "    address: [10.0.0.0/8, 192.0.2.7, '2001:db8::/32']\n"
@@ -39,6 +40,11 @@ TEST(PolicyFile, ReadsEveryKind) {
   EXPECT_EQ(rule.executables.at(2).text, "/opt/app/");
   EXPECT_TRUE(rule.executables.at(2).prefix);
   EXPECT_EQ(rule.users, (std::vector<std::uint32_t>{33, 1000}));
+  ASSERT_EQ(rule.containers.size(), 3u);
+  EXPECT_FALSE(rule.containers[0].is_name);
+  EXPECT_TRUE(rule.containers[1].is_name);
+  EXPECT_TRUE(rule.containers[2].is_name) << "too short for an id";
+  EXPECT_EQ(rule.namespaces, (std::vector<std::string>{"prod", "team-a"}));
   EXPECT_EQ(rule.hosts, (std::vector<std::string>{"example.org", ".example.net"}));
   EXPECT_EQ(rule.addresses.at(0).to_string(), "10.0.0.0/8");
   EXPECT_EQ(rule.addresses.at(1).bits, 32u);
@@ -49,7 +55,7 @@ TEST(PolicyFile, ReadsEveryKind) {
   EXPECT_TRUE(rule.paths.at(1).prefix);
   EXPECT_EQ(rule.headers.at(1).name, "x-env");
   EXPECT_EQ(rule.headers.at(1).value, "prod");
-  EXPECT_EQ(policy->rules[1].line, 14u);
+  EXPECT_EQ(policy->rules[1].line, 15u);
 }
 
 struct BadText {

@@ -53,6 +53,19 @@ TEST(Container, NamesOfEveryRuntime) {
   }
 }
 
+TEST(Container, WhoMayMakeACgroupMayClaimAnothersId) {
+  const std::string other(64, 'b');
+  const auto claimed = [](const std::string& path) { return container_facts("0::" + path).claimed; };
+  EXPECT_FALSE(claimed("/system.slice/docker-" + kId + ".scope"));
+  EXPECT_FALSE(claimed("/user.slice/user-0.slice/session-1.scope/libpod-" + kId + "/container"));
+  EXPECT_FALSE(claimed("/kubepods.slice/x.slice/cri-containerd-" + kId + ".scope"));
+  EXPECT_FALSE(claimed("/a/" + kId + "/" + kId));
+  EXPECT_TRUE(claimed("/user.slice/user-1000.slice/user@1000.service/app.slice/docker-" + kId + ".scope"));
+  EXPECT_TRUE(claimed("/user.slice/user-1000.slice/session-2.scope/" + kId));
+  EXPECT_TRUE(claimed("/system.slice/docker-" + other + ".scope/docker-" + kId + ".scope"));
+  EXPECT_TRUE(container_facts("2:cpu:/docker/" + other + "\n0::/docker/" + kId).claimed);
+}
+
 TEST(Container, AnImagesNameIsWithoutTagAndDigest) {
   const auto parts = [](std::string_view image) {
     const ImageName split = split_image(image);

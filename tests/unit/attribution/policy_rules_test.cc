@@ -115,6 +115,24 @@ TEST(PolicyRules, ContainersByTheirNames) {
   EXPECT_FALSE(denies(within, asked));
   asked.client = {"/usr/bin/curl", 0, true, "/", ""};
   EXPECT_FALSE(denies(named, asked)) << "in no container";
+  PolicyRule either = deny();
+  either.containers = {{"0123"}, {"web", true}};
+  PolicyRule allowed = either;
+  allowed.action = PolicyAction::allow;
+  const auto allows = [&] { return ask({PolicyAction::deny, {allowed}}, asked).allowed; };
+  asked.client.container_id = "0123abcd";
+  EXPECT_TRUE(denies(either, asked));
+  EXPECT_TRUE(allows()) << "its id is enough";
+  asked.client.container_id = "4567abcd";
+  EXPECT_FALSE(allows()) << "how it is called is not known";
+  EXPECT_TRUE(denies(either, asked));
+  asked.client.container = std::make_shared<const ContainerNames>(ContainerNames{.name = "web"});
+  EXPECT_TRUE(allows());
+  asked.client.container_claimed = true;
+  asked.client.container_id = "0123abcd";
+  EXPECT_FALSE(allows()) << "who it says it is";
+  EXPECT_TRUE(denies(by_id, asked));
+  asked.client = {"/usr/bin/curl", 0, true, "/", ""};
   EXPECT_FALSE(denies(within, asked));
 }
 
@@ -295,6 +313,7 @@ TEST(PolicyRules, TheIndexAgreesWithTheRulesOneByOne) {
       if (rarely()) rule.users = {static_cast<std::uint32_t>(random() % 3)};
       if (rarely()) rule.containers = {{random() % 2 ? "ab" : "abcd"}};
       if (rarely()) rule.containers = {{random() % 2 ? "web" : "abcd", true}};
+      if (rarely()) rule.containers.push_back({"abc"});
       if (rarely()) rule.namespaces = {random() % 2 ? "prod" : "test"};
       if (rarely()) rule.cgroups = {random() % 2 ? "/" : "/a"};
       if (random() % 2) rule.addresses = {range(one_of(addresses), static_cast<unsigned>(random() % 33))};
@@ -312,6 +331,8 @@ TEST(PolicyRules, TheIndexAgreesWithTheRulesOneByOne) {
           one_of(std::initializer_list<const char*>{"/usr/bin/curl", "/opt/x", ""});
       asked.client.uid = static_cast<std::uint32_t>(random() % 3);
       asked.client.container_id = random() % 2 ? "abcdef" : "";
+      asked.client.cgroup_known = !rarely();
+      asked.client.container_claimed = rarely();
       if (random() % 2)
         asked.client.container = std::make_shared<const ContainerNames>(
             ContainerNames{.name = random() % 2 ? "web" : "db", .k8s_namespace = random() % 2 ? "prod" : ""});

@@ -3,11 +3,14 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <gtest/gtest.h>
+
 #include <netdb.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <atomic>
 
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <list>
 
@@ -356,6 +359,42 @@ TEST(Upstream, HttpProxyIsGivenRequestsInTheClear) {
   client.write("GET http://origin.test:8080/c HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n" + host +
                "\r\n");
   EXPECT_EQ(client.read_exactly(upgrade.size()), upgrade);
+}
+
+TEST(Upstream, HttpProxyIsGivenARepeatedRequestInTheSameForm) {
+  World world;
+  std::atomic<int> heads = 0;
+  Origin above(nullptr, [&](Wire& wire) {
+    const auto head = wire.read_until("\r\n\r\n");
+    ++heads;
+    EXPECT_TRUE(head.starts_with("GET http://origin.test/" + std::to_string(heads) + " ")) << head;
+    wire.write(kOk);  // and leaves
+  });
+  Config config;
+  config.upstream_proxy = *parse_upstream_proxy("http://127.0.0.1:" + std::to_string(above.port()));
+  world.start(config);
+  auto client = world.connect();
+  for (const string path : {"/1", "/2"}) {
+    client.write("GET http://origin.test" + path + " HTTP/1.1\r\nHost: origin.test\r\n\r\n");
+    EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+  }
+  EXPECT_EQ(heads, 2);
+}
+
+TEST(Upstream, HttpProxyThatRefusesAnUnfinishedRequest) {
+  World world;
+  Origin above(nullptr, [](Wire& wire) {
+    wire.read_until("\r\n\r\n");
+    wire.write("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n");
+    wire.read_to_end();
+  });
+  Config config;
+  config.upstream_proxy = *parse_upstream_proxy("http://127.0.0.1:" + std::to_string(above.port()));
+  world.start(config);
+  auto client = world.connect();
+  client.write("POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 9\r\n\r\nhalf");
+  const auto answer = client.read_to_end();
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n")) << answer;
 }
 
 TEST(Upstream, SocksProxyIsAskedForTheName) {

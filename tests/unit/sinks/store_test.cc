@@ -79,7 +79,7 @@ TEST_P(StoreFilter, SelectsWhatTheFilterMatches) {
       make_record(
           {.id = "read", .kind = RecordKind::connection, .second = 5, .pid = 7, .host = "example.com"}),
       make_record({.id = "exec", .kind = RecordKind::process, .second = 6, .pid = 9, .process = "sh"}),
-      make_record({.id = "inside", .second = 7, .container = "c0ffee"}),
+      make_record({.id = "inside", .second = 7, .container = "c0ffee", .container_name = "db"}),
       make_record({.id = "beside", .second = 8, .container = "c0ffef", .container_name = "web"}),
   };
   write(*open(), records);
@@ -130,8 +130,9 @@ INSTANTIATE_TEST_SUITE_P(
         FilterCase{"container", {.container = "c0ffee"}, {"inside"}},
         FilterCase{"container_prefix", {.container = "c0ff"}, {"inside", "beside"}},
         FilterCase{"container_longer", {.container = "c0ffee0"}, {}},
-        FilterCase{"container_name", {.container_name = "web"}, {"beside"}},
-        FilterCase{"container_other_name", {.container_name = "we"}, {}},
+        FilterCase{"container_name", {.container = "web"}, {"beside"}},
+        FilterCase{"container_hex_name", {.container = "db"}, {"inside"}},
+        FilterCase{"container_other_name", {.container = "we"}, {}},
         FilterCase{"limit", of({.pid = 7}, 2), {"opaque", "read"}}),
     [](const auto& each) { return std::string(each.param.name); });
 
