@@ -18,6 +18,7 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
+#include <fstream>
 #include <iterator>
 #include <map>
 #include <optional>
@@ -45,6 +46,20 @@ namespace {
 constexpr std::uint32_t kVerdicts = 16'384;  // processes that the filters have judged
 constexpr std::uint32_t kPolicyClients = 16'384;
 constexpr std::uint32_t kThreads = 256;  // whose own storage could not be made at once
+
+// With fail_closed a child that can't be marked would slip through.
+constexpr std::uint32_t kFewestMarks = 65'536;
+constexpr std::uint32_t kMostMarks = 1'048'576;
+
+// As many as there can be processes.
+std::uint32_t room_for_marks() {
+  std::uint32_t room = kMostMarks;
+  for (const char* name : {"/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"}) {
+    std::uint32_t limit = kMostMarks;
+    if (std::ifstream(name) >> limit) room = std::min(room, limit);
+  }
+  return std::max(room, kFewestMarks);
+}
 
 // About half a grace period.
 constexpr std::chrono::milliseconds kWarm{5};
@@ -244,6 +259,11 @@ std::expected<void, Error> LibbpfKernelSide::load_programs(const LoadOptions& op
     skeleton_->rodata->redirect_fails_closed = options.redirect_fails_closed;
     skeleton_->rodata->most_old_sockets = options.connections / 2;
     skeleton_->rodata->thread_storage = newer_;
+    if (options.redirect_fails_closed) {
+      // Taken now: no entry can then fail for want of memory.
+      bpf_map__set_map_flags(skeleton_->maps.marked_processes, 0);
+      bpf_map__set_max_entries(skeleton_->maps.marked_processes, room_for_marks());
+    }
     if (newer_) bpf_map__set_max_entries(skeleton_->maps.tls_threads, kThreads);
     for (const std::string_view name : left_out_) bpf_program__set_autoload(find(name.data()), false);
     if (!uprobe_multi_) {

@@ -323,6 +323,22 @@ TEST_F(Redirect, IsRefusedWhereNobodyTakesItIfConfigured) {
   EXPECT_EQ(in_child(mark_myself(), connect_error(0)), 0);
 }
 
+// More than a table for what is usual would hold.
+TEST_F(Redirect, NobodyIsLetOutForWantOfRoomIfConfigured) {
+  bpf::LoadOptions options = default_options();
+  options.redirect_fails_closed = true;
+  load(options);
+  constexpr std::uint32_t kNobodys = 10'000'000;  // beyond the kernel's pids
+  for (std::uint32_t i = 0; i < 20'000; ++i) ASSERT_TRUE(redirection_->mark(kNobodys + i)) << i;
+  const auto childs_connect = [&] {
+    const auto refused = [&] {
+      return connect_to(make_socket(AF_INET), {"127.0.0.1", elsewhere_port_v4_}) == ECONNREFUSED;
+    };
+    return in_child([] { return true; }, refused) == 0;
+  };
+  EXPECT_EQ(in_child(mark_myself(), childs_connect), 0);
+}
+
 TEST_F(Redirect, ASocketThatConnectsAgainIsJudgedAgain) {
   load();
   start();
