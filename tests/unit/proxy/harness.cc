@@ -353,8 +353,8 @@ std::vector<std::string> Events::order() {
 }
 
 std::expected<Client, std::string> Resolver::resolve(const Tuple& tuple) {
-  const std::lock_guard lock(mutex);
-  last = tuple;
+  const std::lock_guard lock(mutex_);
+  last_ = tuple;
   if (!known) return std::unexpected("nobody");
   Client client{SocketCookie{4711}, ProcessKey{42, 7}, 1};
   client.facts = facts;

@@ -141,8 +141,14 @@ class Resolver : public ClientResolver {
   std::expected<Client, std::string> resolve(const Tuple& tuple) override;
   std::atomic<bool> known = true;
   std::shared_ptr<const ClientFacts> facts;  // change it between connections only
-  std::mutex mutex;
-  Tuple last;
+  Tuple last() {
+    const std::lock_guard lock(mutex_);
+    return last_;
+  }
+
+ private:
+  std::mutex mutex_;
+  Tuple last_;
 };
 
 class Decider : public PolicyDecider {

@@ -63,6 +63,31 @@ TEST(Hostile, HalfARecordKeepsNobodyWaiting) {
   EXPECT_FALSE(client.read_some().empty());
 }
 
+TEST(Hostile, RecordsInPiecesAreReadAsTheyCome) {
+  World world;
+  world.start();
+  const auto send_in_pieces = [](Wire& wire, const string& bytes) {
+    const string record = record_of(wire, bytes);
+    for (std::size_t at = 0; at < record.size(); at += 20) send_raw(wire, record.substr(at, 20));
+  };
+  Origin origin(world.origin_ca.server_context({kName}), [&](Wire& wire) {
+    for (int i = 0; i < 3; ++i) {
+      wire.read_until("\r\n\r\n");
+      send_in_pieces(wire, kOk);
+    }
+    wire.read_until("\r\n\r\n");
+    send_in_pieces(wire, "HTTP/1.1 200 OK\r\n\r\n");
+    send_in_pieces(wire, "until the end");
+  });
+  auto client = world.open(origin, kName);
+  for (int i = 0; i < 3; ++i) {
+    send_in_pieces(client, kGet);
+    EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+  }
+  client.write(kGet);
+  EXPECT_EQ(client.read_to_end(), "HTTP/1.1 200 OK\r\n\r\nuntil the end");
+}
+
 TEST(Hostile, OneRequestNamesOneHost) {
   World world;
   world.decider.refused_name = "admin.test";

@@ -59,7 +59,7 @@ TEST(ProxyPort, ClientThatNobodyIsBehindGetsNothing) {
   EXPECT_EQ(client.read_to_end(), "");
   EXPECT_EQ(world.proxy->counters().unresolved_refused, 1u);
   EXPECT_TRUE(world.events.all<ConnectionOpened>().empty());
-  EXPECT_EQ(world.resolver.last.peer, world.proxy->address());
+  EXPECT_EQ(world.resolver.last().peer, world.proxy->address());
 }
 
 TEST(ProxyPort, RefusesItselfAndConfiguredDestinations) {
