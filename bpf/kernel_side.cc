@@ -233,6 +233,7 @@ void LibbpfKernelSide::choose_ways(const LoadOptions& options) {
   newer_ = options.socket_events && has_socket_events();
   left_out_.assign(std::begin(kBySocketEvents), std::end(kBySocketEvents));
   if (newer_) left_out_.assign(std::begin(kBySystemCalls), std::end(kBySystemCalls));
+  if (!options.state_tracepoint) left_out_.push_back("connection_closed");
   if (!options.policy)
     left_out_.insert(left_out_.end(), std::begin(kPolicyPrograms), std::end(kPolicyPrograms));
   uprobe_multi_ = options.uprobe_multi && has_uprobe_multi();

@@ -30,6 +30,8 @@ struct LoadOptions {
   // What newer kernels have; without it, or with false, the older way serves.
   bool socket_events = true;  // 6.3: a TLS object's socket by sock_send_length, else by system calls
   bool uprobe_multi = true;   // 6.6: all probes of a file by one link, else by a perf event each
+  // False, for tests: that a connection ends is told by its socket's own callback alone.
+  bool state_tracepoint = true;
   bool ingress = false;       // tell of what servers accept, too
   Filters filters;
   bool refuse_quic = true;             // of redirected processes

@@ -31,7 +31,7 @@ inline constexpr ProgramEntry kPrograms[] = {
     {"process_exited", "sched_process_exit (BTF tracepoint)", How::tracing, true, ""},
     {"connect4", "connect4 (cgroup)", How::cgroup, true, ""},
     {"connect6", "connect6 (cgroup)", How::cgroup, true, ""},
-    {"connection_opening", "sockops (cgroup)", How::cgroup, true, ""},
+    {"connection_changing", "sockops (cgroup)", How::cgroup, true, ""},
     // Behind those that look at the destination.
     {"redirect4", "redirecting connect4 (cgroup)", How::redirecting, false, ""},
     {"redirect6", "redirecting connect6 (cgroup)", How::redirecting, false, ""},

@@ -78,16 +78,9 @@ static __always_inline void mark_accepted(struct bpf_sock_ops* ctx) {
   if (bpf_map_update_elem(&connections, &connection.owner.cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
 }
 
-SEC("sockops")
-int connection_opening(struct bpf_sock_ops* ctx) {
-  if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
-    mark_accepted(ctx);
-  } else if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
-    struct bpf_sock* socket = ctx->sk;
-    struct tcp_sock* tcp = socket ? bpf_skc_to_tcp_sock(socket) : 0;
-    if (tcp) bind_tuple(ctx, (struct sock*)tcp);
-  }
-  return 1;
+// Other programs' wishes are kept.
+static __always_inline void ask_for_state(struct bpf_sock_ops* ctx) {
+  bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
 static __always_inline bool fin_was_queued(int state) {
@@ -146,14 +139,38 @@ static __always_inline void forget_tuple(const struct connection* connection) {
   bpf_map_delete_elem(&tuples, &connection->tuple);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(connection_closed, const struct sock* sk, int old_state, int new_state) {
-  if (new_state != TCP_CLOSE || sk->sk_protocol != IPPROTO_TCP) return 0;
-  __u64 cookie = sk->__sk_common.skc_cookie.counter;
+static __always_inline void end_connection(const struct sock* sk, __u64 cookie, int old_state) {
   struct connection* connection = cookie ? bpf_map_lookup_elem(&connections, &cookie) : 0;
-  if (!connection) return 0;
+  if (!connection) return;
   if (connection->flags & CONNECTION_OPEN) tell_closed(connection, sk, old_state);
   if (!(connection->flags & CONNECTION_ACCEPTED) || !is_queued(sk)) forget_tuple(connection);
   bpf_map_delete_elem(&connections, &cookie);
+}
+
+// Ends what the sockets' own callback doesn't: those that are older than the programs, or whose callback
+// another's program took away. Alone it isn't enough: a kernel passes a tracing program over where it already
+// runs on that processor, and may hide what interrupts a task that it guards.
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(connection_closed, const struct sock* sk, int old_state, int new_state) {
+  if (new_state == TCP_CLOSE && sk->sk_protocol == IPPROTO_TCP)
+    end_connection(sk, sk->__sk_common.skc_cookie.counter, old_state);
   return 0;
+}
+
+SEC("sockops")
+int connection_changing(struct bpf_sock_ops* ctx) {
+  if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+    mark_accepted(ctx);
+    ask_for_state(ctx);
+  } else if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+    struct bpf_sock* socket = ctx->sk;
+    struct tcp_sock* tcp = socket ? bpf_skc_to_tcp_sock(socket) : 0;
+    if (tcp) bind_tuple(ctx, (struct sock*)tcp);
+    ask_for_state(ctx);
+  } else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE) {
+    struct bpf_sock* socket = ctx->sk;
+    struct tcp_sock* tcp = socket ? bpf_skc_to_tcp_sock(socket) : 0;
+    if (tcp) end_connection((struct sock*)tcp, bpf_get_socket_cookie(ctx), ctx->args[0]);
+  }
+  return 1;
 }

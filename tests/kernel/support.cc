@@ -125,6 +125,7 @@ bpf::LoadOptions default_options() {
   bpf::LoadOptions options;
   options.socket_events = names.find("socket_events") == names.npos;
   options.uprobe_multi = names.find("uprobe_multi") == names.npos;
+  options.state_tracepoint = names.find("state_tracepoint") == names.npos;
   return options;
 }
 

@@ -72,7 +72,7 @@ class Collector final : public EventPublisher {
 };
 
 // The defaults, without what the environment variable WEIR_TEST_WITHOUT names ("socket_events",
-// "uprobe_multi"): the same tests with an older kernel's way.
+// "uprobe_multi", "state_tracepoint"): the same tests with what is left.
 bpf::LoadOptions default_options();
 
 // The loaded kernel side with its ring, read in this process.
