@@ -32,7 +32,7 @@ struct LoadOptions {
   bool uprobe_multi = true;   // 6.6: all probes of a file by one link, else by a perf event each
   // False, for tests: that a connection ends is told by its socket's own callback alone.
   bool state_tracepoint = true;
-  bool ingress = false;       // tell of what servers accept, too
+  bool ingress = false;  // tell of what servers accept, too
   Filters filters;
   bool refuse_quic = true;             // of redirected processes
   bool policy_steers = false;          // connections that only the proxy can judge go there, if it listens
