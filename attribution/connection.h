@@ -44,6 +44,7 @@ struct DirectionAccount {
 struct TapAccount {
   DirectionAccount sent;
   DirectionAccount received;
+  std::uint64_t unparsed = 0;  // of what was read: stands in no exchange
 
   DirectionAccount& of(Direction direction) { return direction == Direction::sent ? sent : received; }
   std::uint64_t fresh_bytes() const { return sent.fresh + received.fresh; }

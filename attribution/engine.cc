@@ -156,10 +156,8 @@ void Engine::State::on(Bytes& event) {
     if (event.tap == Tap::native) connection->native_caller = event.process;
     if (event.tap == Tap::proxy) connection->active_decision = connection->decision;
   }
-  const std::uint64_t unparsed = plaintext.unparsed_bytes();
   count(*connection, event.tap, event.direction,
         plaintext.bytes(event.direction, event.offset, event.data, event.time));
-  counters.unparsed_bytes += plaintext.unparsed_bytes() - unparsed;
   connection->spoke_http = connection->spoke_http || plaintext.spoke_http();
   settle(*connection);
 }
@@ -272,10 +270,12 @@ PlaintextStream& Engine::State::stream(Connection& connection, Tap tap, const Tl
 
 void Engine::State::count(Connection& connection, Tap tap, Direction direction,
                           const PlaintextStream::Account& account) {
-  DirectionAccount& total =
-      (tap == Tap::proxy ? connection.proxy_account : connection.native_account).of(direction);
+  TapAccount& of_tap = tap == Tap::proxy ? connection.proxy_account : connection.native_account;
+  DirectionAccount& total = of_tap.of(direction);
   total.fresh += account.fresh;
   total.gap += account.missing;
+  of_tap.unparsed += account.unparsed;
+  counters.unparsed_bytes += account.unparsed;
   counters.gap_bytes += account.missing;
   counters.duplicate_bytes_dropped += account.duplicate;
 }

@@ -50,7 +50,7 @@ struct Engine::State {
   }
   PlaintextStream& stream(Connection& connection, Tap tap, const TlsObjectId& object);
   void count(Connection& connection, Tap tap, Direction direction, const PlaintextStream::Account& account);
-  void finish(PlaintextStream& plaintext, Time when);
+  void finish(Connection& connection, Tap tap, PlaintextStream& plaintext, Time when);
   void supersede_native(Connection& connection);
   void hold(Connection& connection, Tap tap, bool cleartext, http::Exchange exchange);
 

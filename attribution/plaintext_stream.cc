@@ -17,6 +17,7 @@ PlaintextStream::Account PlaintextStream::bytes(Direction direction, std::uint64
   if (account.fresh == 0) return account;
   one.next += account.fresh;
   builder_.feed(http_side(direction), data.subspan(account.duplicate), when);
+  account.unparsed += newly_unparsed();
   return account;
 }
 
@@ -29,7 +30,7 @@ PlaintextStream::Account PlaintextStream::gap(Direction direction, std::uint64_t
   const std::uint64_t missing = end - one.next;
   one.next = end;
   builder_.gap(http_side(direction), missing, when);
-  return {.missing = missing};
+  return {.missing = missing, .unparsed = newly_unparsed()};
 }
 
 // What broke off stays open for finish() to say so.
@@ -49,8 +50,16 @@ void PlaintextStream::join_at(Direction direction, std::uint64_t offset) {
   if (!std::exchange(one.joined, true)) one.next = offset;
 }
 
-std::uint64_t PlaintextStream::unparsed_bytes() const {
-  return builder_.unparsed_bytes(http::Side::request) + builder_.unparsed_bytes(http::Side::response);
+// What was kept for recognition is unparsed now.
+PlaintextStream::Account PlaintextStream::finish(Time when) {
+  builder_.finish(when);
+  return {.unparsed = newly_unparsed()};
+}
+
+std::uint64_t PlaintextStream::newly_unparsed() {
+  const std::uint64_t known =
+      builder_.unparsed_bytes(http::Side::request) + builder_.unparsed_bytes(http::Side::response);
+  return known > unparsed_ ? known - std::exchange(unparsed_, known) : 0;
 }
 
 }  // namespace weir

@@ -21,11 +21,12 @@ class PlaintextStream {
     std::uint64_t fresh = 0;
     std::uint64_t duplicate = 0;
     std::uint64_t missing = 0;
+    std::uint64_t unparsed = 0;  // became known to stand in no exchange: of these bytes or of earlier ones
   };
   Account bytes(Direction direction, std::uint64_t offset, std::span<const std::byte> data, Time when);
   Account gap(Direction direction, std::uint64_t offset, std::uint64_t length, Time when);
   void end(Direction direction, Time when, bool broken_off);
-  void finish(Time when) { builder_.finish(when); }
+  Account finish(Time when);
 
   // The conversation is older than what is told of it. Before any bytes.
   void join(Time when);
@@ -38,7 +39,6 @@ class PlaintextStream {
   bool spoke_http() const {
     return builder_.protocol() == http::Protocol::http1 || builder_.protocol() == http::Protocol::http2;
   }
-  std::uint64_t unparsed_bytes() const;
 
  private:
   struct OneSide {
@@ -52,9 +52,12 @@ class PlaintextStream {
     return direction == request_direction_ ? http::Side::request : http::Side::response;
   }
 
+  std::uint64_t newly_unparsed();
+
   Direction request_direction_;
   http::ExchangeBuilder builder_;
   std::array<OneSide, 2> sides_;
+  std::uint64_t unparsed_ = 0;  // was told
 };
 
 }  // namespace weir

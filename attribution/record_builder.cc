@@ -407,6 +407,7 @@ void add_plaintext(FieldWriter& out, const TapAccount& account) {
   out.always("weir.plaintext.received", account.received.fresh);
   out.known("weir.gap.sent", account.sent.gap);
   out.known("weir.gap.received", account.received.gap);
+  out.known("weir.unparsed.bytes", account.unparsed);
 }
 
 std::string connection_error(const Connection& connection) {

@@ -188,22 +188,19 @@ void Engine::State::end_native(Connection& connection) {
     account_for_loss_at_end(connection);
   }
   // No end() here: a socket's close doesn't show that the peer had sent all of a body that runs until close.
-  for (auto& [object, one] : connection.native) finish(*one, when);
+  for (auto& [object, one] : connection.native) finish(connection, Tap::native, *one, when);
 }
 
-// What was kept for recognition is unparsed now.
-void Engine::State::finish(PlaintextStream& plaintext, Time when) {
-  const std::uint64_t unparsed = plaintext.unparsed_bytes();
-  plaintext.finish(when);
-  counters.unparsed_bytes += plaintext.unparsed_bytes() - unparsed;
+void Engine::State::finish(Connection& connection, Tap tap, PlaintextStream& plaintext, Time when) {
+  count(connection, tap, Direction::sent, plaintext.finish(when));
 }
 
 // `ended`: the connection is over; otherwise only our memory of it is.
 void Engine::State::end(Connection& connection, Time when, bool ended) {
   connection.cut_short = !ended;
   if (connection.closed) end_native(connection);
-  for (auto& [object, one] : connection.native) finish(*one, when);
-  if (connection.proxy) finish(*connection.proxy, when);
+  for (auto& [object, one] : connection.native) finish(connection, Tap::native, *one, when);
+  if (connection.proxy) finish(connection, Tap::proxy, *connection.proxy, when);
   for (HeldExchange& held : connection.held) write(connection, std::move(held));
   connection.held.clear();
 

@@ -113,9 +113,9 @@ class Sizes(EndToEndTest):
 
         connection = self.agent.wait_for(connections, "the connection's record")[0]
         kept = record.get("weir.request.body" if sent else "weir.response.body", EMPTY)[0]
-        gap = connection.get("weir.gap.bytes", 0)
-        fault = f"{record['url.full']}: {kept} bytes, and its connection's gap of {gap} is no account of {size}"
-        return [] if kept + gap >= size and record["weir.incomplete"] == "gap" else [fault]
+        gap, unparsed = connection.get("weir.gap.bytes", 0), connection.get("weir.unparsed.bytes", 0)
+        fault = f"{record['url.full']}: {kept} bytes, its connection's gap of {gap} and {unparsed} unparsed: not {size}"
+        return [] if kept + gap + unparsed >= size and record["weir.incomplete"] == "gap" else [fault]
 
 
 class SmallSizesTest(Sizes):

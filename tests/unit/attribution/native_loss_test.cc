@@ -48,6 +48,23 @@ TEST_F(Native, ALossBeforeTheStreamsEndIsAGapNotAnEarlyClose) {
   EXPECT_EQ(text(*exchanges()[0], "http.response.body.size"), "100");
 }
 
+// With the gap and the recorded body these bytes make up what was said.
+TEST_F(Native, WhatCannotBeToldBehindAGapIsCounted) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.sent(get("/"), 1).received("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", 2);
+  tls.skip(Direction::received, 1000).received(std::string(35, 'x'), 3);
+  tls.skip(Direction::received, 500).received(std::string(7, 'y'), 4);
+  tls.exchange("/next", "z", 5);
+  closed(1, 6);
+  engine().advance(at(20));
+  ASSERT_EQ(exchanges().size(), 2u);
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections()[0], "weir.gap.bytes"), "1500");
+  EXPECT_EQ(text(*connections()[0], "weir.unparsed.bytes"), "42");
+  EXPECT_EQ(engine().counters().unparsed_bytes, 42u);
+}
+
 // The ring was full from the first answer on; before the next bytes the source says where both losses end.
 TEST_F(Native, AfterALossOnBothSidesTheNextRequestIsNoneOfTheLostOnes) {
   opened(1, kOrigin);

@@ -103,6 +103,7 @@ TEST_F(Native, BytesThatAreNotHttpAreCountedAndNotCalledReadable) {
   EXPECT_THAT(exchanges(), IsEmpty());
   ASSERT_EQ(connections().size(), 1u);
   EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "not HTTP");
+  EXPECT_EQ(text(*connections()[0], "weir.unparsed.bytes"), "10");
   EXPECT_EQ(engine().counters().unparsed_bytes, 10u);
   EXPECT_EQ(engine().coverage().at(0).readable_connections, 0u);
 }
