@@ -62,13 +62,11 @@ static __always_inline void bind_tuple(struct bpf_sock_ops* ctx, struct sock* sk
   if (known) tell_opened(known);
 }
 
-static __always_inline void mark_accepted(struct bpf_sock_ops* ctx) {
+static __always_inline void mark_accepted(struct bpf_sock_ops* ctx, struct sock* sk) {
   struct connection connection = {.flags = CONNECTION_ACCEPTED, .opened_boot_ns = bpf_ktime_get_boot_ns()};
-  struct bpf_sock* socket = ctx->sk;
-  struct tcp_sock* tcp = socket ? bpf_skc_to_tcp_sock(socket) : 0;
-  if (tcp) {
+  if (sk) {
     // Now: at its end the port is no longer in it.
-    fill_tuple(&connection.tuple, (struct sock*)tcp);
+    fill_tuple(&connection.tuple, sk);
     turn_tuple(&connection.tuple);
     connection.owner.netns_cookie = connection.tuple.netns_cookie;
     struct wire_owner* client = bpf_map_lookup_elem(&tuples, &connection.tuple);
@@ -157,20 +155,20 @@ int BPF_PROG(connection_closed, const struct sock* sk, int old_state, int new_st
   return 0;
 }
 
+static __always_inline struct sock* socket_of(struct bpf_sock_ops* ctx) {
+  struct bpf_sock* socket = ctx->sk;
+  return socket ? (struct sock*)bpf_skc_to_tcp_sock(socket) : 0;
+}
+
 SEC("sockops")
 int connection_changing(struct bpf_sock_ops* ctx) {
-  if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
-    mark_accepted(ctx);
-    ask_for_state(ctx);
-  } else if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
-    struct bpf_sock* socket = ctx->sk;
-    struct tcp_sock* tcp = socket ? bpf_skc_to_tcp_sock(socket) : 0;
-    if (tcp) bind_tuple(ctx, (struct sock*)tcp);
-    ask_for_state(ctx);
-  } else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE) {
-    struct bpf_sock* socket = ctx->sk;
-    struct tcp_sock* tcp = socket ? bpf_skc_to_tcp_sock(socket) : 0;
-    if (tcp) end_connection((struct sock*)tcp, bpf_get_socket_cookie(ctx), ctx->args[0]);
-  }
+  struct sock* sk = socket_of(ctx);
+  bool accepted = ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
+  bool connects = ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB;
+  if (accepted) mark_accepted(ctx, sk);
+  if (connects && sk) bind_tuple(ctx, sk);
+  if (accepted || connects) ask_for_state(ctx);
+  bool closes = ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE;
+  if (closes && sk) end_connection(sk, bpf_get_socket_cookie(ctx), ctx->args[0]);
   return 1;
 }
