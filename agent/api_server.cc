@@ -17,6 +17,8 @@
 
 #include "agent/api.h"
 #include "agent/api_session.h"
+#include "agent/memory.h"
+#include "attribution/idle_hook.h"
 
 namespace weir::agent {
 namespace {
@@ -27,6 +29,7 @@ using Protocol = net::generic::stream_protocol;
 using Acceptor = net::basic_socket_acceptor<Protocol, net::io_context::executor_type>;
 
 constexpr auto kEndTime = std::chrono::seconds(1);
+constexpr auto kTurn = std::chrono::seconds(5);  // of the loop, when nobody asks
 constexpr std::string_view kBusy =
     "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 21\r\nConnection: close\r\n\r\n"
     "too many connections\n";
@@ -130,7 +133,8 @@ void Server::start() {
 }
 
 void Server::run() {
-  while (!stopping_) io_.run_one();
+  IdleHook idle(return_thread_memory);
+  while (!stopping_) idle.turn(io_.run_one_for(kTurn) != 0);
   io_.run_for(kEndTime);
 }
 

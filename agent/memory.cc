@@ -7,12 +7,13 @@
 
 #include <cstddef>
 #include <fstream>
+#include <optional>
 
 // Read by jemalloc at its start. Few arenas, as few threads allocate at a time and each keeps some of its
-// own. What is freed goes back at once: it is the broker that lives long by these settings, and it seldom
-// allocates.
+// own: one for two processors. Their addresses stay together, for less book-keeping. What is freed goes back
+// at once: it is the broker that lives long by these settings, and it seldom allocates.
 extern "C" const char* malloc_conf;
-const char* malloc_conf = "narenas:4,retain:false,dirty_decay_ms:0,muzzy_decay_ms:0";
+const char* malloc_conf = "narenas_ratio:0.5,retain:true,dirty_decay_ms:0,muzzy_decay_ms:0";
 
 extern "C" [[gnu::weak]] int mallctl(const char* name, void* old_value, std::size_t* old_size,
                                      void* new_value, std::size_t new_size);
@@ -35,23 +36,29 @@ int flags_of_cache(unsigned cache) {
 }
 constexpr int kNoCache = 1 << 8;
 
+template <typename Value>
+void set(const char* name, Value value) {
+  mallctl(name, nullptr, nullptr, &value, sizeof value);
+}
+
 int tls_arena_flags = 0;
 
 // A session gives its buffers back after each record and takes them for the next one (OpenSSL's
 // SSL_MODE_RELEASE_BUFFERS): without a cache each of these would take the arena's lock.
 thread_local int tls_flags = 0;  // 0: this thread has not asked yet
+thread_local std::optional<unsigned> tls_cache;
 struct ThreadCache {
   ThreadCache() {
+    unsigned id = 0;
     std::size_t size = sizeof id;
-    made = mallctl("tcache.create", &id, &size, nullptr, 0) == 0;
-    tls_flags = tls_arena_flags | (made ? flags_of_cache(id) : kNoCache);
+    if (mallctl("tcache.create", &id, &size, nullptr, 0) == 0) tls_cache = id;
+    tls_flags = tls_arena_flags | (tls_cache ? flags_of_cache(id) : kNoCache);
   }
   ~ThreadCache() {
     tls_flags = tls_arena_flags | kNoCache;
-    if (made) mallctl("tcache.destroy", nullptr, nullptr, &id, sizeof id);
+    if (tls_cache) set("tcache.destroy", *tls_cache);
+    tls_cache.reset();
   }
-  unsigned id = 0;
-  bool made = false;
 };
 
 int flags() {
@@ -74,11 +81,6 @@ void* tls_reallocate(void* memory, std::size_t size, const char* file, int line)
   return nullptr;
 }
 
-template <typename Value>
-void set(const char* name, Value value) {
-  mallctl(name, nullptr, nullptr, &value, sizeof value);
-}
-
 }  // namespace
 
 std::uint64_t private_memory() {
@@ -96,6 +98,14 @@ void return_memory_when_idle() {
   set("arenas.dirty_decay_ms", decay_ms);   // of those still to come
   set("arena.0.dirty_decay_ms", decay_ms);  // of the main thread's
   set("background_thread", true);
+}
+
+void return_thread_memory() {
+  if (mallctl == nullptr) return;
+  mallctl("thread.tcache.flush", nullptr, nullptr, nullptr, 0);
+  if (tls_cache) set("tcache.flush", *tls_cache);
+  // 4096: all arenas (MALLCTL_ARENAS_ALL). For a few pages the background threads don't wake.
+  mallctl("arena.4096.purge", nullptr, nullptr, nullptr, 0);
 }
 
 void keep_tls_memory_apart() {

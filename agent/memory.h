@@ -14,6 +14,10 @@ std::uint64_t private_memory();
 // namespaces needs it. Does nothing in a build without jemalloc.
 void return_memory_when_idle();
 
+// What the calling thread keeps at hand for its next allocations. Only its own use of the allocator would
+// give that back. Does nothing in a build without jemalloc.
+void return_thread_memory();
+
 // OpenSSL's objects of many sessions, which all go with them, from an arena of their own: small objects of
 // others that stay would keep their pages. To be called before anything of OpenSSL's. Does nothing in a build
 // without jemalloc.

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "agent/log.h"
+#include "agent/memory.h"
 #include "agent/process_info.h"
+#include "attribution/idle_hook.h"
 
 namespace weir::agent {
 namespace {
@@ -87,12 +89,14 @@ struct NativeTap::State {
         targets(connection, *source, filters, std::move(file_changes), exec_event.get()) {}
 
   void read_ring(const std::stop_token& stop) {
-    while (!stop.stop_requested()) source->poll(longest_wait);
+    IdleHook idle(return_thread_memory);
+    while (!stop.stop_requested()) idle.turn(source->poll(longest_wait) != 0);
     source->drain_for_the_end();
   }
 
   void look_for_libraries(const std::stop_token& stop) {
     auto next_scan = now_and(scan_interval);
+    IdleHook idle(return_thread_memory);
     std::vector<pollfd> waits{{stopping.get(), POLLIN, 0},
                               {exec_event.get(), POLLIN, 0},
                               {targets.changes_descriptor(), POLLIN, 0}};
@@ -111,6 +115,7 @@ struct NativeTap::State {
         targets.scan();
         next_scan = now_and(scan_interval);
       }
+      idle.turn(ready > 0);
     }
   }
 

@@ -34,6 +34,7 @@
 #include "agent/policy_file.h"
 #include "agent/process_info.h"
 #include "agent/status_json.h"
+#include "attribution/idle_hook.h"
 #include "attribution/recording.h"
 #include "attribution/runner.h"
 #include "bpf/redirection.h"
@@ -45,6 +46,7 @@ namespace weir::agent {
 namespace {
 
 constexpr std::chrono::milliseconds proxy_grace{2000};
+constexpr std::chrono::milliseconds turn{5000};  // of the main loop, when nothing comes
 
 // Names in the state directory, which is the worker's current directory: its parents may be closed to it.
 constexpr const char* database_name = "weir.db";
@@ -185,11 +187,14 @@ class Worker {
 
   // Until a signal asks to stop, or the broker is gone.
   void run(int signals) {
+    IdleHook idle(return_thread_memory);
     while (true) {
       pollfd waits[] = {{signals, POLLIN, 0},
                         {broker_.socket(), POLLRDHUP, 0},
                         {inheritance_.listener_event.get(), POLLIN, 0}};  // -1: not waited for
-      if (::poll(waits, std::size(waits), -1) < 0) continue;
+      const int ready = ::poll(waits, std::size(waits), turn.count());
+      idle.turn(ready > 0);
+      if (ready < 0) continue;
       if ((waits[2].revents & POLLIN) != 0 && proxy_) take_redirect_listeners();
       if ((waits[1].revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0) return;
       signalfd_siginfo info{};
@@ -262,7 +267,7 @@ class Worker {
     if (inheritance_.jsonl) {
       sinks_.push_back(std::make_unique<sinks::SinkThread>(
           sinks::make_jsonl_sink(inheritance_.jsonl.release(), config_.jsonl), sinks::QueueLimits{},
-          log_failing_sink));
+          log_failing_sink, return_thread_memory));
     }
     if (config_.store) {
       // Whoever starts the agent is told that the store can't be used; later, capture comes first.
@@ -271,8 +276,8 @@ class Worker {
                                             .max_age = std::chrono::hours(config_.store_max_age_hours),
                                             .required = inheritance_.welcome.restarts == 0});
       if (!store) return std::unexpected(to_error(store.error()));
-      sinks_.push_back(
-          std::make_unique<sinks::SinkThread>(std::move(*store), sinks::QueueLimits{}, log_failing_sink));
+      sinks_.push_back(std::make_unique<sinks::SinkThread>(std::move(*store), sinks::QueueLimits{},
+                                                           log_failing_sink, return_thread_memory));
     }
     return {};
   }
@@ -299,6 +304,7 @@ class Worker {
     runner.shards = std::max(config_.shards, 1u);
     runner.queue_events = config_.queue_events;
     runner.queue_bytes = config_.queue_bytes;
+    runner.when_idle = return_thread_memory;
     runner.engine.host_id = host_id();
     runner.engine.boot_id = first_line("/proc/sys/kernel/random/boot_id");
     runner.engine.boot_time = boot_time();
@@ -331,6 +337,7 @@ class Worker {
     proxy.limits.connections = config_.proxy_connections;
     proxy.limits.memory = config_.proxy_memory_bytes;
     proxy.memory_in_use = private_memory;
+    proxy.when_idle = return_thread_memory;
     if (!config_.upstream_ca.empty()) {
       proxy.upstream_ca.emplace_back("/proc/self/fd/" + std::to_string(inheritance_.upstream_roots.get()));
     }

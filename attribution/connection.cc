@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "attribution/sparse_table.h"
+
 namespace weir {
 namespace {
 
@@ -32,6 +34,7 @@ void ConnectionTable::erase(SocketCookie cookie) {
   set_deadline(*found->second, std::nullopt);
   connections_.erase(found->second);
   index_.erase(found);
+  shrink_if_sparse(index_);
 }
 
 void ConnectionTable::end(SocketCookie cookie, Time reopens_after, Time now) {
@@ -48,6 +51,7 @@ void ConnectionTable::forget_ended(Time now) {
 void ConnectionTable::forget_oldest_end() {
   ended_.erase(ended_order_.front().second);
   ended_order_.pop_front();
+  shrink_if_sparse(ended_);
 }
 
 // Its place in ended_order_ stays: at worst, its next end is remembered for less long.

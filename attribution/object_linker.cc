@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "attribution/sparse_table.h"
+
 namespace weir {
 namespace {
 
@@ -72,6 +74,7 @@ void ObjectLinker::forget(Objects::iterator found) {
   drop_waiting(found->second);
   order_.erase(found->second.place);
   objects_.erase(found);
+  shrink_if_sparse(objects_);
 }
 
 bool ObjectLinker::still_waits(const TlsObjectId& id, Time since) const {

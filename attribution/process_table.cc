@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include "attribution/sparse_table.h"
+
 namespace weir {
 namespace {
 
@@ -151,6 +153,7 @@ Process& ProcessTable::insert(const ProcessEvent& event) {
 void ProcessTable::erase(Entry entry) {
   const auto [first, last] = by_pid_.equal_range(entry->key.pid);
   by_pid_.erase(std::find_if(first, last, [&](const auto& pair) { return pair.second == entry; }));
+  shrink_if_sparse(by_pid_);
   processes_.erase(entry);
 }
 

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <thread>
 
+#include "attribution/idle_hook.h"
 #include "attribution/object_linker.h"
 #include "attribution/source_queue.h"
 
@@ -27,7 +28,8 @@ Time wall_clock() {
 
 class Shard {
  public:
-  Shard(const EngineConfig& config, Engine::Emit emit) : engine_(config, std::move(emit)) {}
+  Shard(const RunnerConfig& config, Engine::Emit emit)
+      : engine_(config.engine, std::move(emit)), idle_(config.when_idle) {}
 
   void add_queue(SourceQueue* queue) {
     const std::lock_guard lock(mutex_);
@@ -93,6 +95,7 @@ class Shard {
       const std::vector<SourceQueue*> queues = queues_;
       lock.unlock();
       busy = pass(queues, last);
+      idle_.turn(busy);
       lock.lock();
       passes_done_ = passes_begun_;
       done_ = last;
@@ -127,6 +130,7 @@ class Shard {
   std::mutex engine_mutex_;
   Engine engine_;
   std::vector<std::vector<Event>> batches_;
+  IdleHook idle_;
 
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -221,7 +225,7 @@ EngineRunner::EngineRunner(RunnerConfig config, std::function<void(RecordPtr)> e
     : state_(std::make_unique<State>()) {
   state_->config = std::move(config);
   const unsigned shards = std::max(1u, state_->config.shards);
-  for (unsigned i = 0; i < shards; ++i) state_->shards.emplace_back(state_->config.engine, emit);
+  for (unsigned i = 0; i < shards; ++i) state_->shards.emplace_back(state_->config, emit);
 }
 
 EngineRunner::~EngineRunner() {

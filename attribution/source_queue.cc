@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::size_t kLostStreamsKept =
     4'096;  // beyond it, only the engine's own offset accounts show a loss
-constexpr std::size_t kKeptEvents = 1'024;
+constexpr std::size_t kKeptEvents = 64;
 
 }  // namespace
 
@@ -26,8 +26,10 @@ void SourceQueue::push(Event event) {
 void SourceQueue::take(std::vector<Event>& batch) {
   const std::lock_guard lock(mutex_);
   move_gaps_to_queue();
-  // The emptied batch becomes the queue: not with the room that a burst once took.
-  if (batch.capacity() > kKeptEvents && events_.size() < batch.capacity() / 4) batch = {};
+  // The emptied batch becomes the queue: not with the room that a burst once took, nor with any when nothing
+  // comes.
+  const bool kept = batch.capacity() <= kKeptEvents && !events_.empty();
+  if (!kept && events_.size() < batch.capacity() / 4) batch = {};
   events_.swap(batch);
   counters_.bytes_now = 0;
 }

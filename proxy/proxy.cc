@@ -23,6 +23,7 @@
 #include <thread>
 #include <utility>
 
+#include "attribution/idle_hook.h"
 #include "proxy/connection.h"
 #include "proxy/shard.h"
 
@@ -241,6 +242,7 @@ void ProxyImpl::connection_ended() {
 Task<void> ProxyImpl::tick(Shard& shard) {
   asio::steady_timer timer(shard.context);
   unsigned ticks = 0;
+  IdleHook idle(shared_.config.when_idle);
   for (;;) {
     timer.expires_after(kTick);
     co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
@@ -248,6 +250,7 @@ Task<void> ProxyImpl::tick(Shard& shard) {
     if (&shard == shards_.front().get() && ++ticks % kTicksPerMemoryLook == 0) look_at_memory();
     const auto now = Stream::Clock::now();
     for (Supervised* connection : shard.connections) connection->tick(now);
+    idle.turn(!shard.connections.empty(), now);
     // One at a time: what is freed shows only after a while.
     if (shared_.over_memory && shard.idle.shed_oldest()) count(shared_.counters.idle_shed);
   }

@@ -84,6 +84,8 @@ struct Config {
   std::function<void()> heartbeat;
   // Called once a second; must not wait. The bytes that this process takes.
   std::function<std::uint64_t()> memory_in_use;
+  // Called by each thread that has had no connection for a while; must not wait.
+  std::function<void()> when_idle;
   Limits limits;
 };
 

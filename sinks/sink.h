@@ -59,7 +59,9 @@ class SinkThread {
   // Called on the sink's thread when the sink begins to fail: once, until a batch goes well again.
   using OnFailure = std::function<void(const std::string& sink, const Error& error)>;
 
-  explicit SinkThread(std::unique_ptr<Sink> sink, QueueLimits limits = {}, OnFailure on_failure = {});
+  // `when_idle`: called on the sink's thread when no record has come for a while.
+  explicit SinkThread(std::unique_ptr<Sink> sink, QueueLimits limits = {}, OnFailure on_failure = {},
+                      std::function<void()> when_idle = {});
   ~SinkThread();  // as stop()
   SinkThread(const SinkThread&) = delete;
   SinkThread& operator=(const SinkThread&) = delete;

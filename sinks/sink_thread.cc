@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "attribution/idle_hook.h"
 #include "sinks/sink.h"
 
 namespace weir::sinks {
@@ -35,8 +36,12 @@ struct SinkThread::State {
     std::size_t bytes;
   };
 
-  State(std::unique_ptr<Sink> to, QueueLimits queue_limits, OnFailure failure)
-      : sink(std::move(to)), limits(queue_limits), on_failure(std::move(failure)) {
+  State(std::unique_ptr<Sink> to, QueueLimits queue_limits, OnFailure failure,
+        std::function<void()> when_idle)
+      : sink(std::move(to)),
+        limits(queue_limits),
+        on_failure(std::move(failure)),
+        idle(std::move(when_idle)) {
     counters.name = sink->name();
   }
 
@@ -93,6 +98,7 @@ struct SinkThread::State {
       const auto batch = next_batch(tidy_at);
       if (!batch.empty()) note(sink->write(batch), write_error, batch.size());
       if (Clock::now() >= tidy_at && !ended()) tidy_at = tidy();
+      idle.turn(!batch.empty());
     }
   }
 
@@ -109,13 +115,15 @@ struct SinkThread::State {
   int drains = 0;              // callers waiting in drain()
   bool stopping = false;
   SinkCounters counters;
-  std::string write_error;  // this and the next: the sink's thread alone
+  IdleHook idle;  // this and the next two: the sink's thread alone
+  std::string write_error;
   std::string tidy_error;
   std::thread thread;
 };
 
-SinkThread::SinkThread(std::unique_ptr<Sink> sink, QueueLimits limits, OnFailure on_failure)
-    : state_(std::make_unique<State>(std::move(sink), limits, std::move(on_failure))) {
+SinkThread::SinkThread(std::unique_ptr<Sink> sink, QueueLimits limits, OnFailure on_failure,
+                       std::function<void()> when_idle)
+    : state_(std::make_unique<State>(std::move(sink), limits, std::move(on_failure), std::move(when_idle))) {
   // Signals belong to the main thread; and a closed pipe must come back as EPIPE, not as SIGPIPE.
   sigset_t all;
   sigset_t before;

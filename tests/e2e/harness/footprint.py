@@ -25,18 +25,27 @@ def private_kib(pid):
     return int(fields["Anonymous"].split()[0])
 
 
-def processes(agent):
+def pids(agent):
     """By name, "broker" and "worker"."""
-    pids = {"broker": agent.pid, "worker": agent.worker_pid()}
+    return {"broker": agent.pid, "worker": agent.worker_pid()}
+
+
+def processes(agent):
+    return of_pids(pids(agent))
+
+
+def of_pids(pids):
+    """For who looks again and again: asking the agent who it is keeps it from being idle."""
     return {name: Process(private_kib(pid), len(os.listdir(f"/proc/{pid}/fd"))) for name, pid in pids.items()}
 
 
 def settled(agent, seconds=25, timeout=180):
     """processes(), once they have taken no less memory for so long: the store lets its cache go after 20 s."""
     history = []
+    known = pids(agent)
 
     def is_settled():
-        now = processes(agent)
+        now = of_pids(known)
         total = sum(process.private_kib for process in now.values())
         history.append((time.monotonic(), total))
         before = [kib for when, kib in history if when <= history[-1][0] - seconds]

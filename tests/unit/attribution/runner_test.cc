@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <future>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -231,6 +232,18 @@ TEST(Runner, TimePassesByItself) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (collected.exchanges().empty() && std::chrono::steady_clock::now() < deadline) runner.drain();
   EXPECT_EQ(collected.exchanges().size(), 1u);
+}
+
+TEST(Runner, SaysThatItHasNothingToDo) {
+  std::promise<std::thread::id> idle;
+  std::once_flag first;
+  RunnerConfig config{.engine = default_config()};
+  config.when_idle = [&] { std::call_once(first, [&] { idle.set_value(std::this_thread::get_id()); }); };
+  EngineRunner runner(config, [](const RecordPtr&) {});
+  runner.start();
+  auto told = idle.get_future();
+  ASSERT_EQ(told.wait_for(std::chrono::seconds(60)), std::future_status::ready);
+  EXPECT_NE(told.get(), std::this_thread::get_id());
 }
 
 }  // namespace

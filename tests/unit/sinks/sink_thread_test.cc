@@ -166,6 +166,17 @@ TEST(SinkThread, AFailedStepIsReportedAndRecordsStillGoThrough) {
   EXPECT_EQ(thread.counters().last_error, "the page is damaged");
 }
 
+TEST(SinkThread, SaysOnItsOwnThreadThatItHasNothingToDo) {
+  Seen seen;
+  std::promise<std::thread::id> idle;
+  std::once_flag first;
+  SinkThread thread(std::make_unique<FakeSink>(seen), {}, {},
+                    [&] { std::call_once(first, [&] { idle.set_value(std::this_thread::get_id()); }); });
+  auto told = idle.get_future();
+  ASSERT_EQ(told.wait_for(std::chrono::seconds(60)), std::future_status::ready);
+  EXPECT_NE(told.get(), std::this_thread::get_id());
+}
+
 TEST(SinkThread, StopWritesWhatIsQueuedAndDropsWhatComesLater) {
   Seen seen;
   SinkThread thread(std::make_unique<FakeSink>(seen));
