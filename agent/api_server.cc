@@ -134,7 +134,10 @@ void Server::start() {
 
 void Server::run() {
   IdleHook idle(return_thread_memory);
-  while (!stopping_) idle.turn(io_.run_one_for(kTurn) != 0);
+  while (!stopping_) {
+    const bool worked = io_.run_one_for(kTurn) != 0;
+    idle.turn(worked);
+  }
   io_.run_for(kEndTime);
 }
 

@@ -5,6 +5,8 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <fstream>
 #include <optional>
@@ -81,6 +83,16 @@ void* tls_reallocate(void* memory, std::size_t size, const char* file, int line)
   return nullptr;
 }
 
+// Once in a while for all threads together: what busy ones would use again goes, too.
+bool purge_is_due() {
+  using Clock = std::chrono::steady_clock;
+  constexpr Clock::duration between = std::chrono::seconds(5);
+  static std::atomic<Clock::rep> next{0};
+  const Clock::rep now = Clock::now().time_since_epoch().count();
+  Clock::rep due = next.load();
+  return now >= due && next.compare_exchange_strong(due, now + between.count());
+}
+
 }  // namespace
 
 std::uint64_t private_memory() {
@@ -105,7 +117,7 @@ void return_thread_memory() {
   mallctl("thread.tcache.flush", nullptr, nullptr, nullptr, 0);
   if (tls_cache) set("tcache.flush", *tls_cache);
   // 4096: all arenas (MALLCTL_ARENAS_ALL). For a few pages the background threads don't wake.
-  mallctl("arena.4096.purge", nullptr, nullptr, nullptr, 0);
+  if (purge_is_due()) mallctl("arena.4096.purge", nullptr, nullptr, nullptr, 0);
 }
 
 void keep_tls_memory_apart() {

@@ -90,7 +90,10 @@ struct NativeTap::State {
 
   void read_ring(const std::stop_token& stop) {
     IdleHook idle(return_thread_memory);
-    while (!stop.stop_requested()) idle.turn(source->poll(longest_wait) != 0);
+    while (!stop.stop_requested()) {
+      const bool any = source->poll(longest_wait) != 0;
+      idle.turn(any);
+    }
     source->drain_for_the_end();
   }
 

@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::size_t kLostStreamsKept =
     4'096;  // beyond it, only the engine's own offset accounts show a loss
-constexpr std::size_t kKeptEvents = 64;
+constexpr std::size_t kKeptEvents = 256;
 
 }  // namespace
 
@@ -27,9 +27,9 @@ void SourceQueue::take(std::vector<Event>& batch) {
   const std::lock_guard lock(mutex_);
   move_gaps_to_queue();
   // The emptied batch becomes the queue: not with the room that a burst once took, nor with any when nothing
-  // comes.
+  // comes. Assigning {} would keep it.
   const bool kept = batch.capacity() <= kKeptEvents && !events_.empty();
-  if (!kept && events_.size() < batch.capacity() / 4) batch = {};
+  if (!kept && events_.size() < batch.capacity() / 4) batch = std::vector<Event>();
   events_.swap(batch);
   counters_.bytes_now = 0;
 }

@@ -73,8 +73,8 @@ class FootprintTest(EndToEndTest):
         self.tell("ready")
         self.load_natively("first")
         self.gives_back(ready, "the first")
-        # What is kept on purpose (Asio's descriptors, TLS contexts) is there after a first round through the proxy; another
-        # must add nothing.
+        # What is kept on purpose (Asio's descriptors, TLS contexts) is there after a first round through the proxy;
+        # another must add nothing.
         self.load_both_ways("second")
         used = footprint.settled(self.agent, seconds=KEPT_SECONDS, timeout=300)
         self.tell("after the second")
