@@ -29,7 +29,6 @@ using Protocol = net::generic::stream_protocol;
 using Acceptor = net::basic_socket_acceptor<Protocol, net::io_context::executor_type>;
 
 constexpr auto kEndTime = std::chrono::seconds(1);
-constexpr auto kTurn = std::chrono::seconds(5);  // of the loop, when nobody asks
 constexpr std::string_view kBusy =
     "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 21\r\nConnection: close\r\n\r\n"
     "too many connections\n";
@@ -135,7 +134,7 @@ void Server::start() {
 void Server::run() {
   IdleHook idle(return_thread_memory);
   while (!stopping_) {
-    const bool worked = io_.run_one_for(kTurn) != 0;
+    const bool worked = io_.run_one_for(IdleHook::kAfter) != 0;
     idle.turn(worked);
   }
   io_.run_for(kEndTime);

@@ -46,7 +46,7 @@ namespace weir::agent {
 namespace {
 
 constexpr std::chrono::milliseconds proxy_grace{2000};
-constexpr std::chrono::milliseconds turn{5000};  // of the main loop, when nothing comes
+constexpr std::chrono::milliseconds longest_wait = IdleHook::kAfter;  // of the main loop, when nothing comes
 
 // Names in the state directory, which is the worker's current directory: its parents may be closed to it.
 constexpr const char* database_name = "weir.db";
@@ -192,7 +192,7 @@ class Worker {
       pollfd waits[] = {{signals, POLLIN, 0},
                         {broker_.socket(), POLLRDHUP, 0},
                         {inheritance_.listener_event.get(), POLLIN, 0}};  // -1: not waited for
-      const int ready = ::poll(waits, std::size(waits), turn.count());
+      const int ready = ::poll(waits, std::size(waits), longest_wait.count());
       idle.turn(ready > 0);
       if (ready < 0) continue;
       if ((waits[2].revents & POLLIN) != 0 && proxy_) take_redirect_listeners();
