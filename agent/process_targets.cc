@@ -132,6 +132,7 @@ std::expected<void, Error> OpenTargets::add(std::uint32_t pid) {
 
 std::vector<ProcessTargets> OpenTargets::examine() const {
   std::map<const Descriptor*, TargetFile> known;
+  bpf::LibraryCache cache;
   std::vector<ProcessTargets> all;
   for (const Process& process : processes_) {
     ProcessTargets targets{process.pid, process.executable, {}};
@@ -141,7 +142,7 @@ std::vector<ProcessTargets> OpenTargets::examine() const {
         const auto [entry, is_new] = known.try_emplace(mapped.file.get());
         if (is_new) {
           const std::string name = std::filesystem::path(mapped.path).filename();
-          if (auto found = find_tls_libraries(mapped.file->get(), name))
+          if (auto found = find_tls_libraries(cache, mapped.file->get(), name))
             entry->second.libraries = *std::move(found);
         }
         file.libraries = entry->second.libraries;

@@ -218,7 +218,7 @@ void Targets::consider(const BrokerClient::Answer& answer, const std::string& na
 void Targets::search(int descriptor, const std::string& name, std::uint32_t handle, File& into) {
   for (int look = 0; look < most_looks; ++look) {
     const Version before = version_of(descriptor);
-    const auto found = find_tls_libraries(descriptor, name);
+    const auto found = find_tls_libraries(cache_, descriptor, name);
     if (!found || found->empty()) {
       if (look == 0) return;
       break;

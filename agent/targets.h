@@ -17,6 +17,7 @@
 #include "attribution/events.h"
 #include "bpf/filters.h"
 #include "bpf/mappings.h"
+#include "bpf/probes/library_cache.h"
 #include "bpf/probes/tls_probes.h"
 
 namespace weir::agent {
@@ -84,6 +85,7 @@ class Targets {
   EventPublisher& publisher_;
   const bpf::Filters filters_;
   std::map<bpf::FileIdentity, File> files_;
+  bpf::LibraryCache cache_;
   Descriptor changes_;
   int exec_event_;  // readable when a program waits to be started; -1: none does
   std::map<std::int32_t, bpf::FileIdentity> watched_;

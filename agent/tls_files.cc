@@ -17,9 +17,10 @@ bpf::FoundLibrary java() {
 
 }  // namespace
 
-std::expected<std::vector<bpf::FoundLibrary>, std::string> find_tls_libraries(int file,
+std::expected<std::vector<bpf::FoundLibrary>, std::string> find_tls_libraries(bpf::LibraryCache& cache,
+                                                                              int file,
                                                                               const std::string& name) {
-  auto found = bpf::find_tls_libraries(file);
+  auto found = cache.find(file);
   if (name != java_library) return found;
   if (!found) found.emplace();
   found->push_back(java());
