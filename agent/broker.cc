@@ -186,7 +186,9 @@ class Broker {
     if (fails_closed() && !kernel_) return std::unexpected(cannot_fail_closed(native_reason_));
     if (auto done = prepare_redirector(); !done) return done;
     service_.emplace(*authority_, kernel_.get(), gate_.get(), redirector_ ? &*redirector_ : nullptr);
-    service_->set_container_files(ContainerFiles(config_.container_state));
+    auto roots = ContainerFiles::usual_roots();
+    roots.insert(roots.end(), config_.container_state.begin(), config_.container_state.end());
+    service_->set_container_files(ContainerFiles(roots));
     return {};
   }
 

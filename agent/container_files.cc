@@ -45,13 +45,14 @@ Descriptor open_state(const std::string& path) {
 
 }  // namespace
 
-ContainerFiles::ContainerFiles(const std::vector<std::string>& more) {
-  const auto add = [this](const std::string& root) {
+std::vector<std::string> ContainerFiles::usual_roots() {
+  return {kRoots.begin(), kRoots.end()};
+}
+
+ContainerFiles::ContainerFiles(const std::vector<std::string>& roots) {
+  for (const std::string& root : roots)
     for (const Layout& layout : kLayouts)
       places_.push_back({root + layout.before, layout.after, layout.has_id});
-  };
-  for (const char* root : kRoots) add(root);
-  for (const std::string& root : more) add(root);
 }
 
 std::optional<ContainerFiles::Found> ContainerFiles::open(std::string_view id, std::uint32_t number) const {

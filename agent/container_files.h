@@ -14,8 +14,9 @@ namespace weir::agent {
 
 class ContainerFiles {
  public:
-  // `more`: directories besides those that the runtimes' packages use (`container_state`).
-  explicit ContainerFiles(const std::vector<std::string>& more = {});
+  // Those that the runtimes' packages use.
+  static std::vector<std::string> usual_roots();
+  explicit ContainerFiles(const std::vector<std::string>& roots = usual_roots());
 
   struct Found {
     std::uint32_t number = 0;
