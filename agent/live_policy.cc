@@ -40,7 +40,7 @@ Verdict LivePolicy::decide(const Client& client, const Destination& destination,
                            const RequestSummary* request) {
   const CompiledPolicy* policy = mine();
   if (policy == nullptr) return {};
-  Verdict verdict = policy->decide({client.facts.get(), destination, request});
+  Verdict verdict = policy->decide({client.facts.get(), destination, request, client.hello});
   decisions_.fetch_add(1, std::memory_order_relaxed);
   if (!verdict.allowed) refused_.fetch_add(1, std::memory_order_relaxed);
   if (verdict.log) logged_.fetch_add(1, std::memory_order_relaxed);

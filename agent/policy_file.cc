@@ -123,6 +123,13 @@ Complaint read_port(const std::string& text, PolicyRule& rule, const UserIds&) {
   return {};
 }
 
+Complaint read_hello(const std::string& text, PolicyRule& rule, const UserIds&) {
+  if (text != "ech" && text != "no-sni")
+    return "a hello is ech (an encrypted ClientHello) or no-sni (one without a server name)";
+  rule.hellos.push_back(text == "ech" ? HelloTrait::encrypted : HelloTrait::without_server_name);
+  return {};
+}
+
 // RFC 9110, section 5.6.2.
 bool is_token(std::string_view text) {
   constexpr std::string_view marks = "!#$%&'*+-.^_`|~";
@@ -171,12 +178,10 @@ struct Kind {
   Complaint (*read)(const std::string& text, PolicyRule& rule, const UserIds& users);
 };
 constexpr std::array kKinds{
-    Kind{"executable", read_executable}, Kind{"user", read_user},
-    Kind{"container", read_container},   Kind{"namespace", read_namespace},
-    Kind{"cgroup", read_cgroup},         Kind{"host", read_host},
-    Kind{"address", read_address},       Kind{"port", read_port},
-    Kind{"method", read_method},         Kind{"path", read_path},
-    Kind{"header", read_header},
+    Kind{"executable", read_executable}, Kind{"user", read_user},     Kind{"container", read_container},
+    Kind{"namespace", read_namespace},   Kind{"cgroup", read_cgroup}, Kind{"host", read_host},
+    Kind{"address", read_address},       Kind{"port", read_port},     Kind{"hello", read_hello},
+    Kind{"method", read_method},         Kind{"path", read_path},     Kind{"header", read_header},
 };
 
 std::optional<PolicyAction> action_of(std::string_view word) {

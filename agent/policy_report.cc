@@ -19,6 +19,7 @@ std::string kinds_for_proxy(const PolicyRule& rule) {
   add(!rule.hosts.empty(), "host");
   add(!rule.containers.empty(), "container");
   add(!rule.namespaces.empty(), "namespace");
+  add(!rule.hellos.empty(), "hello");
   add(!rule.methods.empty(), "method");
   add(!rule.paths.empty(), "path");
   add(!rule.headers.empty(), "header");

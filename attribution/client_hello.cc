@@ -19,6 +19,7 @@ constexpr std::size_t kHandshakeHeader = 4;
 constexpr std::size_t kMaxRecord = 16 * 1024;
 constexpr std::uint16_t kServerNameExtension = 0;
 constexpr std::uint16_t kProtocolsExtension = 16;
+constexpr std::uint16_t kEncryptedExtension = 0xfe0d;
 
 // A cursor over bytes; once anything was missing, all reads give nothing.
 class Reader {
@@ -135,7 +136,8 @@ std::expected<ClientHello, HelloError> parse_client_hello(std::span<const std::b
   const auto name = find_extension(hello, kServerNameExtension);
   const auto protocols = find_extension(hello, kProtocolsExtension);
   return ClientHello{name ? read_server_name(*name) : "",
-                     protocols ? read_protocols(*protocols) : std::vector<std::string>()};
+                     protocols ? read_protocols(*protocols) : std::vector<std::string>(),
+                     find_extension(hello, kEncryptedExtension).has_value()};
 }
 
 }  // namespace weir

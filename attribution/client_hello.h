@@ -20,9 +20,12 @@ struct ClientHello {
   std::string server_name;  // in lower case; "" when the client sent none, or one that is no host name
   std::vector<std::string>
       protocols;  // as ALPN offers them, in the client's order; none when it is malformed
+  // It has an encrypted ClientHello (RFC 9849): then the name may be one that many services share, and the
+  // true one is inside. Browsers send one that means nothing, too, which can't be told apart.
+  bool has_encrypted = false;
 };
 
-// `data` is all that the client has sent so far. RFC 8446, 4.1.2 and 5.1; RFC 6066, 3; RFC 7301, 3.1.
+// `data` is all that the client has sent so far. RFC 8446, 4.1.2 and 5.1; RFC 6066, 3; RFC 7301, 3.1; RFC 9849, 5.
 std::expected<ClientHello, HelloError> parse_client_hello(std::span<const std::byte> data);
 
 }  // namespace weir

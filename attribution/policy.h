@@ -30,6 +30,13 @@ struct ClientFacts {
   bool container_names_known() const { return container_known() && (container_id.empty() || container); }
 };
 
+// What a connection begins with, as rules ask for it.
+struct HelloFacts {
+  bool is_tls = false;
+  bool has_server_name = false;
+  bool has_encrypted = false;  // client_hello.h
+};
+
 struct Client {
   SocketCookie cookie;
   ProcessKey process;
@@ -39,7 +46,8 @@ struct Client {
   std::shared_ptr<const ClientFacts> facts{};  // null: not known, or no rule can ask
   // Where it connected to, of a connection that the kernel side redirected to us.
   std::optional<Endpoint> redirected_from{};
-  bool steered = false;  // and only for policy's sake: what no rule asks to see is left closed
+  bool steered = false;               // and only for policy's sake: what no rule asks to see is left closed
+  std::optional<HelloFacts> hello{};  // not known before the client has said something
 };
 
 // Finds the client behind a connection that the proxy accepted.

@@ -88,6 +88,16 @@ class Matcher {
   RuleMatch match_;
 };
 
+bool has_trait(const HelloFacts& hello, HelloTrait trait) {
+  return trait == HelloTrait::encrypted ? hello.has_encrypted : hello.is_tls && !hello.has_server_name;
+}
+
+std::string describe(const HelloFacts& hello) {
+  if (!hello.is_tls) return "none";
+  return std::string(hello.has_server_name ? "one with a server name" : "one without a server name") +
+         (hello.has_encrypted ? " and an encrypted one" : "");
+}
+
 bool matches_id(const ContainerPattern& pattern, const ClientFacts& client) {
   return !pattern.is_name && client.container_id.starts_with(pattern.text);
 }
@@ -162,6 +172,7 @@ RuleMatch match(const PolicyRule& rule, const PolicyQuestion& question, std::str
   const ClientFacts& client = subject.client != nullptr ? *subject.client : kNobody;
   static const ContainerNames kNoNames;
   const ContainerNames& names = client.container ? *client.container : kNoNames;
+  const HelloFacts hello = subject.hello.value_or(HelloFacts());
   Matcher matcher(why);
   const auto shown = [why](auto make) { return why == nullptr ? std::string() : make(); };
 
@@ -192,7 +203,10 @@ RuleMatch match(const PolicyRule& rule, const PolicyQuestion& question, std::str
                     [&](const std::string& host) { return covers_host(host, to.name); }) &&
       matcher.check("address", rule.addresses, to.address.family != IpAddress::Family::unknown,
                     shown([&] { return to.address.to_string(); }), Answer::maybe,
-                    [&](const AddressRange& range) { return range.contains(to.address); });
+                    [&](const AddressRange& range) { return range.contains(to.address); }) &&
+      matcher.check("hello", rule.hellos, subject.hello.has_value() || subject.request != nullptr,
+                    shown([&] { return describe(hello); }), Answer::maybe,
+                    [&](HelloTrait trait) { return has_trait(hello, trait); });
   if (!goes_on) return matcher.result();
 
   const RequestSummary* request = subject.request;

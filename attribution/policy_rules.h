@@ -47,6 +47,9 @@ struct HeaderPattern {
   std::optional<std::string> value;  // absent: any
 };
 
+// Of a TLS connection's ClientHello.
+enum class HelloTrait : std::uint8_t { encrypted, without_server_name };
+
 // The beginning of a container's id, or a container's name.
 struct ContainerPattern {
   std::string text;
@@ -66,6 +69,7 @@ struct PolicyRule {
   std::vector<std::string> hosts{};       // "example.org"; ".example.org": it and all below it
   std::vector<AddressRange> addresses{};
   std::vector<PortRange> ports{};
+  std::vector<HelloTrait> hellos{};
   std::vector<std::string> methods{};  // in upper case
   std::vector<TextPattern> paths{};    // normalized
   std::vector<HeaderPattern> headers{};
@@ -73,7 +77,7 @@ struct PolicyRule {
   bool asks_who() const { return asks_executable_or_user() || asks_container() || !cgroups.empty(); }
   bool asks_request() const { return !methods.empty() || !paths.empty() || !headers.empty(); }
   // What only the egress tap can judge.
-  bool needs_proxy() const { return asks_request() || !hosts.empty() || asks_container(); }
+  bool needs_proxy() const { return asks_request() || !hosts.empty() || !hellos.empty() || asks_container(); }
   bool asks_container_name() const { return std::ranges::any_of(containers, &ContainerPattern::is_name); }
 
  private:
@@ -93,11 +97,13 @@ inline constexpr std::size_t kLongestRuleName = 63;
 // segments, without ";parameters" and dot segments. What several servers take for the same is the same here.
 std::string normalized_path(std::string_view target);
 
-// All that a decision can ask about. `client` may be null: not known.
+// All that a decision can ask about. `client` may be null: not known. A request without a `hello` is one in
+// the clear.
 struct PolicySubject {
   const ClientFacts* client = nullptr;
   const Destination& destination;
   const RequestSummary* request = nullptr;
+  std::optional<HelloFacts> hello{};
 };
 
 enum class Answer : std::uint8_t { no, maybe, yes };

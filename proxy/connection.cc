@@ -202,6 +202,7 @@ Task<void> Connection::take_redirected(Endpoint where) {
   const Opening opening = co_await find_opening(true);
   if (opening.is_request) co_return co_await forward_cleartext();
 
+  events_.begins_with(facts_of(opening));
   const std::string& name = opening.server_name.empty() ? literal.name : opening.server_name;
   const Destination named{name, where.port, where.address};
   verdict = gate_.connection(named);
@@ -247,6 +248,7 @@ Task<void> Connection::take_connect(std::unique_ptr<ConnectReply> reply, Destina
   const Opening opening = co_await find_opening(may_be_request);
   if (opening.is_request && !failure) co_return co_await forward_cleartext();
 
+  events_.begins_with(facts_of(opening));
   if (opening.is_tls) {
     const std::string name = opening.server_name.empty() ? destination.name : opening.server_name;
     const Destination named{name, destination.port, upstream_.address()};
@@ -258,9 +260,13 @@ Task<void> Connection::take_connect(std::unique_ptr<ConnectReply> reply, Destina
     if (inner.inspect || !verdict.inspect) verdict = inner;
     co_return take_tls(named, destination.name, opening, verdict, std::move(failure));
   }
+  const Destination there{destination.name, destination.port, upstream_.address()};
+  const Verdict now = gate_.connection(there);
+  if (!now.allowed) co_return;
+  if (now.inspect || !verdict.inspect) verdict = now;
   // It may be HTTP in any disguise.
   if (verdict.inspect && !opening.server_spoke) co_return gate_.refuse(destination, verdict.rule);
-  gate_.log(verdict, {destination.name, destination.port, upstream_.address()});
+  gate_.log(verdict, there);
   go_on_with_tunnel(std::move(failure), Decision::tunnelled, "not TLS");
 }
 

@@ -27,6 +27,7 @@ class ConnectionEvents {
   void ended();  // of both directions, or of the connection if its content was not ours
 
   const Client& client() const { return client_; }
+  void begins_with(HelloFacts hello) { client_.hello = hello; }
 
  private:
   EventPublisher& publisher_;

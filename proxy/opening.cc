@@ -46,6 +46,7 @@ Task<Opening> peek_opening(Stream& client, Stream* upstream, std::chrono::millis
     const auto hello = parse_client_hello(seen);
     if (!hello && hello.error() == HelloError::incomplete) continue;
     opening.is_tls = hello.has_value();
+    opening.has_encrypted_hello = hello && hello->has_encrypted;
     if (hello) opening.server_name = hello->server_name;
     if (hello) opening.protocols = hello->protocols;
     const auto start = hello || !may_be_request ? http::Start::no : starts_request(seen);

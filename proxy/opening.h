@@ -6,17 +6,23 @@
 #include <string>
 #include <vector>
 
+#include "attribution/policy.h"
 #include "proxy/stream.h"
 
 namespace weir::proxy {
 
 struct Opening {
   bool is_tls = false;
+  bool has_encrypted_hello = false;
   bool is_request = false;    // of HTTP/1, to an origin
   bool server_spoke = false;  // before the client did
   std::string server_name;
   std::vector<std::string> protocols;  // that the ClientHello offers
 };
+
+inline HelloFacts facts_of(const Opening& opening) {
+  return {opening.is_tls, !opening.server_name.empty(), opening.has_encrypted_hello};
+}
 
 // In some protocols the server speaks first: waiting for the client alone would wait for ever.
 Task<void> wait_for_either_side(Stream& client, Stream& upstream, std::chrono::milliseconds idle_timeout);

@@ -132,7 +132,7 @@ class Stream {
   std::optional<std::uint8_t> alert_;
   std::string tls_error_;
   mutable std::optional<Endpoint> peer_;  // once asked for
-  Ssl ssl_;  // refers to this stream
+  Ssl ssl_;                               // refers to this stream
 };
 
 Endpoint to_endpoint(const tcp::endpoint& endpoint);

@@ -1,5 +1,6 @@
 // `weir policy`: a policy file, without an agent.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <iostream>
 
@@ -21,6 +22,7 @@ struct ExplainOptions {
   std::string cgroup;
   std::string destination;
   std::string address;
+  std::string hello;
   std::string method;
   std::string path;
   std::vector<std::string> headers;
@@ -87,6 +89,22 @@ ClientFacts container_of(const ExplainOptions& options) {
   return facts;
 }
 
+struct NamedHello {
+  const char* name;
+  HelloFacts facts;
+};
+constexpr NamedHello kHellos[] = {
+    {"sni", {.is_tls = true, .has_server_name = true}},
+    {"no-sni", {.is_tls = true}},
+    {"ech", {.is_tls = true, .has_server_name = true, .has_encrypted = true}},
+    {"none", {}},
+};
+
+std::optional<HelloFacts> hello_of(const ExplainOptions& options) {
+  const auto* const found = std::ranges::find(kHellos, options.hello, &NamedHello::name);
+  return found == std::end(kHellos) ? std::nullopt : std::optional(found->facts);
+}
+
 int explain_policy(const ExplainOptions& options) {
   auto policy = read_policy(options.file);
   if (!policy) return report(policy.error());
@@ -108,7 +126,8 @@ int explain_policy(const ExplainOptions& options) {
   const std::string path = options.path.empty() ? "/" : options.path;
   const RequestSummary request{method, path, &*fields};
   const CompiledPolicy compiled(*std::move(policy));
-  std::cout << explain(compiled, {&facts, *destination, has_request ? &request : nullptr}, options.file).text;
+  const PolicySubject subject{&facts, *destination, has_request ? &request : nullptr, hello_of(options)};
+  std::cout << explain(compiled, subject, options.file).text;
   return 0;
 }
 
@@ -136,6 +155,8 @@ void add_explain(CLI::App& command, Action& action) {
   explain->add_option("--namespace", options->kubernetes_namespace, "its namespace in Kubernetes")
       ->type_name("NAME");
   explain->add_option("--cgroup", options->cgroup, "its cgroup")->type_name("PATH");
+  explain->add_option("--hello", options->hello, "what the connection begins with; none: not with TLS")
+      ->check(CLI::IsMember({"sni", "no-sni", "ech", "none"}));
   explain->add_option("--method", options->method, "of a request");
   explain->add_option("--path", options->path, "of a request");
   explain->add_option("--header", options->headers, "of a request; may be repeated")

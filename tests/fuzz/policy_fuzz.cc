@@ -42,5 +42,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   same(compiled, {&client, named, &request});
   same(compiled, {&client, unresolved, nullptr});
   same(compiled, {nullptr, named, nullptr});
+  same(compiled, {&client, named, nullptr, HelloFacts{.is_tls = true, .has_encrypted = size % 2 == 0}});
   return 0;
 }

@@ -24,6 +24,7 @@ TEST(PolicyFile, ReadsEveryKind) {
       "    host: [Example.ORG, .example.net]\n"
       "    address: [10.0.0.0/8, 192.0.2.7, '2001:db8::/32']\n"
       "    port: [443, 8000-8999]\n"
+      "    hello: [ech, no-sni]\n"
       "    method: [get, POST]\n"
       "    path: [/, /a/*]\n"
       "    header: [x-debug, 'X-Env: prod']\n"
@@ -50,12 +51,13 @@ TEST(PolicyFile, ReadsEveryKind) {
   EXPECT_EQ(rule.addresses.at(1).bits, 32u);
   EXPECT_EQ(rule.addresses.at(2).to_string(), "2001:db8::/32");
   EXPECT_EQ(rule.ports.at(1).last, 8999);
+  EXPECT_EQ(rule.hellos, (std::vector{HelloTrait::encrypted, HelloTrait::without_server_name}));
   EXPECT_EQ(rule.methods, (std::vector<std::string>{"GET", "POST"}));
   EXPECT_EQ(rule.paths.at(1).text, "/a/");
   EXPECT_TRUE(rule.paths.at(1).prefix);
   EXPECT_EQ(rule.headers.at(1).name, "x-env");
   EXPECT_EQ(rule.headers.at(1).value, "prod");
-  EXPECT_EQ(policy->rules[1].line, 15u);
+  EXPECT_EQ(policy->rules[1].line, 16u);
 }
 
 struct BadText {
@@ -109,6 +111,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"default: deny\nrules:\n  - deny: a\n    path: a\n", "p.yaml:4: path:"},
         BadText{"default: deny\nrules:\n  - deny: a\n    path: /a/../b\n", "p.yaml:4: path:"},
         BadText{"default: deny\nrules:\n  - deny: a\n    header: 'a b: c'\n", "p.yaml:4: header:"},
+        BadText{"default: deny\nrules:\n  - deny: a\n    hello: sni\n", "p.yaml:4: hello:"},
         BadText{"default: deny\nrules:\n  - deny: [\n", "p.yaml:4:"}));
 
 TEST(PolicyReport, SaysWhereARuleIsEnforced) {
@@ -118,7 +121,8 @@ TEST(PolicyReport, SaysWhereARuleIsEnforced) {
       "  - {deny: metadata, address: 169.254.169.254}\n"
       "  - {allow: named, host: example.org, port: 443}\n"
       "  - {deny: tls, port: 443}\n"
-      "  - {deny: mail, port: 25}\n",
+      "  - {deny: mail, port: 25}\n"
+      "  - {deny: hidden, hello: ech}\n",
       "p.yaml", users);
   ASSERT_TRUE(policy);
   const std::string text = describe_coverage(*policy, "p.yaml");
@@ -134,7 +138,9 @@ TEST(PolicyReport, SaysWhereARuleIsEnforced) {
   EXPECT_NE(text.find("p.yaml:6: deny 'mail': in the kernel, at connect, and by the proxy\n"),
             std::string::npos)
       << text;
-  EXPECT_NE(text.find("4 rules, default allow"), std::string::npos);
+  EXPECT_NE(text.find("p.yaml:7: deny 'hidden': by the egress proxy (hello), to which"), std::string::npos)
+      << text;
+  EXPECT_NE(text.find("5 rules, default allow"), std::string::npos);
 }
 
 }  // namespace

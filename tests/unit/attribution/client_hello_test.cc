@@ -64,6 +64,19 @@ TEST(ClientHello, GivesTheProtocols) {
   EXPECT_TRUE(parse_client_hello(view(damaged))->protocols.empty());
 }
 
+TEST(ClientHello, TellsAnEncryptedOne) {
+  EXPECT_FALSE(parse_client_hello(view(client_hello("origin.test")))->has_encrypted);
+  auto with = client_hello("origin.test");
+  // The session ticket's extension, which OpenSSL sends empty, becomes the other.
+  const auto at = with.find(string("\x00\x23\x00\x00", 4));
+  ASSERT_NE(at, string::npos);
+  with.replace(at, 2, "\xfe\x0d");
+  const auto hello = parse_client_hello(view(with));
+  ASSERT_TRUE(hello);
+  EXPECT_TRUE(hello->has_encrypted);
+  EXPECT_EQ(hello->server_name, "origin.test");
+}
+
 TEST(ClientHello, EveryPrefixIsIncompleteAndEverySplitReads) {
   const auto whole = client_hello("origin.test");
   for (std::size_t size = 0; size < whole.size(); ++size) {

@@ -18,13 +18,14 @@ struct Asked {
   Fields fields{};
   bool has_request = true;
   bool has_client = true;
+  std::optional<HelloFacts> hello{};
 };
 
 Verdict ask(const Policy& policy, const Asked& asked) {
   const CompiledPolicy compiled(policy);
   const RequestSummary request{asked.method, asked.target, &asked.fields};
   const PolicySubject subject{asked.has_client ? &asked.client : nullptr, asked.destination,
-                              asked.has_request ? &request : nullptr};
+                              asked.has_request ? &request : nullptr, asked.hello};
   const Verdict verdict = compiled.decide(subject);
   const Verdict slowly = compiled.decide_slowly(subject);
   EXPECT_EQ(verdict.allowed, slowly.allowed);
@@ -238,6 +239,37 @@ TEST(PolicyRules, TheFirstMatchWins) {
   EXPECT_TRUE(ask({PolicyAction::allow, {}}, asked).allowed);
 }
 
+TEST(PolicyRules, WhatAConnectionBeginsWith) {
+  Asked asked;
+  asked.has_request = false;
+  const HelloFacts named{.is_tls = true, .has_server_name = true};
+  const HelloFacts nameless{.is_tls = true};
+  const HelloFacts encrypted{.is_tls = true, .has_server_name = true, .has_encrypted = true};
+  const auto refused = [&](HelloTrait trait, std::optional<HelloFacts> hello) {
+    PolicyRule rule = deny();
+    rule.hellos = {trait};
+    asked.hello = hello;
+    return denies(rule, asked);
+  };
+  EXPECT_TRUE(refused(HelloTrait::encrypted, encrypted));
+  EXPECT_FALSE(refused(HelloTrait::encrypted, named));
+  EXPECT_TRUE(refused(HelloTrait::without_server_name, nameless));
+  EXPECT_FALSE(refused(HelloTrait::without_server_name, encrypted));
+  EXPECT_FALSE(refused(HelloTrait::without_server_name, HelloFacts())) << "it is not TLS";
+  EXPECT_FALSE(refused(HelloTrait::encrypted, std::nullopt)) << "nothing was said yet";
+  asked.has_request = true;
+  EXPECT_FALSE(refused(HelloTrait::without_server_name, std::nullopt)) << "a request in the clear";
+  EXPECT_TRUE(refused(HelloTrait::without_server_name, nameless));
+
+  PolicyRule only = allow();
+  only.hellos = {HelloTrait::encrypted};
+  asked.has_request = false;
+  asked.hello = std::nullopt;
+  EXPECT_TRUE(ask({PolicyAction::deny, {only}}, asked).allowed) << "it may be one yet";
+  asked.hello = named;
+  EXPECT_FALSE(ask({PolicyAction::deny, {only}}, asked).allowed);
+}
+
 // What a connection alone doesn't show.
 TEST(PolicyRules, WhatIsNotKnownYetDecidesOnlyWhereItMakesNoDifference) {
   Asked asked;
@@ -318,6 +350,7 @@ TEST(PolicyRules, TheIndexAgreesWithTheRulesOneByOne) {
       if (rarely()) rule.cgroups = {random() % 2 ? "/" : "/a"};
       if (random() % 2) rule.addresses = {range(one_of(addresses), static_cast<unsigned>(random() % 33))};
       if (rarely()) rule.ports = {{80, static_cast<std::uint16_t>(80 + random() % 400)}, {443, 443}};
+      if (rarely()) rule.hellos = {random() % 2 ? HelloTrait::encrypted : HelloTrait::without_server_name};
       if (rarely()) rule.methods = {random() % 2 ? "GET" : "PUT"};
       if (rarely()) rule.paths = {{one_of(paths), random() % 2 == 0}};
       if (rarely()) rule.headers = {{"x", {}}};
@@ -343,6 +376,7 @@ TEST(PolicyRules, TheIndexAgreesWithTheRulesOneByOne) {
       asked.method = random() % 2 ? "GET" : "put";
       asked.target = one_of(std::initializer_list<const char*>{"/a/b?c", "/b", "//a/", "*"});
       if (rarely()) asked.fields = {{"X", "1"}};
+      if (random() % 2) asked.hello = {random() % 2 == 0, random() % 2 == 0, random() % 2 == 0};
       ask(policy, asked);
     }
     if (testing::Test::HasFailure()) break;

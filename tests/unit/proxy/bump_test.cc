@@ -303,6 +303,45 @@ TEST(Bump, PolicyIsAskedForEachRequest) {
   EXPECT_EQ(world.events.all<DecisionMade>().back().rule, "no target");
 }
 
+void offer_encrypted_hello(SSL_CTX* context) {
+  const auto add = [](SSL*, unsigned, unsigned, const unsigned char** out, size_t* size, X509*, size_t, int*,
+                      void*) {
+    static const unsigned char inner[] = "\x00 looks like nothing";
+    *out = inner;
+    *size = sizeof inner;
+    return 1;
+  };
+  ASSERT_EQ(
+      SSL_CTX_add_custom_ext(context, 0xfe0d, SSL_EXT_CLIENT_HELLO, add, nullptr, nullptr, nullptr, nullptr),
+      1);
+}
+
+TEST(Bump, PolicyIsAskedWithWhatTheClientHelloHas) {
+  World world;
+  world.decider.refuses_hello = [](const HelloFacts& hello) {
+    return hello.has_encrypted || (hello.is_tls && !hello.has_server_name);
+  };
+  world.start();
+  auto origin = tls_origin(world, [&](Wire& wire) {
+    if (wire.read_until("\r\n\r\n").empty()) return;
+    wire.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    wire.read_to_end();
+  });
+  const auto connect = [&](bool encrypted, const string& name) {
+    auto client = world.connect_through("127.0.0.1:" + std::to_string(origin.port()));
+    const auto context = world.client_context(world.weir_ca);
+    if (encrypted) offer_encrypted_hello(context.get());
+    if (!client.start_tls(context.get(), false, name)) return string("refused");
+    client.write("GET / HTTP/1.1\r\nHost: " + kName + "\r\n\r\n");
+    return client.read_until("\r\n\r\n").substr(9, 3);
+  };
+  EXPECT_EQ(connect(true, kName), "refused");
+  EXPECT_EQ(connect(false, ""), "refused");
+  EXPECT_EQ(connect(false, kName), "200") << "an ordinary one, and its request";
+  EXPECT_EQ(world.events.all<DecisionMade>().front().rule, "no such hello");
+  EXPECT_EQ(origin.received().find("GET", 5), string::npos) << "more than one request arrived";
+}
+
 struct BadUpstream {
   const char* error_type;
   TestCa::Leaf leaf;

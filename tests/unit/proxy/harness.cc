@@ -361,7 +361,10 @@ std::expected<Client, std::string> Resolver::resolve(const Tuple& tuple) {
   return client;
 }
 
-Verdict Decider::decide(const Client&, const weir::Destination& destination, const RequestSummary* request) {
+Verdict Decider::decide(const Client& client, const weir::Destination& destination,
+                        const RequestSummary* request) {
+  if (client.hello && refuses_hello && refuses_hello(*client.hello))
+    return {.allowed = false, .rule = "no such hello"};
   if (!refused_name.empty() && destination.name == refused_name)
     return {.allowed = false, .rule = "no " + refused_name};
   if (request != nullptr && !refused_target.empty() && request->target == refused_target)

@@ -157,6 +157,7 @@ class Decider : public PolicyDecider {
   std::string refused_name;
   std::string inspected_name;
   std::string refused_target;
+  std::function<bool(const HelloFacts&)> refuses_hello;
 };
 
 // A running proxy and all that is around it.

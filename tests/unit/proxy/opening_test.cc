@@ -100,6 +100,19 @@ TEST(Socks, OtherProtocolsPassAndTheServerMaySpeakFirst) {
   EXPECT_EQ(world.events.all<DecisionMade>().front().decision, Decision::tunnelled);
 }
 
+TEST(Socks, WhatIsNoTlsIsJudgedAsThat) {
+  World world;
+  world.decider.refuses_hello = [](const HelloFacts& hello) { return !hello.is_tls; };
+  world.start();
+  Origin origin(nullptr, [](Wire& wire) { EXPECT_EQ(wire.read_to_end(), ""); });
+  auto client = world.connect();
+  client.write(socks_request(origin.port(), "127.0.0.1"));
+  EXPECT_EQ(client.read_exactly(kSocksAnswer.size()), kSocksAnswer);
+  client.write("ping ping ping\r\n");
+  EXPECT_EQ(client.read_to_end(), "");
+  EXPECT_EQ(world.events.all<DecisionMade>().front().rule, "no such hello");
+}
+
 TEST(Socks, PolicyRefusesAndNothingArrives) {
   World world;
   world.decider.refused_name = "127.0.0.1";
