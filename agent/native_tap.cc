@@ -169,6 +169,8 @@ std::expected<std::unique_ptr<NativeTap>, Error> NativeTap::start(BrokerClient& 
   if (auto seeded = seed_processes(broker, *state->source); !seeded) return std::unexpected(seeded.error());
   seed_connections(broker, *state->source);
   state->targets.scan();
+  state->source->publish(TlsLibraryNoted{
+      .time = std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now())});
   State* running = state.get();
   state->reader = std::jthread([running](const std::stop_token& stop) { running->read_ring(stop); });
   state->finder = std::jthread([running](const std::stop_token& stop) { running->look_for_libraries(stop); });

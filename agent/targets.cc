@@ -72,8 +72,7 @@ void Targets::scan() {
 
 void Targets::look(const bpf::Mapped& mapped) {
   if (const auto file = files_.find(mapped.file); file != files_.end()) {
-    // Of one that is probed only now, whoever maps it may have spoken before.
-    if (file->second.unreadable || is_fresh(file->second)) publish(file->second, mapped.pid);
+    publish(file->second, mapped.pid);
     return;
   }
   if (const auto alias = aliases_.find(mapped.file); alias != aliases_.end() && !alias->second) return;
@@ -283,7 +282,10 @@ bool Targets::is_fresh(const File& file) {
 void Targets::publish(const File& file, std::uint32_t pid) {
   for (TlsLibraryNoted note : file.notes) {
     note.process.pid = pid;
-    if (!note.unreadable.empty()) note.time = now();
+    if (!note.unreadable.empty())
+      note.time = now();
+    else if (!is_fresh(file))
+      note.time = Time{};
     publisher_.publish(std::move(note));
   }
 }

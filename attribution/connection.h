@@ -34,6 +34,7 @@ struct TlsFacts {
   std::string sni;
   std::string alpn;
   std::optional<std::uint8_t> alert;
+  bool unused = false;  // its object ended, and had said nothing
 };
 
 // What one tap read of one direction, and what it knows to have missed.
@@ -75,8 +76,9 @@ struct Connection {
   std::optional<ConnectionClosed> closed;
   Time closed_since{};
   Time proxy_ended_since{};
-  bool cut_short = false;  // ended by us: evicted, or the engine finishes
-  std::uint64_t exchanges = 0;
+  bool cut_short = false;       // ended by us: evicted, or the engine finishes
+  std::uint64_t exchanges = 0;  // recorded, but for the one that asked for a tunnel
+  std::string tunnel_to;        // what a proxy was asked for by a CONNECT in the clear, and granted
   bool spoke_http = false;
   std::optional<Time> deadline;     // its entry among the table's deadlines
   std::uint32_t waits_for_pid = 0;  // its entry among those that wait for a process to become known

@@ -89,6 +89,9 @@ void Engine::State::on(ConnectionClosed& event) {
   if (!known.plaintext_sent) known.plaintext_sent = event.plaintext_sent;
   if (!known.plaintext_received) known.plaintext_received = event.plaintext_received;
   if (known.error == 0) known.error = event.error;
+  known.sent_end = known.sent_end || event.sent_end;
+  known.received_end = known.received_end || event.received_end;
+  known.other_protocol = known.other_protocol || event.other_protocol;
   // Only who counts the socket's bytes has passed on all of them: the proxy's close may overtake native
   // bytes.
   if ((event.bytes_sent || event.plaintext_sent) && !calls_may_follow(*connection)) end_native(*connection);
@@ -109,6 +112,7 @@ void Engine::State::on(Handshake& event) {
   if (!event.sni.empty()) tls.sni = std::move(event.sni);
   if (!event.alpn.empty()) tls.alpn = std::move(event.alpn);
   if (event.alert) tls.alert = event.alert;
+  tls.unused = tls.unused || event.unused;
 }
 
 void Engine::State::on(DecisionMade& event) {
@@ -198,6 +202,10 @@ void Engine::State::on(Dns& event) {
 }
 
 void Engine::State::on(TlsLibraryNoted& event) {
+  if (!event.process) {
+    probed_since = event.time;
+    return;
+  }
   processes.note(event);
 }
 

@@ -65,6 +65,7 @@ struct Engine::State {
   void write(Connection& connection, HeldExchange&& held);
   void account_for_loss_at_end(Connection& connection);
   void end_native(Connection& connection);
+  static void end_cleartext(const ConnectionClosed& closed, PlaintextStream& plaintext);
   void end(Connection& connection, Time when, bool ended);
   void write_policy(bool all);
   void write_first_policy();
@@ -75,6 +76,7 @@ struct Engine::State {
   Emit emit;
   EngineCounters counters;
   http::ExchangeLimits exchange_limits;
+  Time probed_since{};  // TlsLibraryNoted's without a process
   ProcessTable processes;
   ConnectionTable connections;
   ObjectLinker linker;

@@ -244,6 +244,9 @@ void describe(auto& visit, Is<ConnectionClosed> auto& event) {
   visit("bytes_received", event.bytes_received);
   visit("plaintext_sent", event.plaintext_sent);
   visit("plaintext_received", event.plaintext_received);
+  visit("sent_end", event.sent_end);
+  visit("received_end", event.received_end);
+  visit("other_protocol", event.other_protocol);
   visit("error", event.error);
 }
 
@@ -262,6 +265,7 @@ void describe(auto& visit, Is<Handshake> auto& event) {
   visit("alpn", event.alpn);
   visit("alert", event.alert);
   visit("completed", event.completed);
+  visit("unused", event.unused);
 }
 
 void describe(auto& visit, Is<DecisionMade> auto& event) {

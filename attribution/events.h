@@ -76,6 +76,10 @@ struct ConnectionClosed {
   std::optional<std::uint64_t> plaintext_sent{};
   std::optional<std::uint64_t> plaintext_received{};
   int error = 0;  // errno that ended it (ECONNREFUSED...), 0 for an orderly end
+  // Whether the kernel passed on either side's own end: in the clear, all that this side said was said.
+  bool sent_end = false;
+  bool received_end = false;
+  bool other_protocol = false;  // its client began with neither TLS nor HTTP
 };
 
 // Another process uses the socket from now on (fork, a passed descriptor).
@@ -97,6 +101,7 @@ struct Handshake {
   std::string alpn{};
   std::optional<std::uint8_t> alert{};  // the alert that ended it
   bool completed = false;
+  bool unused = false;  // the session ended, and nothing was said in it
 };
 
 enum class Decision : std::uint8_t {
@@ -167,12 +172,14 @@ struct Dns {
   std::vector<std::string> answers{};
 };
 
-// A file that a process has mapped holds a TLS library's code.
+// A file that a process has mapped holds a TLS library's code. Without a process: all that was there at the
+// start is probed by now.
 struct TlsLibraryNoted {
   Time time{};
   ProcessKey process{};  // start time 0: the latest of that pid
   TlsLibrary library = TlsLibrary::unknown;
-  std::string unreadable{};  // why its plaintext can't be read; "": it is probed, since `time`
+  std::string unreadable{};  // why its plaintext can't be read; "": it is probed, since `time` (0: since
+                             // before the process's program began)
 };
 
 // Policy refused a connection or a request, or a rule wants it told. Beside it stands the connection's own

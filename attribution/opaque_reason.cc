@@ -22,13 +22,32 @@ bool tls_unread(const Connection& connection) {
          std::ranges::all_of(connection.native, [](const auto& one) { return !one.first; });
 }
 
+// A probe saw the session's end, and no call that said anything.
+bool without_content(const Connection& connection) {
+  return connection.tls.unused && tls_unread(connection);
+}
+
+bool without_payload(const Connection& connection) {
+  const auto& closed = connection.closed;
+  return closed && closed->bytes_sent == 0u && closed->bytes_received == 0u;
+}
+
+// Its client began with neither TLS nor HTTP, or left the word to the server.
+bool speaks_something_else(const Connection& connection) {
+  const auto& closed = connection.closed;
+  if (!closed || connection.tls.seen) return false;
+  return closed->other_protocol || (closed->bytes_sent == 0u && closed->bytes_received.value_or(0) > 0);
+}
+
 // Of a TLS session of which nothing was read: what is known of the process's libraries. "" is nothing.
-std::string library_reason(const Process* process, Time began) {
+std::string library_reason(const Process* process, Time began, Time probed_since) {
   const auto notes = process == nullptr ? std::vector<TlsNote>() : process->tls_notes_at(began);
   for (const TlsNote& note : notes | std::views::reverse)
     if (!note.unreadable.empty()) return note.unreadable;
-  const bool late = std::ranges::any_of(notes, [&](const TlsNote& note) { return note.since > began; });
-  return late ? "opened before attach" : "";
+  const bool late = began < probed_since ||
+                    std::ranges::any_of(notes, [&](const TlsNote& note) { return note.since > began; });
+  if (late) return "opened before attach";
+  return notes.empty() ? "" : "no content seen";
 }
 
 // Whether it is known since when the library that some of a connection was read from is probed.
@@ -46,8 +65,8 @@ bool probed_late(const Connection& connection, const Process* process, Time bega
   });
 }
 
-std::string tls_reason(const Process* process, Time began) {
-  std::string reason = library_reason(process, began);
+std::string tls_reason(const Process* process, Time began, Time probed_since) {
+  std::string reason = library_reason(process, began, probed_since);
   return reason.empty() ? "no probe for this TLS library" : reason;
 }
 
@@ -61,20 +80,27 @@ std::string passed_through(const Connection& connection) {
 }  // namespace
 
 bool readable(const Connection& connection) {
-  return (connection.spoke_http || connection.exchanges > 0) && !tls_unread(connection);
+  const bool read = connection.exchanges > 0 || (connection.spoke_http && connection.tunnel_to.empty());
+  return read && !tls_unread(connection);
+}
+
+bool nothing_was_said(const Connection& connection) {
+  return without_payload(connection) || without_content(connection);
 }
 
 bool reason_may_follow(const Connection& connection, const Process* process) {
   if (!connection.opened || connection.opened->before_start || readable(connection)) return false;
   const Time began = connection.opened->time;
-  if (tls_unread(connection)) return library_reason(process, began).empty();
+  if (tls_unread(connection))
+    return !without_content(connection) && library_reason(process, began, Time{}).empty();
   return connection.tls.seen && !library_noted(connection, process, began);
 }
 
-std::string opaque_reason(const Connection& connection, const Process* process, Time began) {
+std::string opaque_reason(const Connection& connection, const Process* process, Time began,
+                          Time probed_since) {
   const auto& closed = connection.closed;
   const bool read = connection.native_account.fresh_bytes() + connection.proxy_account.fresh_bytes() > 0;
-  const bool no_payload = closed && closed->bytes_sent == 0u && closed->bytes_received == 0u;
+  const bool no_payload = without_payload(connection);
   const std::string passed = passed_through(connection);
   const struct {
     bool holds;
@@ -86,9 +112,11 @@ std::string opaque_reason(const Connection& connection, const Process* process, 
       {connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes() > 0, "events lost"},
       {connection.opened && connection.opened->before_start, "opened before start"},
       {!read && !passed.empty(), passed},
-      {tls_unread(connection), tls_reason(process, began)},
+      {without_content(connection), "no content"},
+      {tls_unread(connection), tls_reason(process, began, probed_since)},
       {probed_late(connection, process, began), "opened before attach"},
-      {read, "not HTTP"},
+      {!connection.tunnel_to.empty() && !connection.tls.seen, "in a tunnel"},
+      {read || speaks_something_else(connection), "not HTTP"},
       {true, "no probe saw its bytes"},
   };
   return std::ranges::find_if(reasons, [](const auto& one) { return one.holds; })->reason;

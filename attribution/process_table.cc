@@ -106,7 +106,8 @@ void ProcessTable::note(const TlsLibraryNoted& event) {
   Process* process = find(event.process);
   if (process == nullptr) return;
   auto& notes = process->tls_notes;
-  notes.push_back({event.time, event.library, event.unreadable});
+  const Time since = event.time == Time{} ? process->images.back().since : event.time;
+  notes.push_back({since, event.library, event.unreadable});
   if (notes.size() > kNotesKept) notes.erase(notes.begin());
 }
 

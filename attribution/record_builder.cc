@@ -239,19 +239,27 @@ void add_network(FieldWriter& out, const RecordContext& context, const DecisionM
     out.endpoint("weir.upstream.local.address", "weir.upstream.local.port", *decision->upstream_local);
 }
 
-// `said`: what the request says; where it says nothing, the TLS session, then the proxy's decision, then the
-// peer.
+// `said`: what the request says; where it says nothing, the TLS session, then the proxy's decision, then what
+// a proxy was asked for, then the server's side of the socket.
 void add_server(FieldWriter& out, Record& record, const RecordContext& context, const DecisionMade* decision,
                 Authority said) {
-  const Endpoint peer = true_peer(context, decision);
+  const Connection& connection = context.connection;
+  const bool accepted = connection.opened && connection.opened->accepted;
+  const Endpoint server = accepted ? connection.opened->tuple.local : true_peer(context, decision);
+  const Authority tunnel = parse_authority(connection.tunnel_to);
   const std::uint16_t decided_port = decision == nullptr ? std::uint16_t{0} : decision->server_port;
   std::string& address = record.server_address;
   address = std::move(said.host);
-  if (address.empty()) address = context.connection.tls.sni;
+  if (address.empty()) address = connection.tls.sni;
   if (address.empty() && decision != nullptr) address = decision->server_name;
-  if (address.empty()) address = peer.address.to_string();
+  if (address.empty()) address = tunnel.host;
+  if (address.empty()) address = server.address.to_string();
   out.known("server.address", record.server_address);
-  out.known("server.port", said.port != 0 ? said.port : decided_port != 0 ? decided_port : peer.port);
+  std::uint16_t server_port = server.port;
+  for (const std::uint16_t port : {tunnel.port, decided_port, said.port})
+    if (port != 0) server_port = port;
+  out.known("server.port", server_port);
+  if (accepted) out.always("weir.ingress", true);
 }
 
 void add_tls(FieldWriter& out, const TlsFacts& tls) {
@@ -497,7 +505,8 @@ RecordPtr connection_record(const RecordContext& context) {
     out.always("weir.bytes.received", *connection.closed->bytes_received);
   }
   if (!read) {
-    record->opaque_reason = opaque_reason(connection, context.process, record->timestamp);
+    record->opaque_reason =
+        opaque_reason(connection, context.process, record->timestamp, context.probed_since);
     out.always("weir.opaque.reason", record->opaque_reason);
   }
   record->json = out.json().finish();

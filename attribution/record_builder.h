@@ -15,6 +15,7 @@ struct RecordContext {
   const Process* process = nullptr;
   ProcessKey process_key;  // known even when nothing else of the process is
   bool proxied = false;
+  Time probed_since{};
 };
 
 RecordPtr exchange_record(const RecordContext& context, HeldExchange&& held);

@@ -22,6 +22,11 @@ bool settles_native(Decision decision) {
   return decision == Decision::tunnelled || decision == Decision::passed_through;
 }
 
+// RFC 8441's has a path, as other requests have.
+bool asks_for_tunnel(const http::Exchange& exchange) {
+  return exchange.request.method == "CONNECT" && exchange.request.protocol.empty();
+}
+
 std::size_t body_bytes(const HeldExchange& held) {
   return held.exchange.request_body.data.size() + held.exchange.response_body.data.size();
 }
@@ -46,8 +51,10 @@ void Engine::State::supersede_native(Connection& connection) {
 
 void Engine::State::hold(Connection& connection, Tap tap, bool cleartext, http::Exchange exchange) {
   if (tap == Tap::native && connection.superseded) return;
+  const bool tunnels = cleartext && asks_for_tunnel(exchange);
+  if (tunnels && exchange.upgraded) connection.tunnel_to = exchange.request.target;
   // What the client asks of our own proxy is the way, not what it said to anybody outside.
-  if (cleartext && exchange.request.method == "CONNECT" && proxied(connection)) return;
+  if (tunnels && proxied(connection)) return;
   const DecisionPtr& active = connection.active_decision;
   const bool opened_nothing = to_lower(exchange.request.target).starts_with("http://") ||
                               (active && active->decision == Decision::redirected);
@@ -156,9 +163,11 @@ void Engine::State::write(Connection& connection, HeldExchange&& held) {
   ++counters.records;
   if (held.exchange.final) {
     ++counters.exchanges;
-    ++connection.exchanges;
+    connection.exchanges +=
+        held.cleartext && held.exchange.upgraded && asks_for_tunnel(held.exchange) ? 0 : 1;
   }
-  const RecordContext context{config, connection, processes.find(key), key, proxied(connection)};
+  const RecordContext context{config, connection,          processes.find(key),
+                              key,    proxied(connection), probed_since};
   emit(exchange_record(context, std::move(held)));
 }
 
@@ -187,8 +196,19 @@ void Engine::State::end_native(Connection& connection) {
   if (!connection.superseded && watched(connection) && connection.role == Role::client) {
     account_for_loss_at_end(connection);
   }
-  // No end() here: a socket's close doesn't show that the peer had sent all of a body that runs until close.
-  for (auto& [object, one] : connection.native) finish(connection, Tap::native, *one, when);
+  // Under TLS a socket's end doesn't show that the peer had sent all of a body that runs until close.
+  for (auto& [object, one] : connection.native) {
+    if (!object) end_cleartext(*connection.closed, *one);
+    finish(connection, Tap::native, *one, when);
+  }
+}
+
+// In the clear a side's FIN is the end of what it said, if all before it was seen to pass.
+void Engine::State::end_cleartext(const ConnectionClosed& closed, PlaintextStream& plaintext) {
+  if (closed.received_end && closed.bytes_received == closed.plaintext_received)
+    plaintext.end(Direction::received, closed.time, false);
+  if (closed.sent_end && closed.bytes_sent == closed.plaintext_sent)
+    plaintext.end(Direction::sent, closed.time, false);
 }
 
 void Engine::State::finish(Connection& connection, Tap tap, PlaintextStream& plaintext, Time when) {
@@ -211,10 +231,10 @@ void Engine::State::end(Connection& connection, Time when, bool ended) {
     Process* process = processes.find(key);
     if (process != nullptr) {
       process->connections += 1;
-      process->readable_connections += readable(connection) ? 1 : 0;
+      process->readable_connections += readable(connection) || nothing_was_said(connection) ? 1 : 0;
     }
     ++counters.records;
-    emit(connection_record({config, connection, process, key, proxied(connection)}));
+    emit(connection_record({config, connection, process, key, proxied(connection), probed_since}));
   }
   wait_for_process(connection, 0);
   if (ended) {

@@ -154,6 +154,9 @@ std::optional<Event> to_closed(Record record, ClockOffset clock) {
     event.plaintext_received = wire->plaintext_received;
   }
   event.error = wire->error;
+  event.sent_end = wire->flags & WIRE_SENT_FIN;
+  event.received_end = wire->flags & WIRE_RECEIVED_FIN;
+  event.other_protocol = wire->flags & WIRE_OTHER_PROTOCOL;
   return event;
 }
 
@@ -171,7 +174,8 @@ std::optional<Event> to_handshake(Record record, ClockOffset clock) {
   event.object = to_object(wire->object);
   event.library = to_library(wire->object.library);
   event.version = to_version(wire->version);
-  event.completed = true;
+  event.completed = wire->unused == 0;
+  event.unused = wire->unused != 0;
   return event;
 }
 

@@ -46,6 +46,7 @@ inline constexpr ProgramEntry kPrograms[] = {
     {"namespace_entered", "redirecting sched_process_exec (BTF tracepoint)", How::redirecting_tracing, false,
      ""},
     {"connection_closed", "inet_sock_set_state (BTF tracepoint)", How::tracing, true, ""},
+    {"socket_gone", "tcp_destroy_sock (BTF tracepoint)", How::tracing, true, ""},
     {"socket_sent", "sock_send_length (BTF tracepoint)", How::tracing, true, ""},
     {"socket_received", "sock_recv_length (BTF tracepoint)", How::tracing, true, ""},
     {"system_call", "sys_enter (BTF tracepoint)", How::tracing, true, ""},

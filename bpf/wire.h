@@ -147,6 +147,9 @@ struct wire_opened {
 WIRE_SIZE(wire_opened, 128);
 
 #define WIRE_HAS_PLAINTEXT 1u
+#define WIRE_SENT_FIN 2u
+#define WIRE_RECEIVED_FIN 4u
+#define WIRE_OTHER_PROTOCOL 8u  // its client began with neither TLS nor HTTP
 
 struct wire_closed {
   struct wire_header header;
@@ -196,7 +199,7 @@ struct wire_handshake {
   struct wire_tls_object object;
   __u64 cookie;
   __u32 version;  // 0x0303 is TLS 1.2; 0 when not known
-  __u32 padding;
+  __u32 unused;   // 1: the object ends and has said nothing
 };
 WIRE_SIZE(wire_handshake, 64);
 

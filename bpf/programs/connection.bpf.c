@@ -86,30 +86,43 @@ static __always_inline bool fin_was_queued(int state) {
          state == TCP_TIME_WAIT;
 }
 
-// The kernel's counters hold SYN and FIN as a byte each. What the process wrote and the peer hasn't
-// acknowledged is in write_seq - snd_una.
-static __always_inline void fill_totals(struct wire_closed* record, const struct tcp_sock* tcp,
-                                        int old_state) {
+// The kernel's counters hold FIN, and the SYN of who connects, as a byte each. What the process wrote and the
+// peer hasn't acknowledged is in write_seq - snd_una.
+static __always_inline void fill_totals(struct wire_closed* record, const struct tcp_sock* tcp, bool accepted,
+                                        bool fin_sent) {
   __u32 unacknowledged = BPF_CORE_READ(tcp, write_seq) - BPF_CORE_READ(tcp, snd_una);
   __u64 sent = BPF_CORE_READ(tcp, bytes_acked) + unacknowledged;
   __u64 received = BPF_CORE_READ(tcp, bytes_received);
-  __u64 sent_flags = 1 + (fin_was_queued(old_state) ? 1 : 0);
-  const struct sock* sk = (const struct sock*)tcp;
-  bool fin_received = BPF_CORE_READ(sk, __sk_common.skc_flags) & (1ul << SOCK_DONE);
+  __u64 sent_flags = !accepted + fin_sent;
+  bool fin_received = fin_was_received((const struct sock*)tcp);
   record->sent = sent > sent_flags ? sent - sent_flags : 0;
   record->received = fin_received && received ? received - 1 : received;
 }
 
-static __always_inline void tell_closed(struct connection* connection, const struct sock* sk, int old_state) {
+// Of a connection that can be told about: what its first bytes were, if they were looked at in time.
+static __always_inline __u32 closed_flags(const struct connection* connection, const struct sock* sk,
+                                          bool fin_sent) {
+  __u32 flags = fin_sent ? WIRE_SENT_FIN : 0;
+  if (fin_was_received(sk)) flags |= WIRE_RECEIVED_FIN;
+  if (connection->flags & CONNECTION_PLAINTEXT) flags |= WIRE_HAS_PLAINTEXT;
+  bool known = connection->flags & (CONNECTION_HELLO | CONNECTION_CLEARTEXT | CONNECTION_LINKED | CONNECTION_OLD);
+  if (cleartext_wanted && connection->beginnings && !known) flags |= WIRE_OTHER_PROTOCOL;
+  return flags;
+}
+
+static __always_inline void tell_closed(struct connection* connection, const struct sock* sk, bool fin_sent) {
   struct wire_untold record = {};
   struct wire_closed* closed = &record.closed;
   fill_header(&closed->header, WIRE_CONNECTION_CLOSED, sizeof(*closed));
   closed->cookie = connection->owner.cookie;
   closed->plaintext_sent = connection->plaintext_sent;
   closed->plaintext_received = connection->plaintext_received;
-  closed->flags = connection->flags & CONNECTION_PLAINTEXT ? WIRE_HAS_PLAINTEXT : 0;
+  bool clear_from_start = (connection->flags & (CONNECTION_CLEARTEXT | CONNECTION_OLD)) == CONNECTION_CLEARTEXT;
+  __u64 taken = clear_from_start ? bytes_taken(sk) : 0;
+  if (taken > closed->plaintext_received) closed->plaintext_received = taken;
+  closed->flags = closed_flags(connection, sk, fin_sent);
   closed->error = BPF_CORE_READ(sk, sk_err);
-  fill_totals(closed, (const struct tcp_sock*)sk, old_state);
+  fill_totals(closed, (const struct tcp_sock*)sk, connection->flags & CONNECTION_ACCEPTED, fin_sent);
   bool opened_told = !(connection->flags & CONNECTION_UNTOLD) || tell_opened(connection);
   if (opened_told && !bpf_ringbuf_output(&ring, closed, sizeof(*closed), 0)) return;
 
@@ -137,10 +150,26 @@ static __always_inline void forget_tuple(const struct connection* connection) {
   bpf_map_delete_elem(&tuples, &connection->tuple);
 }
 
-static __always_inline void end_connection(const struct sock* sk, __u64 cookie, int old_state) {
+// Whether the socket's process may still have something to read: it has said its own last word only, or there
+// is what it hasn't taken yet.
+static __always_inline bool may_be_read(const struct sock* sk, bool fin_sent) {
+  const struct tcp_sock* tcp = (const struct tcp_sock*)sk;
+  if (!BPF_CORE_READ(sk, sk_socket) || (BPF_CORE_READ(sk, __sk_common.skc_flags) & (1ul << SOCK_DEAD)))
+    return false;
+  __u32 unread = BPF_CORE_READ(tcp, rcv_nxt) - BPF_CORE_READ(tcp, copied_seq);
+  return fin_sent || unread > (fin_was_received(sk) ? 1 : 0);
+}
+
+// `gone`: the socket is.
+static __always_inline void end_connection(const struct sock* sk, __u64 cookie, int old_state, bool gone) {
   struct connection* connection = cookie ? bpf_map_lookup_elem(&connections, &cookie) : 0;
   if (!connection) return;
-  if (connection->flags & CONNECTION_OPEN) tell_closed(connection, sk, old_state);
+  bool fin_sent = fin_was_queued(old_state) || (connection->flags & CONNECTION_FIN_SENT);
+  if (!gone && may_be_read(sk, fin_sent)) {
+    connection->flags |= CONNECTION_UNREAD | (fin_sent ? CONNECTION_FIN_SENT : 0);
+    return;
+  }
+  if (connection->flags & CONNECTION_OPEN) tell_closed(connection, sk, fin_sent);
   if (!(connection->flags & CONNECTION_ACCEPTED) || !is_queued(sk)) forget_tuple(connection);
   bpf_map_delete_elem(&connections, &cookie);
 }
@@ -151,7 +180,14 @@ static __always_inline void end_connection(const struct sock* sk, __u64 cookie, 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(connection_closed, const struct sock* sk, int old_state, int new_state) {
   if (new_state == TCP_CLOSE && sk->sk_protocol == IPPROTO_TCP)
-    end_connection(sk, sk->__sk_common.skc_cookie.counter, old_state);
+    end_connection(sk, sk->__sk_common.skc_cookie.counter, old_state, false);
+  return 0;
+}
+
+// What was left for its process to read, and what the kernel passed over.
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(socket_gone, const struct sock* sk) {
+  end_connection(sk, sk->__sk_common.skc_cookie.counter, TCP_CLOSE, true);
   return 0;
 }
 
@@ -169,6 +205,6 @@ int connection_changing(struct bpf_sock_ops* ctx) {
   if (connects && sk) bind_tuple(ctx, sk);
   if (accepted || connects) ask_for_state(ctx);
   bool closes = ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE;
-  if (closes && sk) end_connection(sk, bpf_get_socket_cookie(ctx), ctx->args[0]);
+  if (closes && sk) end_connection(sk, bpf_get_socket_cookie(ctx), ctx->args[0], false);
   return 1;
 }

@@ -37,6 +37,20 @@ static __always_inline void fill_tuple(struct wire_tuple* tuple, const struct so
   __builtin_memcpy(tuple->peer, &peer, sizeof(peer));
 }
 
+static __always_inline bool fin_was_received(const struct sock* sk) {
+  return BPF_CORE_READ(sk, __sk_common.skc_flags) & (1ul << SOCK_DONE);
+}
+
+// Payload that the process has taken from the socket, by whatever call. What comes in meanwhile must not be
+// taken for it: hence the order.
+static __always_inline __u64 bytes_taken(const struct sock* sk) {
+  const struct tcp_sock* tcp = (const struct tcp_sock*)sk;
+  __u64 received = BPF_CORE_READ(tcp, bytes_received);
+  __u32 unread = BPF_CORE_READ(tcp, rcv_nxt) - BPF_CORE_READ(tcp, copied_seq);
+  __u64 taken = received > unread ? received - unread : 0;
+  return taken && !unread && fin_was_received(sk) ? taken - 1 : taken;
+}
+
 // As the other end sees it.
 static __always_inline void turn_tuple(struct wire_tuple* tuple) {
   struct wire_tuple old = *tuple;

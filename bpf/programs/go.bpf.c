@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Calls of Go's crypto/tls, since Go 1.17 with arguments in registers: AX, BX, CX..., and the goroutine in
 // R14 (Go's internal ABI specification, "amd64 architecture").
+#include "descriptors.h"
 #include "tls_objects.h"
 
 SEC("uprobe.multi")
@@ -98,12 +99,29 @@ int go_return(struct pt_regs* ctx) {
   return 0;
 }
 
+// The socket under a tls.Conn that nothing wraps: its first member is the interface of a *net.TCPConn, whose
+// first is its *netFD, which begins with a lock of 16 bytes and the descriptor (internal/poll/fd_unix.go). What
+// isn't a socket of this process that carried a ClientHello is none.
+static __always_inline __u64 socket_under(__u64 connection) {
+  __u64 tcp = 0, descriptor_holder = 0;
+  __s32 descriptor = -1;
+  if (bpf_probe_read_user(&tcp, sizeof(tcp), (void*)(connection + 8)) ||
+      bpf_probe_read_user(&descriptor_holder, sizeof(descriptor_holder), (void*)tcp) ||
+      bpf_probe_read_user(&descriptor, sizeof(descriptor), (void*)(descriptor_holder + 16)) || descriptor < 0)
+    return 0;
+  struct sock* sk = socket_at(descriptor);
+  __u64 cookie = sk ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : 0;
+  struct connection* known = cookie ? bpf_map_lookup_elem(&connections, &cookie) : 0;
+  return known && (known->flags & CONNECTION_HELLO) ? cookie : 0;
+}
+
 SEC("uprobe.multi")
 int go_end(struct pt_regs* ctx) {
   struct caller caller;
   fill_caller(&caller);
   struct tls_key key = {.pointer = ctx->ax, .tgid = caller.process.tgid};
   struct tls_object* object = find_object(&key, &caller);
+  if (!object) meet_unused(&key, &caller, socket_under(key.pointer));
   if (object && object->open_calls)
     object->flags |= OBJECT_CLOSING;
   else

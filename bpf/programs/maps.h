@@ -36,6 +36,8 @@ struct connection {
 #define CONNECTION_FILTERED 256u     // left out by the configuration: never told
 #define CONNECTION_LINKED 512u       // a TLS object is known to speak on it
 #define CONNECTION_REDIRECTED 1024u  // to the proxy
+#define CONNECTION_UNREAD 2048u    // over, but for what its process may still read: told when the socket goes
+#define CONNECTION_FIN_SENT 4096u  // of such a one
 
 struct tls_key {
   __u64 pointer;

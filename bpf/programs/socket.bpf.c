@@ -2,6 +2,7 @@
 // What passes through sockets, in the process that sends and receives: it names the socket of a TLS object,
 // it shows a ClientHello, and cleartext HTTP is read here.
 #include "ciphertext.h"
+#include "descriptors.h"
 #include "filters.h"
 #include "memory.h"
 #include "old_sockets.h"
@@ -185,17 +186,32 @@ static __always_inline void fill_cleartext(struct payload* payload, const struct
   payload->cookie = connection->owner.cookie;
 }
 
-// These two are functions of their own for the verifier: it looks at each once.
+// What a process took from the socket without a receiving call: splice(), a mapping of the received pages.
+static __always_inline __u64 taken_unseen(const struct connection* connection, const struct sock* sk,
+                                          __u64 length, __u32 direction) {
+  if (direction == WIRE_SENT || (connection->flags & CONNECTION_OLD)) return 0;
+  __u64 known = connection->plaintext_received + length;
+  __u64 taken = bytes_taken(sk);
+  return taken > known ? taken - known : 0;
+}
+
+// These two are functions of their own for the verifier: it looks at each once. `unseen`: of what was received
+// before.
 __noinline int tell_cleartext(struct connection* connection, const struct memory* memory, __u64 length,
-                              __u32 direction) {
+                              __u32 direction, __u64 unseen) {
   if (!connection || !memory) return 0;
   bool sent = direction == WIRE_SENT;
   struct pieces pieces = {.vectors = memory->vectors, .count = memory->count, .left = length};
   struct payload* payload = &pieces.payload;
   fill_cleartext(payload, connection);
-  payload->offset = sent ? connection->plaintext_sent : connection->plaintext_received;
   payload->direction = direction;
   payload->kind = WIRE_TLS_BYTES;
+  if (unseen) {
+    payload->offset = connection->plaintext_received;
+    tell_gap(payload, unseen, WIRE_GAP_UNADDRESSED);
+    count_plaintext(connection, false, unseen);
+  }
+  payload->offset = sent ? connection->plaintext_sent : connection->plaintext_received;
   if (!memory->vectors && memory->address) {
     payload->address = memory->address;
     payload->left = length;
@@ -223,6 +239,15 @@ __noinline int tell_cleartext(struct connection* connection, const struct memory
 static __always_inline bool begins_request(const __u8* text) {
   for (int i = 0; i < 12; i++) {
     if (text[i] == ' ') return i >= 3;
+    if (text[i] < 'A' || text[i] > 'Z') return false;
+  }
+  return false;
+}
+
+// Nothing but the beginning of a method: the rest may follow.
+static __always_inline bool may_begin_request(const __u8* text, __u64 length) {
+  for (__u64 i = 0; i < 12; i++) {
+    if (i == length) return i > 0;
     if (text[i] < 'A' || text[i] > 'Z') return false;
   }
   return false;
@@ -286,9 +311,11 @@ static __always_inline bool may_be_cleartext(const struct connection* connection
 }
 
 // A connection's first send, or any of one that is older than the programs.
-static __always_inline bool begins_http(const struct connection* connection, const __u8* text) {
+static __always_inline bool begins_http(const struct connection* connection, const __u8* text, __u64 length) {
   if (connection->flags & CONNECTION_OLD) return begins_request(text) || begins_frame(text);
-  return connection->beginnings == 1 && begins_request(text);
+  if (connection->beginnings != 1) return false;
+  bool empty_line = text[0] == '\r' && text[1] == '\n';  // RFC 9112, 2.2
+  return begins_request(empty_line ? text + 2 : text) || may_begin_request(text, length);
 }
 
 // The side that speaks first, the client, decides what the connection is.
@@ -304,7 +331,7 @@ __noinline int look_at_beginning(struct connection* connection, const struct mem
   if (wanted == HELLO_PREFIX && begins_client_hello(text)) {
     note_hello(connection, text, direction);
     if (connection->flags & CONNECTION_OPEN) tell_hello(connection, address, together);
-  } else if (may_be_cleartext(connection) && begins_http(connection, text)) {
+  } else if (may_be_cleartext(connection) && begins_http(connection, text, wanted)) {
     if (!(connection->flags & CONNECTION_CLEARTEXT)) connection->beginnings = 1;
     connection->flags |= CONNECTION_CLEARTEXT;
   }
@@ -319,10 +346,8 @@ static __always_inline bool is_undecided(const struct connection* connection) {
 
 // ---- the events
 
-static __always_inline int socket_used(struct sock* sk, int length, __u32 direction) {
-  if (sk->sk_protocol != IPPROTO_TCP) return 0;
-  __u64 cookie = sk->__sk_common.skc_cookie.counter;  // 0: nobody has asked for it yet
-  if (!cookie) cookie = bpf_get_socket_cookie(sk);
+// `copied`: into memory, or from it.
+static __always_inline int socket_used(struct sock* sk, __u64 cookie, int length, __u32 direction, bool copied) {
   struct tls_call* call = open_call();
   struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
   bool awaited = !call && direction == WIRE_SENT && length >= CIPHERTEXT_BYTES && ciphertext_awaited();
@@ -344,24 +369,45 @@ static __always_inline int socket_used(struct sock* sk, int length, __u32 direct
   if (!undecided && !cleartext && !awaited) return 0;
 
   struct memory memory = {};
-  bool found = find_memory(registers(), &memory);
+  bool found = copied && find_memory(registers(), &memory);
   if (awaited && found) link_by_ciphertext(connection, &memory);
   if (undecided && found) look_at_beginning(connection, &memory, direction);
   if (wanted && (connection->flags & CONNECTION_CLEARTEXT))
-    tell_cleartext(connection, &memory, length, direction);
+    tell_cleartext(connection, &memory, length, direction, taken_unseen(connection, sk, length, direction));
   return 0;
+}
+
+#define MPTCP 262  // IPPROTO_MPTCP
+
+// Of a socket of Multipath TCP, the one that connected.
+static __always_inline struct sock* first_subflow(struct sock* sk) {
+  if (sk->sk_protocol != MPTCP || !bpf_core_type_exists(struct mptcp_sock)) return 0;
+  return BPF_CORE_READ((struct mptcp_sock*)sk, first);
+}
+
+static __always_inline int used(struct sock* sk, int length, __u32 direction, bool copied) {
+  if (sk->sk_protocol == IPPROTO_TCP) {
+    __u64 cookie = sk->__sk_common.skc_cookie.counter;  // 0: nobody has asked for it yet
+    if (!cookie) cookie = bpf_get_socket_cookie(sk);
+    return socket_used(sk, cookie, length, direction, copied);
+  }
+  struct sock* first = first_subflow(sk);
+  __u64 cookie = first ? BPF_CORE_READ(first, __sk_common.skc_cookie.counter) : 0;
+  return cookie ? socket_used(first, cookie, length, direction, copied) : 0;
 }
 
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(socket_sent, struct sock* sk, int length) {
-  return socket_used(sk, length, WIRE_SENT);
+  return used(sk, length, WIRE_SENT, true);
 }
 
-#define PEEK 2  // MSG_PEEK, include/linux/socket.h
+// include/linux/socket.h
+#define PEEK 2          // MSG_PEEK
+#define TRUNCATE 0x20u  // MSG_TRUNC: what is received goes nowhere
 
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(socket_received, struct sock* sk, int length, int flags) {
-  return socket_used(sk, flags & PEEK ? 0 : length, WIRE_RECEIVED);
+  return used(sk, flags & PEEK ? 0 : length, WIRE_RECEIVED, !(flags & TRUNCATE));
 }
 
 // Before Linux 6.3 no tracepoint tells of a socket's sends and receives: the system calls that a TLS
@@ -380,20 +426,6 @@ static __always_inline bool moves_bytes(long number) {
       return true;
   }
   return false;
-}
-
-#define FILE_TYPE 0170000  // S_IFMT and S_IFSOCK, include/uapi/linux/stat.h
-#define SOCKET_FILE 0140000
-
-static __always_inline struct sock* socket_at(__u32 descriptor) {
-  struct fdtable* table = BPF_CORE_READ(bpf_get_current_task_btf(), files, fdt);
-  if (descriptor >= BPF_CORE_READ(table, max_fds)) return 0;
-  struct file** files = BPF_CORE_READ(table, fd);
-  struct file* file = 0;
-  if (bpf_probe_read_kernel(&file, sizeof(file), files + descriptor) || !file) return 0;
-  if ((BPF_CORE_READ(file, f_inode, i_mode) & FILE_TYPE) != SOCKET_FILE) return 0;
-  struct socket* socket = BPF_CORE_READ(file, private_data);
-  return BPF_CORE_READ(socket, sk);
 }
 
 static __always_inline bool is_send(long number) {

@@ -141,6 +141,11 @@ int tls_end(struct pt_regs* ctx) {
   __u32 kind = call_of(site);
   // OpenSSL clears a fresh object itself when a handshake begins (state_machine() in ssl/statem/statem.c).
   if (kind == WIRE_CALL_CLEAR && is_inside_call_on(key.pointer)) return 0;
+  if (!find_object(&key, &caller)) {
+    struct hello_random random = {};
+    if (read_random(&random, key.pointer, site))
+      meet_unused(&key, &caller, socket_of_hello(&random, &caller, 0, read_role(key.pointer, site)));
+  }
   end_object(&key, &caller, site, kind != WIRE_CALL_SHUTDOWN);
   return 0;
 }

@@ -137,14 +137,14 @@ static __always_inline struct tls_object* link_socket(struct tls_object* object,
 // ---- what calls said
 
 static __always_inline void tell_handshake(const struct tls_key* key, const struct caller* caller,
-                                           struct tls_object* object, __u64 site) {
+                                           struct tls_object* object, __u64 site, bool unused) {
   struct wire_handshake* record = RESERVE(wire_handshake, WIRE_TLS_HANDSHAKE, ring_full_records);
   if (!record) return;
   object->flags |= OBJECT_HANDSHAKE_TOLD;
   fill_object(&record->object, key, caller, object->generation, site);
   record->cookie = object->cookie;
   record->version = 0;
-  record->padding = 0;
+  record->unused = unused;
   // OpenSSL before 3.2 keeps the protocol's version first in the object (struct ssl_st, ssl/ssl_local.h);
   // later ones keep a small type number there, which is no version.
   __u32 first = 0;
@@ -158,6 +158,7 @@ static __always_inline void tell_ended(const struct tls_key* key, const struct c
                                        struct tls_object* object, __u64 site, __u32 direction) {
   __u32 flag = direction == WIRE_SENT ? OBJECT_SENT_ENDED : OBJECT_RECEIVED_ENDED;
   if (object->flags & (flag | OBJECT_FILTERED)) return;
+  if (!(object->sent | object->received)) return;
   if ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted) return;
   object->flags |= flag;
   struct wire_ended* record = RESERVE(wire_ended, WIRE_TLS_ENDED, ring_full_records);
@@ -233,7 +234,7 @@ static __always_inline struct tls_object* finish_call(const struct tls_key* key,
   if (!bytes) return object;
   struct connection* connection = object->cookie ? bpf_map_lookup_elem(&connections, &object->cookie) : 0;
   if (connection) count_plaintext(connection, is_sending(call->site), bytes);
-  if (!(object->flags & OBJECT_HANDSHAKE_TOLD)) tell_handshake(key, caller, object, call->site);
+  if (!(object->flags & OBJECT_HANDSHAKE_TOLD)) tell_handshake(key, caller, object, call->site, false);
   if (may_sleep)
     tell_said(key, caller, object, call, bytes);
   else
@@ -241,15 +242,35 @@ static __always_inline struct tls_object* finish_call(const struct tls_key* key,
   return object;
 }
 
+// An object that ends and that no call has used: its connection is to be known all the same.
+static __always_inline void meet_unused(const struct tls_key* key, const struct caller* caller,
+                                        __u64 cookie) {
+  struct connection* connection = cookie ? bpf_map_lookup_elem(&connections, &cookie) : 0;
+  if (!connection || (connection->flags & (CONNECTION_LINKED | CONNECTION_FILTERED | CONNECTION_OURS)))
+    return;
+  struct tls_object* object = make_object(key, caller);
+  if (!object) return;
+  object->cookie = cookie;
+  if (connection->flags & CONNECTION_ACCEPTED) object->flags |= OBJECT_ACCEPTED;
+}
+
+// Of one that has said nothing: its connection's record is to say whose it was.
+static __always_inline void tell_unused(const struct tls_key* key, const struct caller* caller,
+                                        struct tls_object* object, __u64 site) {
+  if (!object->cookie || (object->flags & (OBJECT_FILTERED | OBJECT_HANDSHAKE_TOLD))) return;
+  if ((object->flags & OBJECT_ACCEPTED) && !ingress_wanted) return;
+  tell_handshake(key, caller, object, site, true);
+}
+
 // The object's sending side has ended, or all of it.
 static __always_inline void end_object(const struct tls_key* key, const struct caller* caller, __u64 site,
                                        bool gone) {
   struct tls_object* object = find_object(key, caller);
   if (!object) return;
+  if (!(object->sent | object->received)) tell_unused(key, caller, object, site);
   tell_ended(key, caller, object, site, WIRE_SENT);
-  if (!gone) return;
-  tell_ended(key, caller, object, site, WIRE_RECEIVED);
-  bpf_map_delete_elem(&tls_objects, key);
+  if (gone) tell_ended(key, caller, object, site, WIRE_RECEIVED);
+  if (gone) bpf_map_delete_elem(&tls_objects, key);
 }
 
 #endif

@@ -98,6 +98,24 @@ TEST_F(Tls, CurlsExchangeIsWhole) {
   EXPECT_EQ(closed[0]->error, 0);
 }
 
+// Who rejects a certificate says nothing; the session's library is told all the same.
+TEST_F(Tls, ASessionInWhichNothingWasSaid) {
+  Child curl({"curl", "-s4", "--cacert", "/etc/ssl/certs/ca-certificates.crt", url("/1")},
+             {libssl_->environment()});
+  const std::uint32_t pid = curl.pid();
+  curl.finish();
+  const auto* opened = only_connection(pid);
+  ASSERT_NE(opened, nullptr);
+  const auto handshakes =
+      tap_->events().all<Handshake>([&](const auto& event) { return event.cookie == opened->cookie; });
+  ASSERT_EQ(handshakes.size(), 2u);
+  EXPECT_EQ(handshakes[1]->library, TlsLibrary::openssl);
+  EXPECT_TRUE(handshakes[1]->unused);
+  const auto closed = tap_->events().closed(opened->cookie);
+  ASSERT_EQ(closed.size(), 1u);
+  EXPECT_FALSE(closed[0]->plaintext_sent);
+}
+
 // A Python client that prints "pid-local port-cookie" and then does what its arguments say.
 constexpr const char* kPythonClient = R"(
 import socket, ssl, sys, mmap

@@ -99,11 +99,19 @@ TEST_F(Native, AServersSideIsRecordedWithIngressOn) {
   use(config);
   process(kCurl, "/usr/sbin/nginx");
   ConnectionOpened event{.time = at(0), .cookie = {5}};
+  event.tuple = {endpoint("10.0.0.1", 443), endpoint("10.0.0.9", 1234)};
   event.owner = kCurl;
   event.accepted = true;
   engine().consume(event);
   View(engine(), 5, Tap::native).received(get("/in"), 1).sent(ok("x"), 2);
   EXPECT_THAT(summary(), ElementsAre("native https://example.test/in"));
+  closed(5, 3);
+  ASSERT_EQ(connections().size(), 1u);
+  const Record& connection = *connections()[0];
+  EXPECT_EQ(text(connection, "server.address"), "10.0.0.1");
+  EXPECT_EQ(text(connection, "server.port"), "443");
+  EXPECT_EQ(text(connection, "network.peer.port"), "1234");
+  EXPECT_EQ(text(connection, "weir.ingress"), "true");
 }
 
 TEST_F(Native, AConnectionOlderThanTheSourceIsJoinedAtItsNextRequest) {

@@ -36,6 +36,36 @@ TEST_F(Native, EveryUnreadableConnectionSaysWhy) {
        },
        "certificate rejected by client"},
       {"older", [&](Engine& e) { close(e, 10); }, "opened before start"},
+      {"other protocol",
+       [&](Engine& e) {
+         ConnectionClosed event{.time = at(4), .cookie = {1}, .other_protocol = true};
+         e.consume(event);
+         close(e, 10);
+       },
+       "not HTTP"},
+      {"the server alone spoke",
+       [&](Engine& e) {
+         e.consume(ConnectionClosed{.time = at(5), .cookie = {1}, .bytes_sent = 0u, .bytes_received = 7u});
+       },
+       "not HTTP"},
+      {"a session without content",
+       [&](Engine& e) {
+         e.consume(Handshake{.time = at(1), .cookie = {1}, .library = TlsLibrary::openssl, .unused = true});
+         close(e, 10);
+       },
+       "no content"},
+      {"a library that is read said nothing",
+       [&](Engine& e) {
+         e.consume(TlsLibraryNoted{.process = {.pid = kCurl.pid}, .library = TlsLibrary::openssl});
+         View(e, 1, Tap::native).handshake(1, "x.test"), close(e, 10);
+       },
+       "no content seen"},
+      {"while the agent started",
+       [&](Engine& e) {
+         e.consume(TlsLibraryNoted{.time = at(0.5)});
+         View(e, 1, Tap::native).handshake(1, "x.test"), close(e, 10);
+       },
+       "opened before attach"},
   };
   for (const Opaque& one : cases) {
     SCOPED_TRACE(one.name);
@@ -108,6 +138,37 @@ TEST_F(Native, BytesThatAreNotHttpAreCountedAndNotCalledReadable) {
   EXPECT_EQ(engine().coverage().at(0).readable_connections, 0u);
 }
 
+// A connection that another proxy makes a tunnel of is not read by that alone.
+TEST_F(Native, WhatPassesThroughAnotherProxysTunnel) {
+  const Endpoint proxy = endpoint("192.0.2.9", 3128);
+  const std::string connect = "CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n";
+  const std::string granted = "HTTP/1.1 200 Connection established\r\n\r\n";
+  opened(1, proxy);
+  View(engine(), 1, Tap::native)
+      .in_the_clear()
+      .sent(connect, 1)
+      .received(granted, 1.1)
+      .sent("\x01other", 1.2);
+  closed(1, 2);
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "in a tunnel");
+  EXPECT_EQ(engine().coverage().at(0).readable_connections, 0u);
+
+  opened(2, proxy);
+  View(engine(), 2, Tap::native).in_the_clear().sent(connect, 3).received(granted, 3.1);
+  View(engine(), 2, Tap::native)
+      .handshake(3.2, "api.test")
+      .sent("GET /a HTTP/1.1\r\nHost: api.test\r\n\r\n", 3.3)
+      .received(ok("x"), 3.4);
+  closed(2, 4);
+  ASSERT_EQ(connections().size(), 2u);
+  EXPECT_EQ(text(*connections()[1], "weir.opaque.reason"), "(absent)");
+  const Record& inner = *exchanges().back();
+  EXPECT_EQ(text(inner, "url.full"), "https://api.test/a");
+  EXPECT_EQ(text(inner, "server.port"), "443");
+  EXPECT_EQ(text(inner, "network.peer.port"), "3128");
+}
+
 TEST_F(Native, CoverageCountsReadableConnections) {
   opened(1, kOrigin);
   opened(2, kOrigin);
@@ -118,6 +179,9 @@ TEST_F(Native, CoverageCountsReadableConnections) {
   EXPECT_EQ(engine().coverage()[0].executable_name, "curl");
   EXPECT_EQ(engine().coverage()[0].connections, 2u);
   EXPECT_EQ(engine().coverage()[0].readable_connections, 1u);
+  opened(3, kOrigin, 3);
+  closed(3, 4, 0, 0);
+  EXPECT_EQ(engine().coverage()[0].readable_connections, 2u) << "there was nothing to read";
 }
 
 }  // namespace

@@ -151,6 +151,28 @@ TEST_F(Native, ABodyUntilCloseIsWholeOnlyIfThePeerEndedIt) {
   EXPECT_EQ(text(*exchanges()[2], "weir.incomplete"), "closed_early");
 }
 
+TEST_F(Native, InTheClearTheSocketsEndIsTheMessages) {
+  const std::string answer = "HTTP/1.1 200 OK\r\n\r\nall of it";
+  const auto close = [&](std::uint64_t cookie, bool received_end, std::uint64_t taken) {
+    ConnectionClosed event{.time = at(5), .cookie = {cookie}, .received_end = received_end};
+    event.bytes_received = answer.size();
+    event.plaintext_sent = event.bytes_sent = get("/x").size();
+    event.plaintext_received = taken;
+    engine().consume(event);
+  };
+  for (const std::uint64_t cookie : {1, 2, 3}) {
+    opened(cookie, kOrigin);
+    View(engine(), cookie, Tap::native).in_the_clear().sent(get("/x"), 1).received(answer, 2);
+  }
+  close(1, true, answer.size());
+  close(2, false, answer.size());
+  close(3, true, answer.size() - 1);
+  ASSERT_EQ(exchanges().size(), 3u);
+  EXPECT_EQ(text(*exchanges()[0], "weir.incomplete"), "(absent)");
+  EXPECT_EQ(text(*exchanges()[1], "weir.incomplete"), "closed_early") << "a reset, say";
+  EXPECT_EQ(text(*exchanges()[2], "weir.incomplete"), "closed_early") << "not all was taken";
+}
+
 TEST_F(Native, OnlyASchemeAtTheStartMakesATargetAbsolute) {
   opened(1, kOrigin);
   View tls(engine(), 1, Tap::native);

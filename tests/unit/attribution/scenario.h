@@ -100,6 +100,10 @@ class View {
     engine_.consume(std::move(event));
     return *this;
   }
+  View& in_the_clear() {
+    object_ = {};
+    return *this;
+  }
   View& unlinked() {
     cookie_ = {};
     return *this;
