@@ -5,6 +5,7 @@
 // attribution/policy_rules.h.
 #include "connection_facts.h"
 #include "path_walk.h"
+#include "wildcard.h"
 
 #define COMPONENTS 32
 #define COMPONENT_BYTES 256
@@ -310,18 +311,9 @@ static __always_inline int judge(struct bpf_sock_addr* ctx, struct policy_questi
   return verdict != WIRE_POLICY_DENY;
 }
 
-// Connecting to the wildcard is connecting to where the socket is bound, or to loopback.
-static __always_inline void replace_wildcard4(struct bpf_sock_addr* ctx, struct policy_question* question) {
-  if (question->address[0]) return;
-  struct bpf_sock* sk = ctx->sk;
-  __u32 bound = sk ? sk->src_ip4 : 0;
-  question->address[0] = bound ? bound : bpf_htonl(0x7f000001);
-}
-
 static __always_inline int judge4(struct bpf_sock_addr* ctx) {
   struct policy_question question = {.family = 4, .port = bpf_ntohs(ctx->user_port)};
-  question.address[0] = ctx->user_ip4;
-  replace_wildcard4(ctx, &question);
+  question.address[0] = replace_wildcard4(ctx, ctx->user_ip4);
   return judge(ctx, &question, false);
 }
 
@@ -333,11 +325,12 @@ static __always_inline int judge6(struct bpf_sock_addr* ctx) {
   question.address[3] = ctx->user_ip6[3];
   if (question.address[0] == 0 && question.address[1] == 0 && question.address[2] == bpf_htonl(0xffff)) {
     question.family = 4;
-    question.address[0] = question.address[3];
+    question.address[0] = replace_wildcard4(ctx, question.address[3]);
     question.address[2] = question.address[3] = 0;
-    replace_wildcard4(ctx, &question);
   } else if (!(question.address[0] | question.address[1] | question.address[2] | question.address[3])) {
-    question.address[3] = bpf_htonl(1);
+    bool mapped = wildcard6_is_mapped(ctx);
+    question.family = mapped ? 4 : 6;
+    question.address[mapped ? 0 : 3] = mapped ? bpf_htonl(0x7f000001) : bpf_htonl(1);
   }
   return judge(ctx, &question, true);
 }

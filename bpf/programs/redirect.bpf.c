@@ -5,6 +5,7 @@
 #include "connection_facts.h"
 #include "filters.h"
 #include "marks.h"
+#include "wildcard.h"
 
 #define SOCK_DGRAM 2
 #define ECONNREFUSED 111
@@ -130,22 +131,25 @@ static __always_inline void fill_port(struct wire_endpoint* endpoint, __u32 user
   endpoint->port = bpf_ntohs((__u16)user_port);
 }
 
-// Connecting to the wildcard is connecting to loopback.
-static __always_inline void fill_v4(struct wire_endpoint* endpoint, __u32 address) {
-  if (!address) address = bpf_htonl(0x7f000001);
+static __always_inline void fill_v4(struct wire_endpoint* endpoint, struct bpf_sock_addr* ctx,
+                                    __u32 address) {
+  address = replace_wildcard4(ctx, address);
   endpoint->family = 4;
   __builtin_memcpy(endpoint->address, &address, sizeof(address));
 }
 
 // True when the address is a mapped one. Volatile: the verifier wants the context's own fields read, not what
 // the compiler makes of two ways to them.
-static __always_inline bool fill_v6(struct wire_endpoint* endpoint, volatile struct bpf_sock_addr* ctx) {
-  __u32 words[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
-  if (!words[0] && !words[1] && words[2] == bpf_htonl(0xffff)) {
-    fill_v4(endpoint, words[3]);
+static __always_inline bool fill_v6(struct wire_endpoint* endpoint, struct bpf_sock_addr* ctx) {
+  volatile struct bpf_sock_addr* asked = ctx;
+  __u32 words[4] = {asked->user_ip6[0], asked->user_ip6[1], asked->user_ip6[2], asked->user_ip6[3]};
+  bool wildcard = !words[0] && !words[1] && !words[2] && !words[3];
+  bool mapped = wildcard ? wildcard6_is_mapped(ctx) : !words[0] && !words[1] && words[2] == bpf_htonl(0xffff);
+  if (mapped) {
+    fill_v4(endpoint, ctx, wildcard ? bpf_htonl(0x7f000001) : words[3]);
     return true;
   }
-  if (!words[0] && !words[1] && !words[2] && !words[3]) words[3] = bpf_htonl(1);
+  if (wildcard) words[3] = bpf_htonl(1);
   endpoint->family = 6;
   __builtin_memcpy(endpoint->address, words, sizeof(words));
   return false;
@@ -178,7 +182,7 @@ int redirect4(struct bpf_sock_addr* ctx) {
   if (ctx->type != SOCK_STREAM || ctx->protocol != IPPROTO_TCP) return 1;
   struct wire_endpoint destination = {};
   fill_port(&destination, ctx->user_port);
-  fill_v4(&destination, ctx->user_ip4);
+  fill_v4(&destination, ctx, ctx->user_ip4);
   __u16 port = 0;
   enum way way = choose_way(ctx, &destination, &port);
   if (way == WAY_REFUSED) return refuse();
@@ -205,7 +209,7 @@ int redirect6(struct bpf_sock_addr* ctx) {
 __noinline int steer4(struct bpf_sock_addr* ctx) {
   struct wire_endpoint destination = {.steered = 1};
   fill_port(&destination, ctx->user_port);
-  fill_v4(&destination, ctx->user_ip4);
+  fill_v4(&destination, ctx, ctx->user_ip4);
   struct bpf_sock* sk = ctx->sk;
   __u16 port = 0;
   if (ctx->protocol != IPPROTO_TCP || !sk || take(ctx, sk, &destination, &port) != WAY_REDIRECTED) return 0;

@@ -148,6 +148,36 @@ TEST_F(PolicyPrograms, RefuseAddressesAndPortsOfBothFamilies) {
   EXPECT_TRUE(decided("datagrams")[0]->udp);
 }
 
+// The kernel makes 127.0.0.1 of "::" then.
+TEST_F(PolicyPrograms, RefuseTheWildcardOfASocketThatIsBoundToAMappedAddress) {
+  const Receiver v4(SOCK_STREAM), datagrams(SOCK_DGRAM);
+  PolicyRule address = deny("address", v4.port());
+  address.addresses = {{parse_ip_address("127.0.0.1"), 32}};
+  address.ports.push_back({datagrams.port(), datagrams.port()});
+  const auto connect_bound = [](const char* own, const Receiver& to, int type) {
+    sockaddr_in6 bound{}, wildcard{};
+    bound.sin6_family = wildcard.sin6_family = AF_INET6;
+    ::inet_pton(AF_INET6, own, &bound.sin6_addr);
+    wildcard.sin6_port = ::htons(to.port());
+    const int descriptor = ::socket(AF_INET6, type, 0);
+    EXPECT_EQ(::bind(descriptor, reinterpret_cast<sockaddr*>(&bound), sizeof bound), 0) << own;
+    const int error =
+        ::connect(descriptor, reinterpret_cast<sockaddr*>(&wildcard), sizeof wildcard) == 0 ? 0 : errno;
+    ::close(descriptor);
+    return error;
+  };
+  for (const char* own : {"::ffff:127.0.0.1", "::ffff:127.0.0.2", "::ffff:0.0.0.0"}) {
+    set({});
+    EXPECT_EQ(connect_bound(own, v4, SOCK_STREAM), 0) << own << ": refused by something else";
+    EXPECT_EQ(connect_bound(own, datagrams, SOCK_DGRAM), 0) << own << ": refused by something else";
+    set({address});
+    EXPECT_EQ(connect_bound(own, v4, SOCK_STREAM), EPERM) << own;
+    EXPECT_EQ(connect_bound(own, datagrams, SOCK_DGRAM), EPERM) << own;
+  }
+  EXPECT_EQ(connect_bound("::1", v4, SOCK_STREAM), ECONNREFUSED) << "::1, where nobody listens";
+  for (const auto* one : decided("address")) EXPECT_EQ(one->peer.address, parse_ip_address("127.0.0.1"));
+}
+
 TEST_F(PolicyPrograms, TheFirstMatchWins) {
   const Receiver to(SOCK_STREAM);
   set({allow("first", to.port()), deny("second", to.port())});

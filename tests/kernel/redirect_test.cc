@@ -196,6 +196,42 @@ TEST_F(Redirect, GoesToTheListenerAndSeesItsDestination) {
   }
 }
 
+// What the kernel makes of the wildcard depends on where the socket is bound.
+TEST_F(Redirect, TheWildcardIsWhatTheKernelMakesOfIt) {
+  struct Case {
+    int family;
+    const char* bound;
+    const char* destination;
+    const char* told;
+    const char* unmapped;
+    bool v6_listener;
+  };
+  const Case cases[] = {
+      {AF_INET, "127.0.0.2", "0.0.0.0", "127.0.0.2", "127.0.0.2", false},
+      {AF_INET6, "::1", "::", "::1", "::1", true},
+      {AF_INET6, "::ffff:127.0.0.2", "::", "::ffff:127.0.0.1", "127.0.0.1", false},
+      {AF_INET6, "::ffff:0.0.0.0", "::", "::ffff:127.0.0.1", "127.0.0.1", false},
+      {AF_INET6, "::ffff:127.0.0.2", "::ffff:0.0.0.0", "::ffff:127.0.0.2", "127.0.0.2", false}};
+  load();
+  start();
+  for (const auto& one : cases) {
+    const std::string shown = std::string(one.bound) + " to " + one.destination;
+    EXPECT_EQ(in_child(mark_myself(),
+                       [&] {
+                         const Socket client = make_socket(one.family);
+                         Address bound(one.bound, 0);
+                         return ::bind(client.get(), bound.get(), bound.size) == 0 &&
+                                connect_to(client, {one.destination, 4711}) == 0 &&
+                                peer_is(client, one.told, 4711);
+                       }),
+              0)
+        << shown;
+    const auto client = client_of(one.v6_listener ? proxy_v6_ : proxy_v4_);
+    ASSERT_TRUE(client && client->redirected_from) << shown;
+    EXPECT_EQ(client->redirected_from->address, parse_ip_address(one.unmapped)) << shown;
+  }
+}
+
 TEST_F(Redirect, PeerIsTrueWhileANonBlockingConnectIsPendingAndAfter) {
   load();
   start();
