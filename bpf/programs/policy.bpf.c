@@ -172,10 +172,10 @@ struct policy_question {
   __u32 address[4];
   __u32 first;  // of the half in force
   __u32 actions;
-  __u32 decided;  // 1 + the table's index of the rule that has the last word
+  __u32 decided;    // 1 + the table's index of the rule that has the last word
+  __u32 left_open;  // the same of the first that only the proxy can judge
   __u16 port;
   __u8 family;
-  __u8 maybe;
   __u8 redirected;  // to the proxy, which asks again
 };
 
@@ -203,7 +203,7 @@ static long try_rule(__u32 index, struct policy_question* question) {
   }
   question->actions |= 1u << (rule->action & 3);
   if (rule->flags & WIRE_POLICY_MAYBE) {
-    question->maybe = 1;
+    if (!question->left_open) question->left_open = at + 1;
     return 0;
   }
   question->decided = at + 1;
@@ -259,7 +259,7 @@ static __always_inline __u32 verdict_of(const struct policy_question* question, 
   if (question->decided) rule = bpf_map_lookup_elem(&policy_rules, &at);
   __u32 last = rule ? rule->action : fallback;
   __u32 actions = question->actions | 1u << (last & 3);
-  if (!question->maybe || actions == 1u << WIRE_POLICY_DENY || actions == 1u << WIRE_POLICY_ALLOW)
+  if (!question->left_open || actions == 1u << WIRE_POLICY_DENY || actions == 1u << WIRE_POLICY_ALLOW)
     return last;
   return WIRE_POLICY_PROXY;
 }
@@ -304,7 +304,11 @@ static __always_inline int judge(struct bpf_sock_addr* ctx, struct policy_questi
     question->decided = 0;
     if (steer(ctx, by_v6)) return 1;
     COUNT(policy_unjudged, 1);
-    verdict = is_refused_quic(ctx, question) ? WIRE_POLICY_DENY : state->fallback;
+    verdict = state->fallback;
+    if (verdict == WIRE_POLICY_ALLOW && is_refused_quic(ctx, question)) {
+      verdict = WIRE_POLICY_DENY;
+      question->decided = question->left_open;
+    }
   }
   if (verdict == WIRE_POLICY_DENY) COUNT(policy_refused, 1);
   if (verdict != WIRE_POLICY_ALLOW) tell(ctx, question, verdict);

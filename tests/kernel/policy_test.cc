@@ -76,9 +76,12 @@ PolicyRule allow(const std::string& name, std::uint16_t port) {
 
 class PolicyPrograms : public ::testing::Test {
  protected:
-  PolicyPrograms() {
+  PolicyPrograms() { load(false); }
+  void load(bool steers) {
     bpf::LoadOptions options = default_options();
     options.policy = true;
+    options.policy_steers = steers;
+    tap_.reset();
     tap_.emplace(options);
   }
   void set(std::vector<PolicyRule> rules, PolicyAction fallback = PolicyAction::allow) {
@@ -225,6 +228,29 @@ TEST_F(PolicyPrograms, WhatOnlyTheProxyCanJudgeDecidesWhereItMakesNoDifference) 
   const std::uint32_t own = static_cast<std::uint32_t>(::getpid());
   tap_->kernel().set_own_processes({&own, 1});
   EXPECT_EQ(connect_to(to), 0) << "the proxy's own sockets";
+}
+
+// So that its clients fall back to TCP, which can be steered. The default is not what refuses it.
+TEST_F(PolicyPrograms, RefuseQuicInTheNameOfTheRuleThatLeavesItOpen) {
+  load(true);
+  const TemporaryDirectory directory;
+  const auto shell = (directory.path() / "quic-client").string();
+  std::filesystem::copy_file("/bin/bash", shell);
+  PolicyRule elsewhere = deny("elsewhere", 444), named = deny("named", 443), later = deny("later", 443);
+  for (PolicyRule* rule : {&elsewhere, &named, &later}) {
+    rule->executables = {{shell, false}};
+    rule->hosts = {"example.org"};
+  }
+  set({elsewhere, named, later});
+  const auto sends = [&](int port) {
+    const std::string target = "/dev/udp/127.0.0.1/" + std::to_string(port);
+    return Child({shell, "-c", "exec 3<>" + target + " && echo yes"}).finish() == "yes\n";
+  };
+  EXPECT_FALSE(sends(443));
+  EXPECT_TRUE(sends(444));
+  ASSERT_EQ(decided("named").size(), 1u);
+  EXPECT_FALSE(decided("named")[0]->allowed);
+  EXPECT_TRUE(decided("named")[0]->udp);
 }
 
 TEST_F(PolicyPrograms, KnowWhoConnects) {
