@@ -1,5 +1,6 @@
 // Policy as the kernel side's programs look it up: rules in order, each address and port of a rule an entry
-// of its own; who a rule asks for as numbered lists that a process is in or not. Pure; inside of this room.
+// of its own; who a rule asks for as numbered lists that a process is in or not. Pure. Outside of this
+// room it is only asked whether a policy fits.
 #pragma once
 
 #include <cstdint>

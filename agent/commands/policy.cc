@@ -9,6 +9,7 @@
 #include "agent/policy_file.h"
 #include "agent/policy_report.h"
 #include "attribution/text.h"
+#include "bpf/policy_table.h"
 
 namespace weir::agent {
 namespace {
@@ -37,6 +38,10 @@ std::expected<Policy, Error> read_policy(const std::string& file) {
 int check_policy(const std::string& file) {
   const auto policy = read_policy(file);
   if (!policy) return report(policy.error());
+  if (const auto table = bpf::make_policy_table(*policy); !table)
+    return report({file + ": too large for the kernel: " + table.error(),
+                   "use wider networks or ports; an agent that runs refuses it, one that starts has it "
+                   "enforced by the proxy alone"});
   std::cout << describe_coverage(*policy, file);
   return 0;
 }

@@ -396,6 +396,12 @@ class PolicyTest(EndToEndTest):
         ended = run([WEIR, "policy", "check", file])
         self.assertEqual((ended.status, ended.stdout), (1, ""))
         self.assertIn(f"{file}:3: port: ", ended.stderr)
+        # One rule beyond what the kernel holds.
+        addresses = [f"192.0.2.{last}" for last in range(1, 201)]
+        file.write_text(f"default: allow\nrules:\n  - {{deny: a, address: {addresses}, port: {list(range(1, 61))}}}\n")
+        ended = run([WEIR, "policy", "check", file])
+        self.assertEqual((ended.status, ended.stdout), (1, ""))
+        self.assertIn(f"{file}: too large for the kernel: addresses times ports", ended.stderr)
 
 
 if __name__ == "__main__":
