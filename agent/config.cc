@@ -8,9 +8,11 @@
 #include <bit>
 #include <charconv>
 #include <functional>
+#include <set>
 #include <variant>
 
 #include "agent/files.h"
+#include "agent/yaml_document.h"
 #include "attribution/text.h"
 #include "bpf/filters.h"
 #include "proxy/upstream_proxy.h"
@@ -150,8 +152,10 @@ class Reader {
   std::expected<void, Error> read(const YAML::Node& root) {
     if (root.IsNull()) return {};
     if (!root.IsMap()) return wrong(root, "expected a map of settings");
+    std::set<std::string> seen;
     for (const auto& item : root) {
       const std::string name = item.first.Scalar();
+      if (!seen.insert(name).second) return wrong(item.first, "'" + name + "' is there twice");
       const auto done =
           is_section(name) ? read_section(name, item.second) : read_key("", item.first, item.second);
       if (!done) return done;
@@ -163,7 +167,10 @@ class Reader {
   std::expected<void, Error> read_section(const std::string& section, const YAML::Node& node) {
     if (node.IsNull()) return {};
     if (!node.IsMap()) return wrong(node, "'" + section + "' holds a map of settings");
+    std::set<std::string> seen;
     for (const auto& item : node) {
+      if (!seen.insert(item.first.Scalar()).second)
+        return wrong(item.first, "'" + section + "." + item.first.Scalar() + "' is there twice");
       if (auto done = read_key(section, item.first, item.second); !done) return done;
     }
     return {};
@@ -293,7 +300,7 @@ class Reader {
   }
 
   Error at(const YAML::Node& node, const std::string& what, const std::string& remedy = "") const {
-    return {name_ + ":" + std::to_string(node.Mark().line + 1) + ": " + what, remedy};
+    return {name_ + ":" + std::to_string(line_of(node)) + ": " + what, remedy};
   }
   std::unexpected<Error> wrong(const YAML::Node& node, const std::string& what,
                                const std::string& remedy = "") const {
@@ -357,14 +364,10 @@ std::expected<void, Error> read_config_text(std::string_view text, const std::st
     const auto line = std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(end), '\n') + 1;
     return std::unexpected(Error{name + ":" + std::to_string(line) + ": not UTF-8", ""});
   }
-  YAML::Node root;
-  try {
-    root = YAML::Load(std::string(text));
-  } catch (const YAML::Exception& error) {
-    return std::unexpected(Error{name + ":" + std::to_string(error.mark.line + 1) + ": " + error.msg, ""});
-  }
+  const auto root = load_document(text, name);
+  if (!root) return std::unexpected(root.error());
   Config read = config;
-  auto done = Reader(name, read).read(root);
+  auto done = Reader(name, read).read(*root);
   if (done) config = std::move(read);
   return done;
 }

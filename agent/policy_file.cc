@@ -3,7 +3,6 @@
 #include "agent/policy_file.h"
 
 #include <pwd.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +10,7 @@
 #include <set>
 
 #include "agent/files.h"
+#include "agent/yaml_document.h"
 #include "attribution/container.h"
 #include "attribution/text.h"
 
@@ -299,7 +299,6 @@ class Reader {
     for (const Kind& kind : kKinds) keys += std::string(", ") + kind.key;
     return keys;
   }
-  static unsigned line_of(const YAML::Node& node) { return static_cast<unsigned>(node.Mark().line + 1); }
   std::unexpected<Error> wrong(const YAML::Node& node, const std::string& what,
                                const std::string& remedy = "") const {
     return std::unexpected(Error{name_ + ":" + std::to_string(line_of(node)) + ": " + what, remedy});
@@ -324,11 +323,8 @@ std::optional<std::uint32_t> user_id(const std::string& name) {
 std::expected<Policy, Error> read_policy_text(std::string_view text, const std::string& name,
                                               const UserIds& users) {
   if (!is_utf8(text)) return std::unexpected(Error{name + ":1: not UTF-8", ""});
-  try {
-    return Reader(name, users).read(YAML::Load(std::string(text)));
-  } catch (const YAML::Exception& error) {
-    return std::unexpected(Error{name + ":" + std::to_string(error.mark.line + 1) + ": " + error.msg, ""});
-  }
+  const auto root = load_document(text, name);
+  return root ? Reader(name, users).read(*root) : std::unexpected(root.error());
 }
 
 std::expected<std::string, Error> load_policy_file(const std::filesystem::path& file) {

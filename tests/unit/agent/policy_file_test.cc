@@ -77,7 +77,13 @@ TEST_P(PolicyFileErrors, NameTheLine) {
 INSTANTIATE_TEST_SUITE_P(
     All, PolicyFileErrors,
     testing::Values(
-        BadText{"[]", "p.yaml:1: a policy is a map"},
+        BadText{"[]", "p.yaml:1: a policy is a map"}, BadText{"", "p.yaml:1: a policy is a map"},
+        BadText{"# nothing\n", "p.yaml:1: a policy is a map"},
+        BadText{"default: allow\n---\ndefault: deny\n", "p.yaml:2: a second document"},
+        BadText{"default: allow\nrules:\n...\n\n  - {deny: a}\n", "p.yaml:5: a second document"},
+        BadText{", ,", "p.yaml:1: a second document"}, BadText{"- a\nb: c\n", "p.yaml:2: a second document"},
+        BadText{"default: allow\n---\n[", "p.yaml:3: "},
+        BadText{"default: allow\n---\n", "p.yaml:2: a second document"},
         BadText{"rules: []\n", "p.yaml:1: 'default' is missing"},
         BadText{"default: log\n", "p.yaml:1: 'default' is allow or deny"},
         BadText{"default: deny\ndefault: allow\n", "p.yaml:2: 'default' is there twice"},
@@ -113,6 +119,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"default: deny\nrules:\n  - deny: a\n    header: 'a b: c'\n", "p.yaml:4: header:"},
         BadText{"default: deny\nrules:\n  - deny: a\n    hello: sni\n", "p.yaml:4: hello:"},
         BadText{"default: deny\nrules:\n  - deny: [\n", "p.yaml:4:"}));
+
+TEST(PolicyFile, OneDocumentMayBeginAndEndAsYamlHasIt) {
+  const auto policy = read_policy_text("%YAML 1.2\n---\ndefault: allow\n...\n", "p.yaml", users);
+  EXPECT_TRUE(policy) << policy.error().what;
+}
 
 TEST(PolicyReport, SaysWhereARuleIsEnforced) {
   const auto policy = read_policy_text(
