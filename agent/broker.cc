@@ -20,6 +20,7 @@
 #include "agent/broker_service.h"
 #include "agent/channel.h"
 #include "agent/exec_gate.h"
+#include "agent/executable_links.h"
 #include "agent/files.h"
 #include "agent/log.h"
 #include "agent/own_program.h"
@@ -167,6 +168,8 @@ class Broker {
   std::expected<void, Error> prepare() {
     allow_many_descriptors();  // each probed file and each network namespace holds some
     if (auto loaded = policy_.load(); !loaded) return loaded;
+    for (const std::string& line : linked_executables(config_)) log_warning(line);
+    warn_of_policy_links();
     auto user = choose_worker_user();
     if (!user) return std::unexpected(user.error());
     user_ = *user;
@@ -386,9 +389,14 @@ class Broker {
     };
     if (auto loaded = policy_.load(apply)) {
       log_info("policy: " + std::to_string(policy_.policy().rules.size()) + " rules from " + policy_.file());
+      warn_of_policy_links();
     } else {
       log_error("policy: the rules from before stay: " + to_string(loaded.error()));
     }
+  }
+
+  void warn_of_policy_links() const {
+    for (const std::string& line : linked_executables(policy_.policy(), policy_.file())) log_warning(line);
   }
 
   bool tell_policy(const Request& request) {

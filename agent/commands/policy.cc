@@ -5,7 +5,9 @@
 #include <iostream>
 
 #include "agent/command.h"
+#include "agent/commands/common.h"
 #include "agent/config.h"
+#include "agent/executable_links.h"
 #include "agent/policy_file.h"
 #include "agent/policy_report.h"
 #include "attribution/text.h"
@@ -43,6 +45,7 @@ int check_policy(const std::string& file) {
                    "use wider networks or ports; an agent that runs refuses it, one that starts has it "
                    "enforced by the proxy alone"});
   std::cout << describe_coverage(*policy, file);
+  for (const std::string& line : linked_executables(*policy, file)) complain("warning: " + line);
   return 0;
 }
 

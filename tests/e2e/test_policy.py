@@ -336,8 +336,16 @@ class PolicyTest(EndToEndTest):
         self.assertNotIn("/default-refused", self.paths())
 
     def test_reload(self):
-        file = self.policy("default: allow\nrules:\n  - {deny: first, path: /reload-first}\n")
+        link, program = self.directory / "linked-program", self.directory / "program"
+        shutil.copy("/bin/true", program)
+        link.symlink_to(program)
+        linked = f", executable: {link}}}"
+        file = self.policy("default: allow\nrules:\n  - {deny: first, path: /reload-first}\n"
+                           "  - {deny: linked, path: /linked" + linked + "\n")
         agent = self.start_agent("--no-native", "--policy", file)
+        told = f"deny 'linked': executable: {link} is a link on this host and matches no process of it: write {program}"
+        self.assertIn(f"{file}:4: {told}", agent.log.read_text())
+        self.assertIn(f"{file}:4: {told}", check([WEIR, "policy", "check", file]).stderr)
         prefix = agent.exec_command()
         self.assertIn("403", self.curl("/reload-first", prefix=prefix).stdout)
         # One connection before and after.
