@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "agent/files.h"
+#include "agent/host_pattern.h"
 #include "agent/yaml_document.h"
 #include "attribution/text.h"
 #include "bpf/filters.h"
@@ -29,6 +30,7 @@ struct Size {
 struct Count {
   std::uint32_t Config::* member;
   std::uint32_t most;
+  std::uint32_t least = 0;
 };
 struct PowerOfTwo {
   std::uint64_t Config::* member;
@@ -42,12 +44,19 @@ struct FilterList {
 struct ProxyUrl {
   std::string Config::* member;
 };
+struct HostList {
+  std::vector<std::string> Config::* member;
+};
+struct DirectoryList {
+  std::vector<std::string> Config::* member;
+};
 // Each "NAME=FILE".
 struct NamedFiles {
   std::vector<std::string> Config::* member;
 };
 using Place = std::variant<bool Config::*, std::string Config::*, std::vector<std::string> Config::*,
-                           Endpoint Config::*, Size, Count, PowerOfTwo, FilterList, ProxyUrl, NamedFiles>;
+                           Endpoint Config::*, Size, Count, PowerOfTwo, FilterList, HostList, DirectoryList,
+                           ProxyUrl, NamedFiles>;
 
 struct Key {
   const char* section;  // "" at the top
@@ -67,7 +76,7 @@ const Key keys[] = {
     {"", "record", &Config::record},
     {"", "store", &Config::store},
     {"", "policy", &Config::policy},
-    {"", "container_state", &Config::container_state},
+    {"", "container_state", DirectoryList{&Config::container_state}},
     {"retention", "max_age_hours", Size{&Config::store_max_age_hours, 0, 1'000'000}},
     {"retention", "max_bytes", Size{&Config::store_max_bytes, mib, mib* mib}},
     {"native", "enabled", &Config::native},
@@ -86,7 +95,7 @@ const Key keys[] = {
     {"proxy", "threads", Count{&Config::proxy_threads, 1024}},
     {"proxy", "connections", Size{&Config::proxy_connections, 1, 1'000'000}},
     {"proxy", "memory_bytes", Size{&Config::proxy_memory_bytes, 64 * mib, mib* mib}},
-    {"proxy", "passthrough", &Config::passthrough},
+    {"proxy", "passthrough", HostList{&Config::passthrough}},
     {"proxy", "passthrough_after", Count{&Config::passthrough_after, 1000}},
     {"proxy", "passthrough_seconds", Count{&Config::passthrough_seconds, 31'536'000}},
     {"proxy", "open_mutual_tls", &Config::open_mutual_tls},
@@ -94,7 +103,7 @@ const Key keys[] = {
     {"proxy", "client_certificates", NamedFiles{&Config::client_certificates}},
     {"proxy", "upstream", ProxyUrl{&Config::upstream_proxy}},
     {"api", "listen", &Config::api_listen},
-    {"engine", "shards", Count{&Config::shards, 256}},
+    {"engine", "shards", Count{&Config::shards, 256, 1}},
     {"engine", "connections", Size{&Config::connections, 1, 100'000'000}},
     {"engine", "body_bytes", Size{&Config::body_bytes, 0, 1024 * mib}},
     {"engine", "queue_bytes", Size{&Config::queue_bytes, mib, 16 * 1024 * mib}},
@@ -231,7 +240,7 @@ class Reader {
   }
 
   std::expected<void, Error> store(Count count, const std::string& key, const YAML::Node& value) {
-    auto number = read_number(key, value, 0, count.most);
+    auto number = read_number(key, value, count.least, count.most);
     if (!number) return std::unexpected(number.error());
     config_.*count.member = static_cast<std::uint32_t>(*number);
     return {};
@@ -262,6 +271,29 @@ class Reader {
       if (list.only_processes && !names_processes(*rule))
         return wrong(value[i], shown + "this names no process", "use process:, pid: or cgroup:");
     }
+    return {};
+  }
+
+  std::expected<void, Error> store(HostList list, const std::string& key, const YAML::Node& value) {
+    if (auto stored = store(list.member, key, value); !stored) return stored;
+    const auto& hosts = config_.*list.member;
+    for (std::size_t i = 0; i < hosts.size(); ++i) {
+      // Connections to an address go by it as it is commonly written.
+      const std::string address = parse_ip_address(hosts[i]).to_string();
+      if (address.empty() ? is_host_pattern(hosts[i]) : hosts[i] == address) continue;
+      return wrong(value[i], key + ": '" + hosts[i] + "' can be the name of no host",
+                   !address.empty() ? "write it " + address
+                                    : "write example.org, or .example.org for it and all below it");
+    }
+    return {};
+  }
+
+  std::expected<void, Error> store(DirectoryList list, const std::string& key, const YAML::Node& value) {
+    if (auto stored = store(list.member, key, value); !stored) return stored;
+    const auto& directories = config_.*list.member;
+    for (std::size_t i = 0; i < directories.size(); ++i)
+      if (!directories[i].starts_with('/'))
+        return wrong(value[i], key + ": '" + directories[i] + "' is no absolute path", "begin it with /");
     return {};
   }
 
@@ -330,6 +362,10 @@ void emit(YAML::Emitter& out, const Config& config, const Place& place) {
     out << config.*count->member;
   } else if (const auto* filters = std::get_if<FilterList>(&place)) {
     emit(out, config, filters->member);
+  } else if (const auto* hosts = std::get_if<HostList>(&place)) {
+    emit(out, config, hosts->member);
+  } else if (const auto* directories = std::get_if<DirectoryList>(&place)) {
+    emit(out, config, directories->member);
   } else if (const auto* files = std::get_if<NamedFiles>(&place)) {
     emit(out, config, files->member);
   } else if (const auto* url = std::get_if<ProxyUrl>(&place)) {

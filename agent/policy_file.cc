@@ -10,6 +10,7 @@
 #include <set>
 
 #include "agent/files.h"
+#include "agent/host_pattern.h"
 #include "agent/yaml_document.h"
 #include "attribution/container.h"
 #include "attribution/text.h"
@@ -86,8 +87,10 @@ Complaint read_host(const std::string& text, PolicyRule& rule, const UserIds&) {
   std::string name = to_lower(text);
   if (parse_ip_address(name).family != IpAddress::Family::unknown)
     return "'" + text + "' is an address: write it under 'address'";
-  const std::string_view bare = name.starts_with('.') ? std::string_view(name).substr(1) : name;
-  if (!is_host_name(bare)) return "a host is a name (example.org), or .example.org for it and all below it";
+  if (ends_in_number(name))
+    return "'" + text + "' is no name: it ends in a number, as an address does: write that under 'address'";
+  if (!is_host_pattern(name))
+    return "a host is a name (example.org), or .example.org for it and all below it";
   rule.hosts.push_back(std::move(name));
   return {};
 }

@@ -11,7 +11,7 @@ TEST(Config, ReadsEveryKindOfSetting) {
       "bodies: on\n"
       "proxy:\n"
       "  listen: '[::1]:9000'\n"
-      "  passthrough: [example.org, .example.net]\n"
+      "  passthrough: [example.org, .example.net, 192.0.2.7, '2001:db8::7']\n"
       "  threads: 3\n"
       "native:\n"
       "  enabled: false\n"
@@ -25,7 +25,8 @@ TEST(Config, ReadsEveryKindOfSetting) {
   ASSERT_TRUE(read) << read.error().what;
   EXPECT_TRUE(config.bodies);
   EXPECT_EQ(config.proxy_listen.to_string(), "[::1]:9000");
-  EXPECT_EQ(config.passthrough, (std::vector<std::string>{"example.org", ".example.net"}));
+  EXPECT_EQ(config.passthrough,
+            (std::vector<std::string>{"example.org", ".example.net", "192.0.2.7", "2001:db8::7"}));
   EXPECT_EQ(config.proxy_threads, 3u);
   EXPECT_FALSE(config.native);
   EXPECT_EQ(config.ring_bytes, 4u << 20);
@@ -66,6 +67,13 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"native:\n  except:\n    - port:443\n    - prot:80\n",
                 "weir.yaml:4: native.except: 'prot:80': a filter begins with"},
         BadText{"proxy:\n  passthrough: one\n", "weir.yaml:2: proxy.passthrough is a list"},
+        BadText{"proxy:\n  passthrough:\n    - .a.example\n    - '*.bank.example'\n",
+                "weir.yaml:4: proxy.passthrough: '*.bank.example' can be the name of no host"},
+        BadText{"proxy:\n  passthrough: ['foo:443']\n", "weir.yaml:2: proxy.passthrough: 'foo:443' can be"},
+        BadText{"proxy:\n  passthrough: [127.1]\n", "weir.yaml:2: proxy.passthrough: '127.1' can be"},
+        BadText{"proxy:\n  passthrough: ['2001:DB8::1']\n", "weir.yaml:2: proxy.passthrough: '2001:DB8::1'"},
+        BadText{"container_state: [/run/a, relative]\n", "weir.yaml:1: container_state: 'relative' is no"},
+        BadText{"engine:\n  shards: 0\n", "weir.yaml:2: engine.shards is a whole number from 1 to 256"},
         BadText{"proxy: 5\n", "weir.yaml:1: 'proxy' holds a map"},
         BadText{"- a\n", "weir.yaml:1: expected a map"}, BadText{"a: [\n", "weir.yaml:"},
         BadText{"bodies: on\n---\nredact: off\n", "weir.yaml:2: a second document"},

@@ -21,7 +21,7 @@ TEST(PolicyFile, ReadsEveryKind) {
       "    container: [0123abcd0123, web, db]\n"
       "    namespace: [prod, team-a]\n"
       "    cgroup: /system.slice/x.service\n"
-      "    host: [Example.ORG, .example.net]\n"
+      "    host: [Example.ORG, .example.net, 1.2x]\n"
       "    address: [10.0.0.0/8, 192.0.2.7, '2001:db8::/32']\n"
       "    port: [443, 8000-8999]\n"
       "    hello: [ech, no-sni]\n"
@@ -46,7 +46,7 @@ TEST(PolicyFile, ReadsEveryKind) {
   EXPECT_TRUE(rule.containers[1].is_name);
   EXPECT_TRUE(rule.containers[2].is_name) << "too short for an id";
   EXPECT_EQ(rule.namespaces, (std::vector<std::string>{"prod", "team-a"}));
-  EXPECT_EQ(rule.hosts, (std::vector<std::string>{"example.org", ".example.net"}));
+  EXPECT_EQ(rule.hosts, (std::vector<std::string>{"example.org", ".example.net", "1.2x"}));
   EXPECT_EQ(rule.addresses.at(0).to_string(), "10.0.0.0/8");
   EXPECT_EQ(rule.addresses.at(1).bits, 32u);
   EXPECT_EQ(rule.addresses.at(2).to_string(), "2001:db8::/32");
@@ -103,6 +103,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"default: deny\nrules:\n  - deny: a\n    port: []\n", "p.yaml:4: port is a text, or a list"},
         BadText{"default: deny\nrules:\n  - deny: a\n    host: 10.0.0.1\n",
                 "p.yaml:4: host: '10.0.0.1' is an address"},
+        BadText{"default: deny\nrules:\n  - deny: a\n    host: 127.1\n",
+                "p.yaml:4: host: '127.1' is no name"},
+        BadText{"default: deny\nrules:\n  - deny: a\n    host: 2130706433\n",
+                "p.yaml:4: host: '2130706433' is"},
+        BadText{"default: deny\nrules:\n  - deny: a\n    host: .x.0x7F\n", "p.yaml:4: host: '.x.0x7F' is no"},
         BadText{"default: deny\nrules:\n  - deny: a\n    host: '*.org'\n", "p.yaml:4: host: a host is"},
         BadText{"default: deny\nrules:\n  - deny: a\n    address: 10.0.0.1/8\n",
                 "p.yaml:4: address: '10.0.0.1/8' has bits"},
