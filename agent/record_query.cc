@@ -1,6 +1,7 @@
 // See record_query.h. Values come from strangers: each is checked, unknown names are refused.
 #include "agent/record_query.h"
 
+#include <algorithm>
 #include <boost/url/parse.hpp>
 #include <boost/url/url.hpp>
 #include <charconv>
@@ -13,10 +14,12 @@ namespace {
 using sinks::StoreQuery;
 using Result = std::expected<void, std::string>;
 
+// 0 stands for "any" in a query: who writes it means something else.
 template <typename Number>
 Result set_number(Number& number, std::string_view text, const char* expected) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc{} || end != text.data() + text.size()) return std::unexpected(expected);
+  if (error != std::errc{} || end != text.data() + text.size() || number == 0)
+    return std::unexpected(expected);
   return {};
 }
 
@@ -26,7 +29,7 @@ Result set_process(StoreQuery& query, std::string_view text) {
 }
 
 Result set_pid(StoreQuery& query, std::string_view text) {
-  return set_number(query.filter.pid, text, "a process's number");
+  return set_number(query.filter.pid, text, "a process's number, from 1");
 }
 
 Result set_host(StoreQuery& query, std::string_view text) {
@@ -36,9 +39,10 @@ Result set_host(StoreQuery& query, std::string_view text) {
 
 Result set_status(StoreQuery& query, std::string_view text) {
   const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
-  const bool plausible = text.size() == 3 && text[0] >= '1' && text[0] <= '9' &&
-                         (text.ends_with("xx") || (is_digit(text[1]) && is_digit(text[2])));
-  if (!plausible) return std::unexpected("a status like 404, or a class like 4xx");
+  // Single ones beyond 599 are no HTTP, and are seen all the same.
+  const bool is_class = text.size() == 3 && text[0] >= '1' && text[0] <= '5' && text.ends_with("xx");
+  const bool is_status = text.size() == 3 && text[0] >= '1' && std::ranges::all_of(text, is_digit);
+  if (!is_class && !is_status) return std::unexpected("a status like 404, or a class from 1xx to 5xx");
   query.filter.status = text;
   return {};
 }
@@ -69,7 +73,7 @@ Result set_container(StoreQuery& query, std::string_view text) {
 }
 
 Result set_limit(StoreQuery& query, std::string_view text) {
-  return set_number(query.limit, text, "a number of records, 0 for all");
+  return set_number(query.limit, text, "a number of records, from 1");
 }
 
 Result set_connections(StoreQuery& query, std::string_view text) {

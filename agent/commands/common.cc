@@ -62,22 +62,28 @@ void set_or_throw(sinks::StoreQuery& query, const std::string& parameter, const 
                              "not " + set.error() + (is_time ? " or 10m" : "") + ": " + value);
 }
 
+void add_option(CLI::App& app, sinks::StoreQuery& query, const FilterOption& filter) {
+  const std::string parameter = filter.parameter;
+  auto* option = app.add_option_function<std::vector<std::string>>(
+      "--" + parameter,
+      [&query, parameter](const std::vector<std::string>& values) {
+        for (const auto& value : values) set_or_throw(query, parameter, value);
+      },
+      filter.help);
+  option->type_name(filter.value_name)
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->expected(1, parameter == "kind" ? 5 : 1);
+}
+
 }  // namespace
 
 void add_filter_options(CLI::App& app, sinks::StoreQuery& query) {
-  for (const auto& filter : kFilters) {
-    const std::string parameter = filter.parameter;
-    auto* option = app.add_option_function<std::vector<std::string>>(
-        "--" + parameter,
-        [&query, parameter](const std::vector<std::string>& values) {
-          for (const auto& value : values) set_or_throw(query, parameter, value);
-        },
-        filter.help);
-    option->type_name(filter.value_name)
-        ->type_size(1)
-        ->allow_extra_args(false)
-        ->expected(1, parameter == "kind" ? 5 : 1);
-  }
+  for (const auto& filter : kFilters) add_option(app, query, filter);
+}
+
+void add_limit_option(CLI::App& app, sinks::StoreQuery& query) {
+  add_option(app, query, {"limit", "N", "Only the newest N"});
 }
 
 void select_for_people(sinks::StoreQuery& query) {

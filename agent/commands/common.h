@@ -19,6 +19,7 @@ namespace weir::agent {
 
 // --process, --pid, --host, --status, --since, --kind: into `query`, which outlives the parse.
 void add_filter_options(CLI::App& app, sinks::StoreQuery& query);
+void add_limit_option(CLI::App& app, sinks::StoreQuery& query);  // --limit, likewise
 
 // Without --kind, people are shown exchanges and the connections that could not be read; programs get
 // everything.

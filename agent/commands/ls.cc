@@ -52,7 +52,7 @@ void add_ls_command(CLI::App& app, Action& action) {
   add_state_dir_option(*command, options->state_dir);
   command->add_flag("--json", options->json, "Records as lines of JSON, all kinds unless --kind");
   add_filter_options(*command, options->query);
-  command->add_option("--limit", options->query.limit, "Only the newest N")->type_name("N");
+  add_limit_option(*command, options->query);
   command->footer(
       "Examples:\n  weir ls --host api.example.com --since 10m\n  weir ls --json --kind connection --limit "
       "100\n");

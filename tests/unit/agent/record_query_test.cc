@@ -41,7 +41,8 @@ TEST(RecordQuery, EveryFilterSurvivesTheUrl) {
 TEST(RecordQuery, RefusesWhatMakesNoSense) {
   for (const auto* target :
        {"/v1/tail?pid=-1", "/v1/tail?pid=1x", "/v1/tail?pid=99999999999", "/v1/tail?status=40",
-        "/v1/tail?status=4x4", "/v1/tail?since=yesterday", "/v1/tail?kind=secret",
+        "/v1/tail?status=4x4", "/v1/tail?status=6xx", "/v1/tail?status=099", "/v1/tail?pid=0",
+        "/v1/tail?limit=0", "/v1/tail?since=yesterday", "/v1/tail?kind=secret",
         "/v1/tail?container=", "/v1/tail?container=%25", "/v1/tail?limit=", "/v1/tail?connections=all",
         "/v1/tail?unknown=1", "v1", "http://x/v1"}) {
     EXPECT_FALSE(parse_target(target)) << target;
