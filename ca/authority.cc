@@ -3,7 +3,6 @@
 #include <openssl/ec.h>
 
 #include <algorithm>
-#include <array>
 #include <mutex>
 #include <utility>
 
@@ -31,8 +30,8 @@ class RootAuthority final : public Authority {
   std::string certificate_pem() const override { return to_pem(roots_.root.get()); }
   std::string roots_pem() const override;
   bool in_overlap() const override { return roots_.former != nullptr; }
-  std::string subject() const override;
-  std::string sha256_fingerprint() const override;
+  std::string subject() const override { return subject_of(roots_.root.get()); }
+  std::string sha256_fingerprint() const override { return sha256_fingerprint_of(roots_.root.get()); }
   sys_seconds not_after() const override { return roots_.validity.end; }
 
  private:
@@ -66,28 +65,6 @@ std::expected<std::vector<std::uint8_t>, Error> RootAuthority::sign(const LeafRe
 
 std::string RootAuthority::roots_pem() const {
   return certificate_pem() + (roots_.former ? to_pem(roots_.former.get()) : "");
-}
-
-std::string RootAuthority::subject() const {
-  const BioPtr bio(BIO_new(BIO_s_mem()));
-  if (!bio || X509_NAME_print_ex(bio.get(), X509_get_subject_name(roots_.root.get()), 0, XN_FLAG_RFC2253) < 0)
-    return {};
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio.get(), &data);
-  return {data, static_cast<std::size_t>(size)};
-}
-
-std::string RootAuthority::sha256_fingerprint() const {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned int size = 0;
-  if (X509_digest(roots_.root.get(), EVP_sha256(), digest.data(), &size) != 1) return {};
-  constexpr std::string_view hex = "0123456789ABCDEF";
-  std::string text;
-  for (unsigned int i = 0; i < size; ++i) {
-    if (i > 0) text += ':';
-    text += {hex[digest[i] >> 4], hex[digest[i] & 15]};
-  }
-  return text;
 }
 
 }  // namespace

@@ -52,6 +52,15 @@ struct Paths {
   std::filesystem::path pkcs12() const { return directory / "truststore.p12"; }
 };
 
+struct RootDescription {
+  std::string subject;
+  std::string sha256_fingerprint;  // "AB:CD:..."
+  std::chrono::sys_seconds not_after;
+  bool in_overlap = false;
+};
+// What the certificate says, for whoever may read it: neither its owner nor its key is looked at.
+std::expected<RootDescription, Error> describe_root(const Paths& paths);
+
 class Authority : public LeafSigner {
  public:
   // Makes the root on first use: P-256, CA:TRUE with pathlen 1 (for the cross certificate), keyCertSign and

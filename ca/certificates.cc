@@ -194,6 +194,28 @@ std::optional<Validity> validity_of(const X509* certificate) {
   return Validity{*begin, *end};
 }
 
+std::string subject_of(const X509* certificate) {
+  const BioPtr bio(BIO_new(BIO_s_mem()));
+  if (!bio || X509_NAME_print_ex(bio.get(), X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253) < 0)
+    return {};
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(bio.get(), &data);
+  return {data, static_cast<std::size_t>(size)};
+}
+
+std::string sha256_fingerprint_of(const X509* certificate) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned int size = 0;
+  if (X509_digest(certificate, EVP_sha256(), digest.data(), &size) != 1) return {};
+  constexpr std::string_view hex = "0123456789ABCDEF";
+  std::string text;
+  for (unsigned int i = 0; i < size; ++i) {
+    if (i > 0) text += ':';
+    text += {hex[digest[i] >> 4], hex[digest[i] & 15]};
+  }
+  return text;
+}
+
 std::string to_pem(X509* certificate) {
   const BioPtr bio(BIO_new(BIO_s_mem()));
   if (!bio || PEM_write_bio_X509(bio.get(), certificate) != 1) return {};

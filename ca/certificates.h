@@ -31,6 +31,8 @@ CertificatePtr make_leaf(const LeafName& name, EVP_PKEY* leaf_key, const Validit
 KeyPtr public_key_from(const PublicPoint& point);
 
 std::optional<Validity> validity_of(const X509* certificate);
+std::string subject_of(const X509* certificate);
+std::string sha256_fingerprint_of(const X509* certificate);  // "AB:CD:..."
 std::string to_pem(X509* certificate);
 std::string to_der(const X509* certificate);
 CertificatePtr from_pem(std::string_view pem);  // the first in it

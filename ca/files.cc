@@ -44,7 +44,8 @@ std::expected<void, Error> check_owner(const fs::path& file, const struct stat& 
   if (status.st_uid == caller || (root_may_own && status.st_uid == 0)) return {};
   return refuse(file,
                 "belongs to user " + std::to_string(status.st_uid) + ", not to " + std::to_string(caller),
-                "run: chown " + std::to_string(caller) + " " + file.string());
+                status.st_uid == 0 ? "run this as root, with sudo"
+                                   : "run this as that user, or choose another --state-dir");
 }
 
 std::expected<void, Error> check_mode(const fs::path& file, const struct stat& status, mode_t forbidden) {

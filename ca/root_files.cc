@@ -22,6 +22,7 @@ namespace fs = std::filesystem;
 constexpr std::size_t pem_limit = 16UL * 1024;
 constexpr ReadRules key_rules{.limit = pem_limit, .forbidden_bits = 0177};
 constexpr ReadRules certificate_rules{.limit = pem_limit, .forbidden_bits = 0022};
+constexpr ReadRules public_rules{.limit = pem_limit, .forbidden_bits = 0022, .anyone_may_own = true};
 
 // OpenSSL would ask on the terminal for the password of an encrypted key.
 int no_password(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*data*/) {
@@ -48,8 +49,9 @@ std::expected<void, Error> check_root(const std::filesystem::path& file, X509* r
 }
 
 // The root, and in an overlap the former one.
-std::expected<std::vector<CertificatePtr>, Error> read_certificates(const fs::path& file) {
-  const auto pem = read_checked(file, certificate_rules);
+std::expected<std::vector<CertificatePtr>, Error> read_certificates(
+    const fs::path& file, const ReadRules& rules = certificate_rules) {
+  const auto pem = read_checked(file, rules);
   if (!pem) return std::unexpected(pem.error());
   std::vector<CertificatePtr> certificates;
   const BioPtr bio = read_only_bio(*pem);
@@ -151,6 +153,16 @@ std::expected<Roots, Error> load_roots(const Paths& paths) {
   roots.validity = *validity;
   if (auto dates = check_dates(paths.certificate(), *validity); !dates) return std::unexpected(dates.error());
   return roots;
+}
+
+std::expected<RootDescription, Error> describe_root(const Paths& paths) {
+  const auto certificates = read_certificates(paths.certificate(), public_rules);
+  if (!certificates) return std::unexpected(certificates.error());
+  const X509* root = certificates->front().get();
+  const auto validity = validity_of(root);
+  if (!validity) return refuse(paths.certificate().string() + ": holds no readable dates");
+  return RootDescription{subject_of(root), sha256_fingerprint_of(root), validity->end,
+                         certificates->size() > 1};
 }
 
 std::expected<void, Error> settle(const Paths& paths) {

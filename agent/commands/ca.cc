@@ -1,8 +1,12 @@
 // `weir ca`: the local certificate authority, as files.
 #include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -21,18 +25,25 @@
 namespace weir::agent {
 namespace {
 
-std::string describe(const ca::Authority& authority, const ca::Paths& paths) {
+std::string describe(const ca::RootDescription& root, const ca::Paths& paths) {
   std::ostringstream text;
-  const std::time_t end = std::chrono::system_clock::to_time_t(authority.not_after());
+  const std::time_t end = std::chrono::system_clock::to_time_t(root.not_after);
   std::tm utc{};
   ::gmtime_r(&end, &utc);
-  text << "subject      " << authority.subject() << '\n'
-       << "sha256       " << authority.sha256_fingerprint() << '\n'
+  text << "subject      " << root.subject << '\n'
+       << "sha256       " << root.sha256_fingerprint << '\n'
        << "valid until  " << std::put_time(&utc, "%Y-%m-%dT%H:%M:%SZ") << '\n'
        << "certificate  " << paths.certificate().string()
-       << (authority.in_overlap() ? " (with the former root: a rotation is under way)" : "") << '\n'
+       << (root.in_overlap ? " (with the former root: a rotation is under way)" : "") << '\n'
        << "key          " << paths.key().string() << '\n';
   return text.str();
+}
+
+int show_root(const StateDir& state) {
+  const auto root = ca::describe_root(state.ca());
+  if (!root) return report(to_error(root.error()));
+  std::cout << describe(*root, state.ca());
+  return 0;
 }
 
 int init(const StateDir& state) {
@@ -41,20 +52,20 @@ int init(const StateDir& state) {
   if (failed) return report({"state directory " + state.path.string() + ": " + failed.message(), ""});
   auto authority = ca::Authority::load_or_create(state.ca());
   if (!authority) return report(to_error(authority.error()));
-  std::cout << describe(**authority, state.ca());
-  return 0;
+  return show_root(state);
 }
 
+// Its owner is told what is wrong with it, too.
 int show(const StateDir& state) {
-  if (!std::filesystem::exists(state.ca().certificate())) {
-    return report({"no certificate authority in " + state.path.string(), "make one with `weir ca init`"});
-  }
-  return init(state);
+  if (auto found = find_authority(state); !found) return report(found.error());
+  struct stat status{};
+  const bool is_owner = ::stat(state.ca().directory.c_str(), &status) == 0 && status.st_uid == ::geteuid();
+  return is_owner ? init(state) : show_root(state);
 }
 
 int copy_out(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
-  if (!in) return report({file.string() + ": can't be read", "make it with `weir ca init` or `weir agent`"});
+  if (!in) return report({file.string() + ": " + std::strerror(errno), ""});
   std::cout << in.rdbuf() << std::flush;
   return std::cout ? 0 : report({"standard output: write failed", ""});
 }
@@ -65,9 +76,8 @@ using WriteStore = std::expected<std::size_t, ca::Error> (*)(const std::filesyst
 int export_merged(const StateDir& state, WriteStore write) {
   std::ifstream in(state.ca().certificate());
   std::stringstream root;
-  if (!in || !(root << in.rdbuf())) {
-    return report({"no certificate authority in " + state.path.string(), "make one with `weir ca init`"});
-  }
+  if (!in || !(root << in.rdbuf()))
+    return report({state.ca().certificate().string() + ": " + std::strerror(errno), ""});
   std::string directory = (std::filesystem::temp_directory_path() / "weir-XXXXXX").string();
   if (::mkdtemp(directory.data()) == nullptr) return report({directory + ": can't be made", ""});
   const std::filesystem::path file = std::filesystem::path(directory) / "store";
@@ -79,6 +89,7 @@ int export_merged(const StateDir& state, WriteStore write) {
 }
 
 int export_as(const StateDir& state, const std::string& format) {
+  if (auto found = find_authority(state); !found) return report(found.error());
   if (format == "pem") return copy_out(state.ca().certificate());
   if (format == "bundle") return export_merged(state, ca::write_bundle);
   if (format == "pkcs12") return export_merged(state, ca::write_pkcs12);
@@ -157,6 +168,17 @@ void add_rotate_command(CLI::App& command, Action& action) {
 }
 
 }  // namespace
+
+std::expected<void, Error> find_authority(const StateDir& state) {
+  std::error_code failed;
+  const auto certificate = state.ca().certificate();
+  if (std::filesystem::exists(certificate, failed)) return {};
+  if (failed && failed != std::errc::not_a_directory)
+    return std::unexpected(
+        Error{certificate.string() + ": " + failed.message(), "run this as the directory's owner"});
+  return std::unexpected(
+      Error{"no certificate authority in " + state.path.string(), "make one with `weir ca init`"});
+}
 
 void add_ca_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("ca", "The local certificate authority");

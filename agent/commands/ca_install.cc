@@ -18,8 +18,7 @@ int tell(const std::expected<HostTrustDone, Error>& done, const char* changed, c
 }
 
 int install(const StateDir& state) {
-  if (!std::filesystem::exists(state.ca().certificate()))
-    return report({"no certificate authority in " + state.path.string(), "make one with `weir ca init`"});
+  if (auto found = find_authority(state); !found) return report(found.error());
   auto authority = ca::Authority::load_or_create(state.ca());
   if (!authority) return report(to_error(authority.error()));
   return tell(install_on_host(state, (*authority)->roots_pem()),

@@ -104,6 +104,28 @@ class UsageTest(EndToEndTest):
         self.assertIn(f"{file}:3", ended.stderr)
         self.assertIn("no_such_key", ended.stderr)
 
+    def test_the_ca_of_another_user(self):
+        """Its certificate is for all; what needs its key is its owner's, and nobody is told to take that over."""
+        state = self.directory / "roots"
+        weir = readable_copy(self.directory)
+        shown = check([WEIR, "ca", "init", "--state-dir", state]).stdout
+        other = [*AS_NOBODY, weir, "ca"]
+        self.assertEqual(check([*other, "show", "--state-dir", state]).stdout, shown)
+        exported = check([*other, "export", "--state-dir", state]).stdout
+        self.assertEqual(exported, (state / "ca" / "ca.crt").read_text())
+        check([*other, "export", "--format", "bundle", "--state-dir", state])
+        for words in (["rotate"], ["rotate", "--finish"], ["install"], ["init"]):
+            with self.subTest(words):
+                ended = run([*other, *words, "--state-dir", state])
+                self.assertEqual(ended.status, 1)
+                self.assertRegex(ended.stderr, "run this as root, with sudo|owner|Permission")
+                self.assertNotIn("chown", ended.stderr)
+        self.assertEqual(check([WEIR, "ca", "show", "--state-dir", state]).stdout, shown)
+        state.chmod(0o700)
+        ended = run([*other, "show", "--state-dir", state])
+        self.assertEqual((ended.status, len(ended.stderr.splitlines())), (1, 1), ended.stderr)
+        self.assertIn("run this as the directory's owner", ended.stderr)
+
     def test_openssl_is_linked_statically(self):
         libraries = check(["ldd", WEIR]).stdout
         self.assertIn("libc.so", libraries)

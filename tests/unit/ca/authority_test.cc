@@ -335,10 +335,29 @@ TEST_F(AuthorityTest, RefusesFilesOfAnotherOwner) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can give a file away";
   ASSERT_TRUE(open());
   ASSERT_EQ(chown(paths_.key().c_str(), 65534, 65534), 0);
-  EXPECT_THAT(refusal(), HasSubstr("ca.key: belongs to user 65534, not to 0 | run: chown 0 "));
+  EXPECT_THAT(refusal(), HasSubstr("ca.key: belongs to user 65534, not to 0 | run this as that user"));
   ASSERT_EQ(chown(paths_.key().c_str(), 0, 0), 0);
   ASSERT_EQ(chown(paths_.directory.c_str(), 65534, 65534), 0);
   EXPECT_THAT(refusal(), HasSubstr("belongs to user 65534"));
+}
+
+// What its certificate says is for all who may read that.
+TEST_F(AuthorityTest, IsDescribedWithoutItsKey) {
+  const auto authority = open();
+  ASSERT_TRUE(authority);
+  fs::remove(paths_.key());
+  if (geteuid() == 0) {
+    ASSERT_EQ(chown(paths_.certificate().c_str(), 65534, 65534), 0);
+  }
+  const auto described = describe_root(paths_);
+  ASSERT_TRUE(described) << described.error().what;
+  EXPECT_EQ(described->subject, authority->subject());
+  EXPECT_EQ(described->sha256_fingerprint, authority->sha256_fingerprint());
+  EXPECT_EQ(described->not_after, authority->not_after());
+  EXPECT_FALSE(described->in_overlap);
+  EXPECT_FALSE(fs::exists(paths_.key()));
+  fs::remove(paths_.certificate());
+  EXPECT_FALSE(describe_root(paths_));
 }
 
 TEST_F(AuthorityTest, RefusesSymbolicLinks) {
