@@ -269,7 +269,7 @@ class Broker {
 
   void load_native() {
     if (!config_.native) {
-      native_reason_ = "off (--no-native)";
+      native_reason_ = "switched off (--no-native, or native.enabled: false)";
       return;
     }
     if (::geteuid() != 0) {

@@ -2,11 +2,31 @@
 #include <CLI/CLI.hpp>
 #include <cstring>
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "agent/command.h"
 #include "agent/gate_process.h"
 #include "agent/record_text.h"
 #include "agent/worker.h"
+
+namespace weir::agent {
+namespace {
+
+std::string what_is_wrong(const CLI::ParseError& error, std::vector<std::string> rest) {
+  std::erase(rest, "--");  // it ended the options: nobody's mistake
+  if (rest.empty()) return error.what();
+  // CLI11 misses the subcommand before it looks at what stands in its place.
+  const auto is = [&](CLI::ExitCodes code) { return error.get_exit_code() == static_cast<int>(code); };
+  if (is(CLI::ExitCodes::RequiredError)) return "there is no '" + rest.front() + "'";
+  if (!is(CLI::ExitCodes::ExtrasError)) return error.what();
+  std::string what = "not expected:";
+  for (const std::string& word : rest) what += " " + word;
+  return what;
+}
+
+}  // namespace
+}  // namespace weir::agent
 
 int main(int argc, char** argv) {
   using namespace weir::agent;
@@ -41,10 +61,7 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
-    // CLI11 misses the subcommand before it looks at what stands in its place.
-    const auto rest = app.remaining(true);
-    const bool unknown = error.get_name() == "RequiredError" && !rest.empty();
-    const std::string what = unknown ? "there is no '" + rest.front() + "'" : error.what();
+    const std::string what = what_is_wrong(error, app.remaining(true));
     std::cerr << "weir: " << escape_for_terminal(what) << "\nTry `weir --help`.\n";
     return 2;
   }

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "agent/process_info.h"
+#include "ca/files.h"
 
 namespace weir::agent {
 namespace {
@@ -126,9 +127,7 @@ std::optional<pid_t> running_broker(const StateDir& state) {
 std::expected<LockedState, Error> open_state(const StateDir& state, const WorkerUser& worker) {
   const std::string name = state.path.string();
   const std::string remedy = "choose another with --state-dir";
-  std::error_code failed;
-  std::filesystem::create_directories(state.path, failed);
-  if (failed) return std::unexpected(Error{"state directory " + name + ": " + failed.message(), remedy});
+  if (auto made = ca::make_directories(state.path); !made) return std::unexpected(to_error(made.error()));
 
   Descriptor directory(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   struct stat status{};

@@ -158,11 +158,19 @@ std::expected<void, Error> publish_if_changed(const fs::path& file, std::string_
   return publish(file, content, mode, Existing::replace);
 }
 
+std::expected<void, Error> make_directories(const fs::path& directory) {
+  const mode_t before = ::umask(0022);
+  ::umask(before | 0022);
+  std::error_code error;
+  fs::create_directories(directory, error);
+  ::umask(before);
+  if (error) return refuse(directory, "cannot make it: " + error.message(), "choose another --state-dir");
+  return {};
+}
+
 std::expected<void, Error> prepare_directory(const fs::path& directory) {
   if (!is_present(directory)) {
-    std::error_code error;
-    fs::create_directories(directory, error);
-    if (error) return refuse(directory, "cannot make it: " + error.message(), "choose another --state-dir");
+    if (auto made = make_directories(directory); !made) return made;
     ::chmod(directory.c_str(), 0755);
   }
   const Descriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));

@@ -54,6 +54,10 @@ std::expected<void, Error> publish(const std::filesystem::path& file, std::strin
 std::expected<void, Error> publish_if_changed(const std::filesystem::path& file, std::string_view content,
                                               mode_t mode);
 
+// Makes the directory and its parents, as far as they are missing, so that nobody else can write there,
+// whatever the umask. That is the process's: for programs that have one thread yet.
+std::expected<void, Error> make_directories(const std::filesystem::path& directory);
+
 // Makes the directory (0755, parents too) if it is missing; refuses one that others own or can write.
 std::expected<void, Error> prepare_directory(const std::filesystem::path& directory);
 

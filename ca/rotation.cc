@@ -30,6 +30,10 @@ std::unexpected<Error> openssl_failed(const fs::path& file) {
   return refuse(file.string() + ": cannot make it (" + take_openssl_error() + ")", {});
 }
 
+std::unexpected<Error> nothing_in(const fs::path& directory) {
+  return refuse("no certificate authority in " + directory.string(), "make one with `weir ca init`");
+}
+
 std::expected<Roots, Error> usable_former(const Paths& paths, const RotationOptions& options) {
   auto former = load_roots(paths);
   if (!former) {
@@ -69,12 +73,12 @@ std::expected<void, Error> prepare(const Paths& made, const Roots& former,
 std::expected<void, Error> begin_rotation(
     const Paths& paths, const RotationOptions& options,
     const std::function<std::expected<void, Error>(std::string_view roots_pem)>& trust) {
+  if (!is_present(paths.directory)) return nothing_in(paths.directory);
   if (auto ready = prepare_directory(paths.directory); !ready) return ready;
   const auto lock = lock_directory(paths.directory);
   if (!lock) return std::unexpected(lock.error());
   if (auto settled = settle(paths); !settled) return settled;
-  if (!is_present(paths.certificate()) && !is_present(paths.key()))
-    return refuse("no certificate authority in " + paths.directory.string(), "make one with `weir ca init`");
+  if (!is_present(paths.certificate()) && !is_present(paths.key())) return nothing_in(paths.directory);
   const auto former = usable_former(paths, options);
   if (!former) return std::unexpected(former.error());
 
@@ -90,6 +94,7 @@ std::expected<void, Error> begin_rotation(
 }
 
 std::expected<void, Error> finish_rotation(const Paths& paths) {
+  if (!is_present(paths.directory)) return nothing_in(paths.directory);
   const auto lock = lock_directory(paths.directory);
   if (!lock) return std::unexpected(lock.error());
   if (auto settled = settle(paths); !settled) return settled;

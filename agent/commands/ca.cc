@@ -47,9 +47,6 @@ int show_root(const StateDir& state) {
 }
 
 int init(const StateDir& state) {
-  std::error_code failed;
-  std::filesystem::create_directories(state.path, failed);
-  if (failed) return report({"state directory " + state.path.string() + ": " + failed.message(), ""});
   auto authority = ca::Authority::load_or_create(state.ca());
   if (!authority) return report(to_error(authority.error()));
   return show_root(state);

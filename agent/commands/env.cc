@@ -5,6 +5,7 @@
 #include "agent/child_environment.h"
 #include "agent/command.h"
 #include "agent/command_line.h"
+#include "agent/commands/common.h"
 #include "agent/config.h"
 
 namespace weir::agent {
@@ -17,6 +18,7 @@ int run(const StateDir& state, const std::string& format_name) {
     return 2;
   }
   auto agent = find_agent(state);
+  if (!agent && agent.error().not_running) return fail_not_running(state);
   if (!agent) return report(agent.error().error);
   if (agent->proxy_address.empty())
     return report({"the agent runs without its proxy", "start it without --no-proxy"});

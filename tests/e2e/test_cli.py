@@ -24,6 +24,7 @@ WRONG_USES = (
     ["agent", "--proxy-listen", "nonsense"],
     ["agent", "surplus"],
     ["exec"],
+    ["exec", "--"],
     ["env", "--format", "no-such-format"],
     ["ca", "no-such-command"],
     ["status", "--wait", "soon"],
@@ -73,6 +74,12 @@ class UsageTest(EndToEndTest):
                 ended = run([WEIR, *words], timeout=10)
                 self.assertIn(words[-1].strip("\x1b"), ended.stderr)
                 self.assertNotIn("\x1b", ended.stderr)
+        # What ends the options is nobody's mistake.
+        for words in (["exec", "--"], ["exec", "--no-such-option", "--", "true"], ["exec"]):
+            with self.subTest(words):
+                ended = run([WEIR, *words], timeout=10)
+                self.assertEqual(ended.status, 2)
+                self.assertIn("not expected: --no-such-option\n" if len(words) > 2 else "command is required\n", ended.stderr)
 
     def test_files_that_are_none(self):
         """Neither a wait nor a crash: one line that names the file."""
@@ -95,6 +102,22 @@ class UsageTest(EndToEndTest):
                 ended = run([WEIR, *words, "--state-dir", self.directory / "nothing-here"], timeout=10)
                 self.assertEqual(ended.status, 1)
                 self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
+                self.assertIn("start one with `weir agent --state-dir", ended.stderr)
+
+    def test_no_certificate_authority(self):
+        nothing = self.directory / "no-authority"
+        for words in (["show"], ["export"], ["install"], ["rotate"], ["rotate", "--finish"]):
+            with self.subTest(words):
+                ended = run([WEIR, "ca", *words, "--state-dir", nothing])
+                self.assertEqual(ended.status, 1)
+                self.assertIn("make one with `weir ca init`", ended.stderr)
+                self.assertFalse(nothing.exists())
+
+    def test_nobody_else_can_write_what_is_made(self):
+        above = self.directory / "umask"
+        check(["sh", "-c", f"umask 000; exec {WEIR} ca init --state-dir {above / 'state'}"])
+        for path in (above, above / "state", above / "state" / "ca"):
+            self.assertEqual(path.stat().st_mode & 0o7777, 0o755, path)
 
     def test_configuration_error_names_the_line(self):
         file = self.directory / "wrong.yaml"
