@@ -63,6 +63,7 @@ std::expected<Destination, Error> to_destination(const ExplainOptions& options) 
     host = host.substr(0, colon);
   }
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  if (host.ends_with('.')) host.remove_suffix(1);  // as the proxy does
   destination.name = to_lower(host);
   const std::string address = options.address.empty() ? destination.name : options.address;
   destination.address = parse_ip_address(address);
@@ -75,10 +76,13 @@ std::expected<http::Fields, Error> to_fields(const std::vector<std::string>& hea
   http::Fields fields;
   for (const std::string& header : headers) {
     const auto colon = header.find(':');
-    const auto value = header.find_first_not_of(' ', colon == std::string::npos ? colon : colon + 1);
     if (colon == std::string::npos)
       return std::unexpected(Error{"--header: '" + header + "' has no value", "write \"name: value\""});
-    fields.push_back({header.substr(0, colon), value == std::string::npos ? "" : header.substr(value)});
+    // The blanks around a value are not of it (RFC 9110, section 5.5).
+    const auto begin = header.find_first_not_of(" \t", colon + 1);
+    const auto end = header.find_last_not_of(" \t") + 1;
+    fields.push_back(
+        {header.substr(0, colon), begin == std::string::npos ? "" : header.substr(begin, end - begin)});
   }
   return fields;
 }

@@ -345,6 +345,7 @@ class PolicyTest(EndToEndTest):
         agent = self.start_agent("--no-native", "--policy", file)
         told = f"deny 'linked': executable: {link} is a link on this host and matches no process of it: write {program}"
         self.assertIn(f"{file}:4: {told}", agent.log.read_text())
+        self.assertIn("native.enabled: false", run([WEIR, "status", "--state-dir", agent.state_dir]).stdout)
         self.assertIn(f"{file}:4: {told}", check([WEIR, "policy", "check", file]).stderr)
         prefix = agent.exec_command()
         self.assertIn("403", self.curl("/reload-first", prefix=prefix).stdout)
@@ -400,6 +401,13 @@ class PolicyTest(EndToEndTest):
         self.assertIn(f"{file}:8: deny 'by-path': matches", shown)
         self.assertIn("denied by 'by-path'", shown)
         self.assertIn(f"{file}:3: deny 'by-host': passed over: host is x.example", shown)
+        # Written as clients may, and read as the proxy does.
+        shown = check([*explain, "--dest", "Refused.Localhost.:443"]).stdout
+        self.assertIn("denied by 'by-host'", shown)
+        shown = check([*explain, "--dest", "x.example", "--header", "X-Env: \t prod \t"]).stdout
+        self.assertIn("denied by 'by-header'", shown)
+        shown = check([*explain, "--dest", "x.example", "--header", "X-Env: "]).stdout
+        self.assertNotIn("denied by 'by-header'", shown)
         file.write_text("default: allow\nrules:\n  - {deny: a, port: 0}\n")
         ended = run([WEIR, "policy", "check", file])
         self.assertEqual((ended.status, ended.stdout), (1, ""))
