@@ -25,9 +25,14 @@ void set_cgroup(ProcessImage& image, const ProcessEvent& event) {
   if (event.cgroup_id != 0) image.cgroup_id = event.cgroup_id;
 }
 
+void set_arguments(ProcessImage& image, const ProcessEvent& event) {
+  image.arguments = event.arguments;
+  image.arguments_truncated = event.arguments_truncated;
+}
+
 void fill_missing(ProcessImage& image, const ProcessEvent& event) {
   if (image.executable_path.empty()) image.executable_path = event.executable_path;
-  if (image.arguments.empty()) image.arguments = event.arguments;
+  if (image.arguments.empty()) set_arguments(image, event);
   if (!image.uid) image.uid = event.uid;
   if (event.exec_id != 0) image.exec_id = event.exec_id;
   set_cgroup(image, event);
@@ -40,7 +45,7 @@ void push_exec(Process& process, const ProcessEvent& event, Time since) {
   image.generation += 1;
   image.exec_id = event.exec_id;
   image.executable_path = event.executable_path;
-  image.arguments = event.arguments;
+  set_arguments(image, event);
   if (event.uid) image.uid = event.uid;
   set_cgroup(image, event);
   process.images.push_back(std::move(image));

@@ -29,6 +29,7 @@ struct ProcessImage {
   std::uint64_t exec_id = 0;  // 0: not known
   std::string executable_path{};
   std::vector<std::string> arguments{};
+  bool arguments_truncated = false;
   std::optional<std::uint32_t> uid{};
   std::string cgroup_path{};
   std::uint64_t cgroup_id = 0;

@@ -223,6 +223,7 @@ void add_process(FieldWriter& out, Record& record, const EngineConfig& config, c
   out.known("process.executable.name", text.executable_name);
   out.known("process.executable.path", image.executable_path);
   if (!text.arguments.empty()) out.always("process.command_args", text.arguments);
+  if (image.arguments_truncated) out.always("weir.process.command_args.truncated", true);
   if (!uid) uid = image.uid;
   if (uid) out.always("process.owner", user_name(config, *uid));
   out.known("weir.process.inner_pid", process->inner_pid);

@@ -44,6 +44,25 @@ TEST_F(Native, ForkInheritsAndExecReplaces) {
   EXPECT_EQ(text(*exchanges()[2], "weir.systemd.unit"), "cron.service");
 }
 
+// A child has its parent's arguments, and the next program its own.
+TEST_F(Native, ArgumentsThatWereCutAreSaidToBe) {
+  ProcessEvent shell{.what = ProcessEvent::What::seen, .time = at(0), .process = kShell};
+  shell.executable_path = "/bin/sh";
+  shell.arguments = {"sh", "xxx"};
+  shell.arguments_truncated = true;
+  engine().consume(shell);
+  const ProcessKey child{901, 6'000'000'001};
+  process(child, "", 1, ProcessEvent::What::started, kShell);
+  opened(1, kOrigin, 1.1, child);
+  View tls(engine(), 1, Tap::native, child);
+  tls.exchange("/cut", "x", 1.2);
+  process(child, "/usr/bin/wget", 2, ProcessEvent::What::execed);
+  tls.exchange("/whole", "x", 2.2);
+  ASSERT_EQ(exchanges().size(), 2u);
+  EXPECT_EQ(text(*exchanges()[0], "weir.process.command_args.truncated"), "true");
+  EXPECT_EQ(text(*exchanges()[1], "weir.process.command_args.truncated"), "(absent)");
+}
+
 TEST_F(Native, AProcessThatMovedIntoAContainerDoesNotKeepItsParentsPlace) {
   ProcessEvent shim{.time = at(0), .process = kShell};
   shim.cgroup_path = "0::/system.slice/containerd.service";
