@@ -50,7 +50,9 @@ std::vector<Finding> kernel_findings() {
 Finding state_finding(const StateDir& state) {
   Finding finding{"host", "state directory", true, true, state.path.string(), ""};
   std::filesystem::path nearest = state.path;
-  while (!nearest.empty() && !std::filesystem::exists(nearest)) nearest = nearest.parent_path();
+  std::error_code unknown;  // whether it is there: then access() says why
+  while (!nearest.empty() && !std::filesystem::exists(nearest, unknown) && !unknown)
+    nearest = nearest.parent_path();
   if (::access(nearest.c_str(), W_OK) != 0) {
     finding.good = false;
     finding.detail = nearest.string() + ": " + std::strerror(errno);

@@ -148,6 +148,9 @@ class UsageTest(EndToEndTest):
         ended = run([*other, "show", "--state-dir", state])
         self.assertEqual((ended.status, len(ended.stderr.splitlines())), (1, 1), ended.stderr)
         self.assertIn("run this as the directory's owner", ended.stderr)
+        ended = run([*AS_NOBODY, weir, "doctor", "--state-dir", state / "below"])
+        self.assertIn(ended.status, (0, 1), ended.stderr)
+        self.assertIn(f"{state / 'below'}: Permission denied", ended.stdout)
 
     def test_openssl_is_linked_statically(self):
         libraries = check(["ldd", WEIR]).stdout
