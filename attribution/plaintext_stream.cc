@@ -37,7 +37,7 @@ PlaintextStream::Account PlaintextStream::gap(Direction direction, std::uint64_t
 void PlaintextStream::end(Direction direction, Time when, bool broken_off) {
   OneSide& one = side(direction);
   if (one.ended) return;
-  one.ended = true;
+  one.ended = when;
   if (!broken_off) builder_.end(http_side(direction), when);
 }
 
@@ -50,8 +50,10 @@ void PlaintextStream::join_at(Direction direction, std::uint64_t offset) {
   if (!std::exchange(one.joined, true)) one.next = offset;
 }
 
-// What was kept for recognition is unparsed now.
+// What was kept for recognition is unparsed now. What broke off did so when the conversation ended, and not
+// when somebody gave up waiting for more of it.
 PlaintextStream::Account PlaintextStream::finish(Time when) {
+  if (ended()) when = std::min(when, std::max(*sides_[0].ended, *sides_[1].ended));
   builder_.finish(when);
   return {.unparsed = newly_unparsed()};
 }

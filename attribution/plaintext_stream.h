@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 
 #include "attribution/events.h"
 #include "http/exchange_builder.h"
@@ -33,7 +34,7 @@ class PlaintextStream {
   // What came before this offset was never ours to see; without effect on a direction that is already read.
   void join_at(Direction direction, std::uint64_t offset);
   std::uint64_t next_offset(Direction direction) const { return side(direction).next; }
-  bool ended() const { return sides_[0].ended && sides_[1].ended; }
+  bool ended() const { return sides_[0].ended.has_value() && sides_[1].ended.has_value(); }
   bool idle() const { return builder_.idle(); }
   Direction request_direction() const { return request_direction_; }
   bool spoke_http() const {
@@ -44,7 +45,7 @@ class PlaintextStream {
   struct OneSide {
     std::uint64_t next = 0;
     bool joined = false;
-    bool ended = false;
+    std::optional<Time> ended{};
   };
   const OneSide& side(Direction direction) const { return sides_[static_cast<std::size_t>(direction)]; }
   OneSide& side(Direction direction) { return sides_[static_cast<std::size_t>(direction)]; }

@@ -51,11 +51,12 @@ struct Exchange {
   Fields response_trailers;
   std::vector<ResponseHead> interim_responses;  // 1xx, but a 101 only if HTTP went on after it
   Time began{};                                 // the request's first byte
-  Time ended{};                                 // the last byte of whichever side ended last
-  std::uint64_t gap_bytes = 0;                  // bytes of it known to be missing
-  bool upgraded = false;                        // 101, or CONNECT answered 2xx
-  std::uint64_t sse_events = 0;                 // server-sent events of an uncoded response
-  std::optional<WebSocketCounts> websocket;     // asked for and not refused
+  Time ended{};  // the last byte of whichever side ended last; if closed early, the stream's or connection's
+                 // end
+  std::uint64_t gap_bytes = 0;               // bytes of it known to be missing
+  bool upgraded = false;                     // 101, or CONNECT answered 2xx
+  std::uint64_t sse_events = 0;              // server-sent events of an uncoded response
+  std::optional<WebSocketCounts> websocket;  // asked for and not refused
   std::optional<GrpcCounts> grpc;
   std::string protocol_error;  // "": none; otherwise what the parser refused
   // Why it is not whole: "" whole, "gap", "joined_midstream", "closed_early".

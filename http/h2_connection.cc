@@ -199,7 +199,7 @@ H2Connection::Result H2Connection::end_frame(Lane& lane) {
   }
   if (header.is(FrameType::rst_stream))
     streams_.reset(lane.side, header.stream, number(lane.reader.fixed()) == 0, now_);
-  if (header.is(FrameType::goaway)) streams_.goaway(lane.side, parse_stream_id(lane.reader.fixed()));
+  if (header.is(FrameType::goaway)) streams_.goaway(lane.side, parse_stream_id(lane.reader.fixed()), now_);
   return {};
 }
 
@@ -249,7 +249,7 @@ void H2Connection::lose_framing(Lane& lane) {
 void H2Connection::refuse(Lane& lane, std::string_view error) {
   if (lane.loss.empty()) {
     close_all();
-    return streams_.fail(error);
+    return streams_.fail(error, now_);
   }
   ++lane.failures;
   lose_framing(lane);
@@ -279,14 +279,14 @@ void H2Connection::end(Side side, Time when) {
   now_ = when;
   if (lane(side).mode == Mode::opaque) return;
   close(lane(side));
-  streams_.ended(side);
+  streams_.ended(side, now_);
 }
 
 void H2Connection::finish(Time when) {
   now_ = when;
   const bool saw_bytes = unparsed_bytes(Side::request) > 0 || !lane(Side::request).opening.empty();
   close_all();
-  streams_.finish();
+  streams_.finish(now_);
   if (protocol_ == Protocol::undecided && saw_bytes) protocol_ = Protocol::other;
 }
 

@@ -17,6 +17,12 @@ void mark(Exchange& exchange, std::string_view incomplete) {
   if (exchange.incomplete.empty()) exchange.incomplete = incomplete;
 }
 
+// When an exchange ended whose end was lost doesn't show here.
+void close_early(Exchange& exchange, Time when) {
+  mark(exchange, "closed_early");
+  if (exchange.incomplete != "gap") exchange.ended = std::max(exchange.ended, when);
+}
+
 void note_error(Exchange& exchange, std::string_view error) {
   if (exchange.protocol_error.empty()) exchange.protocol_error = error;
 }
@@ -108,8 +114,8 @@ bool H2Streams::request_head(std::uint32_t id, Head& head, Time now) {
     stream = &open(id, head);
   }
   stream->exchange.ended = std::max(stream->exchange.ended, now);
-  if (stream->reset || id > last_taken_up_[index(Side::response)]) give_up(id);
-  hold_limit();
+  if (stream->reset || id > last_taken_up_[index(Side::response)]) give_up(id, now);
+  hold_limit(now);
   return true;
 }
 
@@ -126,7 +132,7 @@ bool H2Streams::response_head(std::uint32_t id, Head& head, std::uint64_t wire, 
     stream->early_wire += wire;
     add_early_cost(id, *stream, size);
   }
-  hold_limit();
+  hold_limit(now);
   return true;
 }
 
@@ -167,8 +173,8 @@ bool H2Streams::promise(std::uint32_t id, Head head, Time now) {
   auto& stream = open(id, head);
   stream.exchange.ended = now;
   stream.request_done = true;
-  if (id > last_taken_up_[index(Side::request)]) give_up(id);
-  hold_limit();
+  if (id > last_taken_up_[index(Side::request)]) give_up(id, now);
+  hold_limit(now);
   return true;
 }
 
@@ -237,18 +243,18 @@ void H2Streams::reset(Side side, std::uint32_t id, bool no_error, Time now) {
     settle(id);
   } else if (stream->early) {
     stream->reset = true;
-    hold_limit();
+    hold_limit(now);
   } else {
-    give_up(id);
+    give_up(id, now);
   }
 }
 
-void H2Streams::goaway(Side side, std::uint32_t last) {
+void H2Streams::goaway(Side side, std::uint32_t last, Time now) {
   auto& limit = last_taken_up_[index(side)];
   limit = std::min(limit, last);
   const std::uint32_t parity = side == Side::response ? 1 : 0;
   for (const auto id : ids()) {
-    if (id % 2 == parity && id > limit) give_up(id);
+    if (id % 2 == parity && id > limit) give_up(id, now);
   }
 }
 
@@ -266,24 +272,26 @@ void H2Streams::lost(Side side) {
   }
 }
 
-void H2Streams::ended(Side side) {
-  if (side == Side::response) return finish();
+void H2Streams::ended(Side side, Time now) {
+  if (side == Side::response) return finish(now);
   drop_early_below(UINT32_MAX);
   for (const auto id : ids()) {
     auto& stream = *find(id);
-    if (!stream.request_done) mark(stream.exchange, "closed_early");
+    if (!stream.request_done) close_early(stream.exchange, now);
     stream.request_done = true;
     settle(id);
   }
 }
 
-void H2Streams::finish() {
-  for (const auto id : ids()) give_up(id);
+void H2Streams::finish(Time now) {
+  for (const auto id : ids()) give_up(id, now);
 }
 
-void H2Streams::fail(std::string_view error) {
+void H2Streams::fail(std::string_view error, Time now) {
   for (const auto id : ids()) {
-    note_error(find(id)->exchange, error);
+    auto& exchange = find(id)->exchange;
+    note_error(exchange, error);
+    exchange.ended = std::max(exchange.ended, now);
     give_out(id);
   }
 }
@@ -301,10 +309,10 @@ void H2Streams::settle(std::uint32_t id) {
   if (!stream.early && request_over && stream.response_done) give_out(id);
 }
 
-void H2Streams::give_up(std::uint32_t id) {
+void H2Streams::give_up(std::uint32_t id, Time now) {
   auto& stream = *find(id);
   if (stream.response_doubt) mark(stream.exchange, "gap");
-  mark(stream.exchange, "closed_early");
+  close_early(stream.exchange, now);
   give_out(id);
 }
 
@@ -337,10 +345,10 @@ void H2Streams::add_early_cost(std::uint32_t id, Stream& stream, std::size_t byt
   if (early_cost_ > limits_.early_response) give_out(id);
 }
 
-void H2Streams::hold_limit() {
+void H2Streams::hold_limit(Time now) {
   while (streams_.size() > limits_.pending) {
     note_error(streams_.begin()->second.exchange, "too many open streams");
-    give_up(streams_.begin()->first);
+    give_up(streams_.begin()->first, now);
   }
 }
 

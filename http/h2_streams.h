@@ -48,15 +48,15 @@ class H2Streams {
 
   void reset(Side side, std::uint32_t id, bool no_error, Time now);
   // That side takes up none of the other one's streams above `last`.
-  void goaway(Side side, std::uint32_t last);
+  void goaway(Side side, std::uint32_t last, Time now);
   // Frames of that side are missing.
   void lost(Side side);
   // That side sends no more.
-  void ended(Side side);
+  void ended(Side side, Time now);
   // Gives out all, as closed_early.
-  void finish();
+  void finish(Time now);
   // Gives out all, with that error.
-  void fail(std::string_view error);
+  void fail(std::string_view error, Time now);
 
   bool empty() const { return streams_.empty(); }
   std::uint32_t highest() const { return std::max(highest_request_, highest_promise_); }
@@ -91,11 +91,11 @@ class H2Streams {
   void take_response(Stream& stream, Head& head);
   void end_side(Side side, std::uint32_t id);
   void settle(std::uint32_t id);
-  void give_up(std::uint32_t id);
+  void give_up(std::uint32_t id, Time now);
   void give_out(std::uint32_t id);
   void drop_early_below(std::uint32_t id);
   void add_early_cost(std::uint32_t id, Stream& stream, std::size_t bytes);
-  void hold_limit();
+  void hold_limit(Time now);
 
   ExchangeLimits limits_;
   OnExchange on_exchange_;

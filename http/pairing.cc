@@ -19,8 +19,10 @@ constexpr std::size_t kHeldOverhead = 64;
 // The two sides are stamped by different threads: a response may seem this much older than its own request.
 constexpr auto kStampRace = 1s;
 
-void close_early(Exchange& exchange) {
+// When an exchange ended whose end was lost doesn't show here.
+void close_early(Exchange& exchange, Time when) {
   if (exchange.incomplete.empty()) exchange.incomplete = "closed_early";
+  if (exchange.incomplete != "gap") exchange.ended = std::max(exchange.ended, when);
 }
 
 }  // namespace
@@ -222,6 +224,7 @@ void Pairing::refused(Stream& s, const ParseError& error) {
 void Pairing::give_up(const std::string& what) {
   for (auto& o : open) {
     o.exchange.protocol_error = what;
+    o.exchange.ended = std::max(o.exchange.ended, now);
     o.request_done = o.response_done = true;
   }
   request.close();
@@ -310,7 +313,7 @@ void Pairing::end(Stream& s, Time when) {
   if (s.mode == Mode::parsing && !s.parser.idle()) {
     const bool whole = s.parser.finish(handler(s)).has_value();
     if (auto* o = whole || &s == &response ? nullptr : current(s)) {
-      close_early(o->exchange);
+      close_early(o->exchange, when);
       o->request_done = true;
     }
   }
@@ -327,7 +330,7 @@ void Pairing::finish(Time when) {
   request.close();
   response.close();
   for (auto& o : open) {
-    if (!o.request_done || !o.response_done) close_early(o.exchange);
+    if (!o.request_done || !o.response_done) close_early(o.exchange, when);
     o.request_done = o.response_done = true;
   }
   settle();
@@ -337,7 +340,7 @@ void Pairing::settle() {
   // Nothing more comes from there.
   if (response.mode == Mode::opaque) {
     for (auto& o : open) {
-      if (!o.response_done) close_early(o.exchange);
+      if (!o.response_done) close_early(o.exchange, now);
       o.response_done = true;
     }
   }

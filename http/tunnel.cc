@@ -44,7 +44,7 @@ class WebSocketTunnel final : public Tunnel {
   void feed(Side side, Bytes data, Time when) override;
   void gap(Side side, std::uint64_t length, Time when) override;
   void end(Side side, Time when) override;
-  void finish(Time) override { give_out(); }
+  void finish(Time when) override;
   Protocol protocol() const override { return Protocol::http1; }
   std::uint64_t unparsed_bytes(Side side) const override { return unparsed_[index(side)]; }
   bool idle() const override { return over_; }
@@ -87,6 +87,11 @@ void WebSocketTunnel::end(Side side, Time when) {
   exchange_.ended = std::max(exchange_.ended, when);
   ended_[index(side)] = true;
   if (ended_[0] && ended_[1]) give_out();
+}
+
+void WebSocketTunnel::finish(Time when) {
+  exchange_.ended = std::max(exchange_.ended, when);
+  give_out();
 }
 
 void WebSocketTunnel::give_out() {

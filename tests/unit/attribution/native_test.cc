@@ -1,6 +1,7 @@
 // What the native tap sees of connections that go straight to their destination: their exchanges and their
 // end.
 #include "tests/unit/attribution/native.h"
+#include "tests/unit/http/h2_wire.h"
 
 namespace weir::test {
 namespace {
@@ -103,6 +104,25 @@ TEST_F(Native, AnUnansweredRequestIsClosedEarly) {
   ASSERT_EQ(exchanges().size(), 1u);
   EXPECT_EQ(text(*exchanges()[0], "weir.incomplete"), "closed_early");
   EXPECT_EQ(text(*exchanges()[0], "http.response.status_code"), "(absent)");
+  EXPECT_EQ(text(*exchanges()[0], "weir.duration_ns"), "1000000000");
+}
+
+TEST_F(Native, WhatIsClosedEarlyLastsUntilItsStreamOrConnectionEnded) {
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native).sent(get("/stream"), 1).ended(3.5);
+  closed(1, 5);
+  opened(2, kOrigin);
+  View(engine(), 2, Tap::native).sent(get("/broken-off"), 1).ended(3, true);
+  closed(2, 5);
+  opened(3, kOrigin);
+  http::test::Client client;
+  View(engine(), 3, Tap::native).sent(client.open(), 1).sent(client.get(1, "/h2"), 1.5);
+  closed(3, 4);
+  ASSERT_EQ(exchanges().size(), 3u);
+  for (const RecordPtr& record : exchanges()) EXPECT_EQ(text(*record, "weir.incomplete"), "closed_early");
+  EXPECT_EQ(text(*exchanges()[0], "weir.duration_ns"), "2500000000");
+  EXPECT_EQ(text(*exchanges()[1], "weir.duration_ns"), "2000000000");
+  EXPECT_EQ(text(*exchanges()[2], "weir.duration_ns"), "2500000000");
 }
 
 TEST_F(Native, ASocketThatConnectsAgainIsAnotherConnection) {

@@ -124,6 +124,16 @@ TEST_F(Proxied, AnUpstreamFailureIsTheProxysAnswer) {
       "tls_certificate_expired");
 }
 
+TEST_F(Proxied, WhatBrokeOffLastsUntilTheProxySawItsEnd) {
+  opened(kCookie, kProxy);
+  decided(kCookie, Decision::bumped, 0.5);
+  View(engine(), kCookie, Tap::proxy).handshake(0.6, "example.test").sent(get("/a"), 1).ended(3, true);
+  engine().advance(at(30));  // nobody else says that it is over
+  ASSERT_EQ(exchanges().size(), 1u);
+  EXPECT_EQ(text(*exchanges()[0], "weir.incomplete"), "closed_early");
+  EXPECT_EQ(text(*exchanges()[0], "weir.duration_ns"), "2000000000");
+}
+
 TEST_F(Proxied, DroppedCopiesAreCountedToTheByte) {
   process(kCurl, "/usr/bin/curl");
   opened(kCookie, kProxy);

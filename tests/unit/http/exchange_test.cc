@@ -284,6 +284,25 @@ TEST(Exchange, TellsTimes) {
   EXPECT_EQ(seen[1].ended, at(8));
 }
 
+TEST(Exchange, WhatWasClosedEarlyEndedWithItsConnection) {
+  const auto ended = [](const std::vector<Step>& steps) {
+    std::vector<Time> times;
+    H1ExchangeBuilder builder({}, [&](const Exchange& e) { times.push_back(e.ended); });
+    for (const auto& step : steps) {
+      if (step.kind == Step::Kind::data) builder.feed(step.side, bytes(step.data), at(1));
+      if (step.kind == Step::Kind::gap) builder.gap(step.side, step.length, at(2));
+      if (step.kind == Step::Kind::end) builder.end(step.side, at(3));
+    }
+    builder.finish(at(4));
+    return times;
+  };
+  EXPECT_EQ(ended({req(get("/1") + get("/2"))}), (std::vector{at(4), at(4)}));
+  EXPECT_EQ(ended({req(get("/1")), end(Side::request)}), std::vector{at(4)});
+  EXPECT_EQ(ended({req(get("/1")), res(ok("abc").substr(0, 40)), end(Side::response)}), std::vector{at(3)});
+  EXPECT_EQ(ended({req(kPost10 + "01"), lost(Side::request, 30)}), std::vector{at(1)})
+      << "its end was lost, and the connection's says nothing of it";
+}
+
 TEST(Exchange, RecognisesTheProtocol) {
   struct Stream {
     std::vector<Step> steps;

@@ -243,6 +243,15 @@ TEST(LongExchange, FollowsAWebSocketHoweverItIsCut) {
   }
 }
 
+TEST(LongExchange, AWebSocketLastsUntilItsConnectionEnded) {
+  Exchange last;
+  ExchangeBuilder builder(capturing(), [&](Exchange e) { last = std::move(e); });
+  builder.feed(Side::request, bytes(kAsk), Told::at(0));
+  builder.feed(Side::response, bytes(kSwitch), Told::at(1));
+  builder.finish(Told::at(7));
+  EXPECT_EQ(last.ended, Told::at(7));
+}
+
 TEST(LongExchange, SaysHowAWebSocketEnded) {
   const auto ended = [](const std::vector<Step>& steps) {
     Told t;
