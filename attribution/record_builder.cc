@@ -325,7 +325,9 @@ void add_exchange(FieldWriter& out, const EngineConfig& config, Exchange& exchan
   out.always("http.request.body.size", exchange.request_body.size);
   if (exchange.response) out.always("http.response.body.size", exchange.response_body.size);
   out.always("weir.duration_ns", std::int64_t{(exchange.ended - exchange.began).count()});
-  out.known("error.type", error_type(exchange, decision));
+  const std::string error = error_type(exchange, decision);
+  out.known("error.type", error);
+  if (error == exchange.protocol_error) out.known("weir.error.detail", exchange.protocol_error_detail);
   if (!config.capture_bodies) return;
   add_body(out, "weir.request.body", exchange.request_body);
   add_body(out, "weir.response.body", exchange.response_body);

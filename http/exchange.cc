@@ -96,6 +96,25 @@ void Pairing::ResponseHandler::on_message_complete() {
   state.response.close();
 }
 
+std::string_view error_of_refused(Side side, ParseError::Kind kind) {
+  const bool request = side == Side::request;
+  switch (kind) {
+    case ParseError::Kind::malformed:
+      return request ? "malformed_request" : "malformed_response";
+    case ParseError::Kind::too_large:
+      return request ? "oversized_request" : "oversized_response";
+    case ParseError::Kind::unsupported:
+      break;
+  }
+  return request ? "unsupported_request" : "unsupported_response";
+}
+
+void note_error(Exchange& exchange, std::string_view error, std::string_view detail) {
+  if (!exchange.protocol_error.empty()) return;
+  exchange.protocol_error = error;
+  exchange.protocol_error_detail = detail;
+}
+
 void Pairing::store(Open& o, Side side, Bytes data) const {
   auto& exchange = o.exchange;
   add_content(side == Side::request ? exchange.request_body : exchange.response_body, data, limits);

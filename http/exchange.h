@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "http/h1_parser.h"
@@ -58,7 +59,8 @@ struct Exchange {
   std::uint64_t sse_events = 0;              // server-sent events of an uncoded response
   std::optional<WebSocketCounts> websocket;  // asked for and not refused
   std::optional<GrpcCounts> grpc;
-  std::string protocol_error;  // "": none; otherwise what the parser refused
+  std::string protocol_error;         // "": none; otherwise one of the names below
+  std::string protocol_error_detail;  // for people
   // Why it is not whole: "" whole, "gap", "joined_midstream", "closed_early".
   std::string incomplete;
   // False: a copy of what is known so far of an exchange that goes on; more copies may come, and the final
@@ -68,6 +70,15 @@ struct Exchange {
 };
 
 enum class Side : std::uint8_t { request, response };
+
+// What may be wrong with an exchange: a message of it was refused, or one before it, so that it can't be
+// told...
+std::string_view error_of_refused(Side side, ParseError::Kind kind);
+inline constexpr std::string_view kMalformedHttp2 = "malformed_http2";  // ...its connection's frames...
+inline constexpr std::string_view kMalformedWebSocket = "malformed_websocket";
+inline constexpr std::string_view kTooManyPending = "too_many_pending";  // ...or it was given up.
+// The first error stays.
+void note_error(Exchange& exchange, std::string_view error, std::string_view detail);
 
 struct ExchangeLimits {
   H1Limits h1;

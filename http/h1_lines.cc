@@ -159,8 +159,12 @@ std::optional<ParseError> FieldSection::add(const LineReader& line, std::size_t 
     if (++lines_ > max_fields) return ParseError{ParseError::Kind::too_large, "too many fields", 0};
     if (auto error = check_field_line(line.line())) return error;
   }
+  const auto before = fields_.size();
   const auto result = llhttp_execute(&parser_, line.raw().data(), line.raw().size());
-  if (result != (last ? HPE_PAUSED : HPE_OK)) return malformed(llhttp_get_error_reason(&parser_));
+  if (result != (last ? HPE_PAUSED : HPE_OK)) {
+    fields_.resize(std::min(fields_.size(), before));
+    return malformed(llhttp_get_error_reason(&parser_));
+  }
   if (last && fields_.size() != lines_) return malformed("field section read in two ways");
   return std::nullopt;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 #include <vector>
 
 #include "http/h1_head.h"
@@ -100,6 +101,7 @@ struct H1Parser::State {
   bool blank_line = false;        // before a request line
   RequestHead request;
   ResponseHead response;
+  bool head_refused = false;    // and what was read of it is kept
   bool upgrades = false;        // this response is the connection's last HTTP/1 message
   std::uint64_t remaining = 0;  // content bytes of the body or chunk
   std::uint64_t body_bytes = 0;
@@ -299,6 +301,11 @@ void H1Parser::State::complete(H1Handler& handler) {
 }
 
 ParseError H1Parser::State::fail(ParseError e) {
+  if (phase == Phase::fields) {
+    head_refused = true;
+    auto& fields = kind == Kind::request ? request.fields : response.fields;
+    if (fields.empty()) fields = section.take();
+  }
   phase = Phase::failed;
   error = e;
   error.at = 0;  // for whoever feeds on regardless
@@ -361,6 +368,16 @@ bool H1Parser::skip(std::uint64_t length, H1Handler& handler) {
   s.consume_content(length);
   if (s.phase == Phase::complete) s.complete(handler);
   return true;
+}
+
+std::optional<RequestHead> H1Parser::take_refused_request() {
+  if (state_->kind != Kind::request || !std::exchange(state_->head_refused, false)) return std::nullopt;
+  return std::move(state_->request);
+}
+
+std::optional<ResponseHead> H1Parser::take_refused_response() {
+  if (state_->kind != Kind::response || !std::exchange(state_->head_refused, false)) return std::nullopt;
+  return std::move(state_->response);
 }
 
 bool H1Parser::upgraded() const {

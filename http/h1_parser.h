@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <expected>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -81,6 +82,11 @@ class H1Parser {
   // of known length, or in a body that runs until close; they are then skipped (on_body is not called for
   // them). False when framing is lost: only reset() helps.
   bool skip(std::uint64_t length, H1Handler& handler);
+
+  // After an error in a head: its start line and the fields before the error; none if the start line wasn't
+  // read. For telling what was refused: nothing may be decided by it, nor sent on.
+  std::optional<RequestHead> take_refused_request();
+  std::optional<ResponseHead> take_refused_response();
 
   // After a CONNECT request was answered 2xx, or a 101: what follows is another protocol's.
   bool upgraded() const;

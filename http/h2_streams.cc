@@ -23,8 +23,10 @@ void close_early(Exchange& exchange, Time when) {
   if (exchange.incomplete != "gap") exchange.ended = std::max(exchange.ended, when);
 }
 
-void note_error(Exchange& exchange, std::string_view error) {
-  if (exchange.protocol_error.empty()) exchange.protocol_error = error;
+void note_refused(Exchange& exchange, Side side, const HeaderBlock& block, std::string_view error) {
+  if (error.empty()) return;
+  const auto kind = block.too_large ? ParseError::Kind::too_large : ParseError::Kind::malformed;
+  note_error(exchange, error_of_refused(side, kind), error);
 }
 
 bool is_interim(std::uint16_t status) {
@@ -65,7 +67,7 @@ H2Streams::Stream& H2Streams::open(std::uint32_t id, Head& head) {
   exchange.stream_id = id;
   exchange.began = head.began;
   if (head.block.unknown > 0) mark(exchange, head.loss);
-  note_error(exchange, request_error(head.block));
+  note_refused(exchange, Side::request, head.block, request_error(head.block));
   exchange.request = http::request_head(std::move(head.block));
   exchange.ended = std::max(exchange.ended, head.began);
   note_heads(stream);
@@ -104,7 +106,7 @@ bool H2Streams::request_head(std::uint32_t id, Head& head, Time now) {
   if (stream && !stream->early) {
     if (stream->request_done) return false;
     if (head.block.unknown > 0) mark(stream->exchange, head.loss);
-    note_error(stream->exchange, head.block.error);
+    note_refused(stream->exchange, Side::request, head.block, head.block.error);
     stream->exchange.request_trailers = std::move(head.block.fields);
   } else {
     const bool of_older_stream = !head.loss.empty() && !head.block.pseudo && head.block.unknown == 0;
@@ -146,7 +148,7 @@ void H2Streams::take_response(Stream& stream, Head& head) {
                            exchange.response_body.size == 0 && (!block.status.empty() || !head.last);
   const bool head_was_lost = stream.response_doubt && !begins;
   if ((stream.response_begun && !was_interim) || head_was_lost) {
-    note_error(exchange, block.error);
+    note_refused(exchange, Side::response, block, block.error);
     exchange.response_trailers = std::move(block.fields);
     return;
   }
@@ -154,7 +156,7 @@ void H2Streams::take_response(Stream& stream, Head& head) {
   const auto add_interim = [&](ResponseHead one) {
     if (interim.size() < kMaxInterim) interim.push_back(std::move(one));
   };
-  note_error(exchange, response_error(block));
+  note_refused(exchange, Side::response, block, response_error(block));
   auto response = http::response_head(std::move(block));
   stream.response_doubt = false;
   if (was_interim) add_interim(*std::exchange(exchange.response, std::nullopt));
@@ -290,7 +292,7 @@ void H2Streams::finish(Time now) {
 void H2Streams::fail(std::string_view error, Time now) {
   for (const auto id : ids()) {
     auto& exchange = find(id)->exchange;
-    note_error(exchange, error);
+    note_error(exchange, kMalformedHttp2, error);
     exchange.ended = std::max(exchange.ended, now);
     give_out(id);
   }
@@ -347,7 +349,7 @@ void H2Streams::add_early_cost(std::uint32_t id, Stream& stream, std::size_t byt
 
 void H2Streams::hold_limit(Time now) {
   while (streams_.size() > limits_.pending) {
-    note_error(streams_.begin()->second.exchange, "too many open streams");
+    note_error(streams_.begin()->second.exchange, kTooManyPending, "too many open streams");
     give_up(streams_.begin()->first, now);
   }
 }

@@ -61,12 +61,18 @@ void add_field(HeaderBlock& block, std::string_view name, std::string_view value
   if (name.empty()) {
     ++block.unknown;
   } else if (block.size > limits.head || block.fields.size() >= limits.fields) {
+    block.too_large = block.too_large || block.error.empty();
     note(block, "header section too large");
   } else if (name.starts_with(':')) {
     add_pseudo_field(block, name, value);
   } else {
     block.fields.push_back({std::string(name), std::string(value)});
   }
+}
+
+bool is_status(std::string_view text) {
+  return text.size() == 3 && text[0] >= '1' && text[0] <= '9' &&
+         std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
 }
 
 bool is_plain_connect(const HeaderBlock& block) {
@@ -95,7 +101,7 @@ RequestHead request_head(HeaderBlock block) {
 ResponseHead response_head(HeaderBlock block) {
   ResponseHead head;
   head.version = {2, 0};
-  if (response_error(block).empty() && !block.status.empty())
+  if (is_status(block.status))
     std::from_chars(block.status.data(), block.status.data() + block.status.size(), head.status);
   head.fields = std::move(block.fields);
   return head;
@@ -111,9 +117,7 @@ std::string request_error(const HeaderBlock& block) {
 std::string response_error(const HeaderBlock& block) {
   if (!block.error.empty()) return block.error;
   if (block.status.empty()) return block.unknown > 0 ? "" : "response without :status";
-  const bool is_code = block.status.size() == 3 && block.status[0] >= '1' && block.status[0] <= '9' &&
-                       std::ranges::all_of(block.status, [](char c) { return c >= '0' && c <= '9'; });
-  return is_code ? "" : "bad :status";
+  return is_status(block.status) ? "" : "bad :status";
 }
 
 void HpackDecoder::Free::operator()(nghttp2_hd_inflater* inflater) const {

@@ -28,6 +28,7 @@ struct HeaderBlock {
   std::size_t unknown = 0;  // fields that refer to what was said before the decoder joined
   bool pseudo = false;      // has any pseudo-header field
   std::string error;        // "": none; the first that was found
+  bool too_large = false;   // that is the error
 };
 
 // The request's :path (of a CONNECT that isn't extended: its :authority) is the target; :authority becomes

@@ -200,30 +200,39 @@ Bytes Pairing::parse(Stream& s, Bytes data) {
     refused(s, used.error());
     return data.subspan(taken);
   }
-  if (&s == &request && open.size() > limits.pending) give_up("too many requests without an answer");
+  if (&s == &request && open.size() > limits.pending)
+    give_up(kTooManyPending, "too many requests without an answer");
   return data.subspan(*used);
 }
 
 void Pairing::refused(Stream& s, const ParseError& error) {
   if (in_doubt && s.in_head) return resync(s);  // it only looked like a message
-  if (&s == &response) return give_up(error.what);
+  const auto type = error_of_refused(side_of(s), error.kind);
+  if (&s == &response) {
+    auto* answered = target();
+    auto head = s.parser.take_refused_response();
+    if (answered && head && (head->status >= 200 || head->status == 101))
+      answered->exchange.response = std::move(head);
+    return give_up(type, error.what);
+  }
 
   auto* refused_request = current(s);
   if (!refused_request) {
     refused_request = &open.emplace_back();
     refused_request->exchange.number = next_number++;
     refused_request->exchange.began = s.began;
+    if (auto head = s.parser.take_refused_request()) refused_request->exchange.request = std::move(*head);
   }
-  refused_request->exchange.protocol_error = error.what;
+  note_error(refused_request->exchange, type, error.what);
   refused_request->exchange.ended = now;
   refused_request->request_done = true;
   s.close();
 }
 
 // No further response can be told apart from the one that failed.
-void Pairing::give_up(const std::string& what) {
+void Pairing::give_up(std::string_view error, std::string_view detail) {
   for (auto& o : open) {
-    o.exchange.protocol_error = what;
+    note_error(o.exchange, error, detail);
     o.exchange.ended = std::max(o.exchange.ended, now);
     o.request_done = o.response_done = true;
   }

@@ -142,7 +142,7 @@ class Pairing {
   void resync(Stream& s);
   void lose_framing(Stream& s, std::uint64_t length);
   void refused(Stream& s, const ParseError& error);
-  void give_up(const std::string& what);
+  void give_up(std::string_view error, std::string_view detail);
   void become_other();
   void doubt_pairing();
   bool enter_tunnel();

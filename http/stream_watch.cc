@@ -80,8 +80,7 @@ std::size_t StreamWatch::content(Side side, std::span<const std::byte> data, Exc
   if (kind_ == Kind::sse && side == Side::response) sse_.feed(data);
   if (kind_ == Kind::grpc) grpc_[index(side)].feed(data);
   const auto rest = kind_ == Kind::websocket ? websocket.feed(data) : 0;
-  if (websocket.malformed() && exchange.protocol_error.empty())
-    exchange.protocol_error = "bad WebSocket frame";
+  if (websocket.malformed()) note_error(exchange, kMalformedWebSocket, "bad WebSocket frame");
   if (count(exchange) && when >= next_) {
     due_ = true;
     next_ = when + (kind_ == Kind::sse ? Time::duration(kEventInterval) : Time::duration(kInterval));

@@ -107,6 +107,21 @@ TEST_F(Native, AnUnansweredRequestIsClosedEarly) {
   EXPECT_EQ(text(*exchanges()[0], "weir.duration_ns"), "1000000000");
 }
 
+TEST_F(Native, ARefusedMessageLeavesItsStartLineAndTheNameOfTheError) {
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native)
+      .sent(get("/twice"), 1)
+      .received("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", 1.5);
+  closed(1, 2);
+  ASSERT_EQ(exchanges().size(), 1u);
+  const Record& record = *exchanges()[0];
+  EXPECT_EQ(record.status_code, 200);
+  EXPECT_EQ(text(record, "http.response.status_code"), "200");
+  EXPECT_EQ(text(record, "http.response.header.content-length"), "1");
+  EXPECT_EQ(text(record, "error.type"), "malformed_response");
+  EXPECT_EQ(text(record, "weir.error.detail"), "Duplicate Content-Length");
+}
+
 TEST_F(Native, WhatIsClosedEarlyLastsUntilItsStreamOrConnectionEnded) {
   opened(1, kOrigin);
   View(engine(), 1, Tap::native).sent(get("/stream"), 1).ended(3.5);

@@ -149,15 +149,64 @@ TEST(Exchange, KeepsErrors) {
        {get("/2").size(), 0}},
       {"bad request head",
        {req("GET / HTTP/1.1\r\nHost : a\r\n\r\n"), res("HTTP/1.1 400 B\r\nContent-Length: 0\r\n\r\n")},
-       {"0   /0 -> 400 /0 error"},
+       {"0 GET / /0 -> 400 /0 error"},
        {},
        {28, 0}},
       {"bad response head",
        {req(get("/1") + get("/2")), res("HTTP/1.1 200 OK\r\nX : a\r\n\r\n")},
-       {"0 GET /1 /0 -> none /0 error", "1 GET /2 /0 -> none /0 error"},
+       {"0 GET /1 /0 -> 200 /0 error", "1 GET /2 /0 -> none /0 error"},
        {},
        {0, 26}},
   });
+}
+
+TEST(Exchange, NamesErrorsAndKeepsWhatWasReadBefore) {
+  std::string many;
+  for (int i = 0; i < 300; ++i) many += "X" + std::to_string(i) + ": y\r\n";
+  const std::string head = "GET /r HTTP/1.1\r\nHost: a\r\n";
+  const std::string answer = "HTTP/1.1 203 N\r\nServer: s\r\n";
+  struct Bad {
+    std::string request;
+    std::string response;
+    std::string error;
+    std::string detail;
+    std::size_t request_fields;
+    std::size_t response_fields;
+  };
+  const std::vector<Bad> cases = {
+      {head + many + "\r\n", answer + "\r\n", "oversized_request", "too many fields", 256, 1},
+      {head + "X: " + std::string(70'000, 'y'), answer + "\r\n", "oversized_request",
+       "limit exceeded by header section", 1, 1},
+      {head + "Host: b\r\n\r\n", answer + "\r\n", "malformed_request", "repeated Host", 2, 1},
+      {head + "Transfer-Encoding: gzip\r\n\r\n", answer + "\r\n", "unsupported_request",
+       "Transfer-Encoding other than chunked", 2, 1},
+      {get("/r"), answer + many + "\r\n", "oversized_response", "too many fields", 1, 256},
+      {get("/r"), answer + "Content-Length: 1\r\nContent-Length: 1\r\n\r\na", "malformed_response",
+       "Duplicate Content-Length", 1, 2},
+      {get("/r"), answer + "X: a\r\n b\r\n\r\n", "malformed_response", "obs-fold in field section", 1, 2},
+      {get("/r"), answer + "X: a\n\r\n", "malformed_response", "bare LF in header section", 1, 1},
+      {get("/r"), answer + "Transfer-Encoding: gzip\r\n\r\n", "unsupported_response",
+       "Transfer-Encoding other than chunked", 1, 2},
+  };
+  for (const auto& bad : cases) {
+    SCOPED_TRACE(bad.error + ": " + bad.detail);
+    std::vector<Exchange> seen;
+    H1ExchangeBuilder builder({}, [&](Exchange e) { seen.push_back(std::move(e)); });
+    builder.feed(Side::request, bytes(bad.request), at(1));
+    builder.feed(Side::response, bytes(bad.response), at(2));
+    builder.end(Side::response, at(3));
+    builder.finish(at(3));
+    ASSERT_EQ(seen.size(), 1U);
+    const auto& e = seen[0];
+    EXPECT_EQ(e.protocol_error, bad.error);
+    EXPECT_EQ(e.protocol_error_detail, bad.detail);
+    EXPECT_EQ(e.request.method + " " + e.request.target, "GET /r");
+    EXPECT_EQ(e.request.fields.size(), bad.request_fields);
+    ASSERT_TRUE(e.response);
+    EXPECT_EQ(e.response->status, 203);
+    ASSERT_EQ(e.response->fields.size(), bad.response_fields);
+    EXPECT_EQ(e.response->fields[0].value, "s");
+  }
 }
 
 TEST(Exchange, CountsGapsInsideContent) {

@@ -396,6 +396,28 @@ TEST(H1Parser, HoldsItsLimits) {
   }
 }
 
+TEST(H1Parser, TellsWhatItReadOfARefusedHead) {
+  Log log;
+  H1Parser parser(H1Parser::Kind::request);
+  EXPECT_TRUE(parser.feed(bytes("GET /1 HTTP/1.1\r\nHost: a\r\n"), log));
+  EXPECT_FALSE(parser.take_refused_request()) << "not refused";
+  EXPECT_FALSE(parser.feed(bytes("X : b\r\n"), log));
+  EXPECT_FALSE(parser.take_refused_response());
+  const auto head = parser.take_refused_request();
+  ASSERT_TRUE(head);
+  EXPECT_EQ(head->target, "/1");
+  ASSERT_EQ(head->fields.size(), 1U);
+  EXPECT_EQ(head->fields[0].value, "a");
+  EXPECT_FALSE(parser.take_refused_request()) << "taken twice";
+  parser.reset();
+  EXPECT_FALSE(parser.feed(bytes("GET HTTP/1.1\r\n"), log));
+  EXPECT_FALSE(parser.take_refused_request()) << "without a start line";
+  parser.reset();
+  EXPECT_FALSE(
+      parser.feed(bytes("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"), log));
+  EXPECT_FALSE(parser.take_refused_request()) << "the head was told";
+}
+
 TEST(H1Parser, SkipsInsideContentOnly) {
   H1Parser parser(H1Parser::Kind::request);
   Log log;

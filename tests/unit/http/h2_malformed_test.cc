@@ -142,6 +142,33 @@ TEST(H2Malformed, MarksMessagesThatAreMalformed) {
   }
 }
 
+TEST(H2Malformed, NamesErrorsAndKeepsWhatWasReadBefore) {
+  using F = Deflater::Fields;
+  std::vector<std::string> seen;
+  H2ExchangeBuilder builder({}, [&](const Exchange& e) {
+    seen.push_back(e.request.target + " " + std::to_string(e.response ? e.response->status : 0) + " " +
+                   e.protocol_error);
+  });
+  Client c;
+  Server s;
+  F many = {{":status", "203"}};
+  for (int i = 0; i < 300; ++i) many.emplace_back("x" + std::to_string(i), "y");
+  builder.feed(Side::request, bytes(c.open()), at(1));
+  builder.feed(Side::response, bytes(s.open()), at(1));
+  builder.feed(Side::request, bytes(c.headers(1, F{{":path", "/1"}}, kEndStream)), at(1));
+  builder.feed(Side::response, bytes(s.ok(1, "")), at(1));
+  builder.feed(Side::request, bytes(c.get(3, "/3")), at(1));
+  builder.feed(Side::response, bytes(s.headers(3, many, kEndStream)), at(1));
+  builder.feed(Side::request, bytes(c.get(5, "/5")), at(1));
+  builder.feed(Side::response, bytes(s.headers(5, F{{":status", "204"}, {":status", "204"}}, kEndStream)),
+               at(1));
+  builder.feed(Side::request, bytes(c.get(7, "/7")), at(1));
+  builder.feed(Side::response, bytes(frame(FrameType::headers, kEndHeaders, 7, "\xff\x7f")), at(1));
+  const std::vector<std::string> expected = {"/1 200 malformed_request", "/3 203 oversized_response",
+                                             "/5 204 malformed_response", "/7 0 malformed_http2"};
+  EXPECT_EQ(seen, expected);
+}
+
 TEST(H2Malformed, HoldsItsLimits) {
   auto limits = capturing();
   limits.body_bytes = 4;
