@@ -71,12 +71,12 @@ struct Exchange {
 
 enum class Side : std::uint8_t { request, response };
 
-// What may be wrong with an exchange: a message of it was refused, or one before it, so that it can't be
-// told...
+// The names of what is wrong with an exchange. The first: a message of it was refused, or one before it,
+// behind which it can't be told.
 std::string_view error_of_refused(Side side, ParseError::Kind kind);
-inline constexpr std::string_view kMalformedHttp2 = "malformed_http2";  // ...its connection's frames...
+inline constexpr std::string_view kMalformedHttp2 = "malformed_http2";  // its connection's frames
 inline constexpr std::string_view kMalformedWebSocket = "malformed_websocket";
-inline constexpr std::string_view kTooManyPending = "too_many_pending";  // ...or it was given up.
+inline constexpr std::string_view kTooManyPending = "too_many_pending";  // given up, with others open
 // The first error stays.
 void note_error(Exchange& exchange, std::string_view error, std::string_view detail);
 

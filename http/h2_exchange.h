@@ -16,6 +16,7 @@ namespace weir::http {
 // reading of the connection: what is open is given out with the error.
 //
 // An exchange's content is its DATA frames' without padding; what passes through an accepted CONNECT is none.
+// All of its Content-Length makes a message whole, also when its stream ends without saying so.
 // Frames of the connection itself belong to no exchange and are no unparsed bytes.
 //
 // A gap inside of a DATA frame is skipped and counted, inside of a frame without consequence it is skipped.

@@ -29,6 +29,12 @@ void note_refused(Exchange& exchange, Side side, const HeaderBlock& block, std::
   note_error(exchange, error_of_refused(side, kind), error);
 }
 
+// Its sender, or who reads it, may leave before the empty frame that ends it.
+bool has_all_content(const Fields& fields, const Body& body) {
+  const auto* length = find_field(fields, "content-length");
+  return length && length->value == std::to_string(body.size);
+}
+
 bool is_interim(std::uint16_t status) {
   return status >= 100 && status < 200;
 }
@@ -279,7 +285,7 @@ void H2Streams::ended(Side side, Time now) {
   drop_early_below(UINT32_MAX);
   for (const auto id : ids()) {
     auto& stream = *find(id);
-    if (!stream.request_done) close_early(stream.exchange, now);
+    if (!request_whole(stream)) close_early(stream.exchange, now);
     stream.request_done = true;
     settle(id);
   }
@@ -305,6 +311,17 @@ std::vector<std::uint32_t> H2Streams::ids() const {
   return all;
 }
 
+bool H2Streams::request_whole(const Stream& stream) {
+  const auto& exchange = stream.exchange;
+  return stream.request_done || has_all_content(exchange.request.fields, exchange.request_body);
+}
+
+bool H2Streams::response_whole(const Stream& stream) {
+  const auto& exchange = stream.exchange;
+  return stream.response_done ||
+         (exchange.response && has_all_content(exchange.response->fields, exchange.response_body));
+}
+
 void H2Streams::settle(std::uint32_t id) {
   const auto& stream = *find(id);
   const bool request_over = stream.request_done || stream.request_doubt;
@@ -314,7 +331,7 @@ void H2Streams::settle(std::uint32_t id) {
 void H2Streams::give_up(std::uint32_t id, Time now) {
   auto& stream = *find(id);
   if (stream.response_doubt) mark(stream.exchange, "gap");
-  close_early(stream.exchange, now);
+  if (!request_whole(stream) || !response_whole(stream)) close_early(stream.exchange, now);
   give_out(id);
 }
 

@@ -90,6 +90,8 @@ class H2Streams {
   bool response_head(std::uint32_t id, Head& head, std::uint64_t wire, Time now);
   void take_response(Stream& stream, Head& head);
   void end_side(Side side, std::uint32_t id);
+  static bool request_whole(const Stream& stream);
+  static bool response_whole(const Stream& stream);
   void settle(std::uint32_t id);
   void give_up(std::uint32_t id, Time now);
   void give_out(std::uint32_t id);

@@ -58,6 +58,35 @@ TEST(H2Exchange, ReadsAllOfAMessage) {
   }
 }
 
+TEST(H2Exchange, AllOfItsContentMakesAMessageWhole) {
+  using F = Deflater::Fields;
+  const F three = {{":status", "200"}, {"content-length", "3"}};
+  const F post = {{":method", "POST"}, {":path", "/p"}, {":authority", "a"}, {"content-length", "2"}};
+  {
+    Talk t;
+    t << req(t.client.get(1, "/1")) << res(t.server.headers(1, three) + data(1, "abc"));
+    t << end(Side::request) << end(Side::response);
+    check_h2(t.expect("the connection ends before END_STREAM", {"0#1 GET /1 /0 -> 200 abc/3"}));
+  }
+  {
+    Talk t;
+    t << req(t.client.get(1, "/1")) << res(t.server.headers(1, three) + data(1, "abc"));
+    t << req(rst(1, 8));
+    check_h2(t.expect("the client cancels", {"0#1 GET /1 /0 -> 200 abc/3"}));
+  }
+  {
+    Talk t;
+    t << req(t.client.headers(1, post) + data(1, "ab")) << res(t.server.ok(1, "x"));
+    check_h2(t.expect("nobody says any more", {}, {"0#1 POST /p ab/2 -> 200 x/1"}));
+  }
+  {
+    Talk t;
+    t << req(t.client.headers(1, post) + data(1, "a")) << res(t.server.headers(1, three) + data(1, "ab"));
+    t << req(rst(1, 8));
+    check_h2(t.expect("some of it is missing", {"0#1 POST /p a/1 -> 200 ab/2 closed_early"}));
+  }
+}
+
 TEST(H2Exchange, GivesRequestsTheShapeOfHttp1) {
   std::vector<Exchange> seen;
   H2ExchangeBuilder builder({}, [&](Exchange e) { seen.push_back(std::move(e)); });

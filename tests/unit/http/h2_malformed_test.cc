@@ -152,7 +152,7 @@ TEST(H2Malformed, NamesErrorsAndKeepsWhatWasReadBefore) {
   Client c;
   Server s;
   F many = {{":status", "203"}};
-  for (int i = 0; i < 300; ++i) many.emplace_back("x" + std::to_string(i), "y");
+  many.resize(300, {"x", "y"});
   builder.feed(Side::request, bytes(c.open()), at(1));
   builder.feed(Side::response, bytes(s.open()), at(1));
   builder.feed(Side::request, bytes(c.headers(1, F{{":path", "/1"}}, kEndStream)), at(1));
