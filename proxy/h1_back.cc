@@ -64,7 +64,7 @@ bool H1Leg::receive(std::span<const std::byte> data) {
   while (!data.empty() && !complete_) {
     const auto taken = parser_.feed(data, *this);
     if (!taken) {
-      fail(h2_error::kInternal, {502, "upstream " + back_.name_ + " sent a malformed answer"});
+      fail(h2_error::kInternal, upstream_refused(back_.name_, taken.error()));
       return false;
     }
     data = data.subspan(*taken);
@@ -102,8 +102,7 @@ http::Next H1Leg::on_response_head(http::ResponseHead head, http::BodyFraming fr
   const auto block = to_http2_response(head);
   if (head.status < 200) {
     if (++transit_->interims > kMostInterims) {
-      fail(h2_error::kEnhanceYourCalm,
-           {502, "upstream " + back_.name_ + " sent no end of interim responses"});
+      fail(h2_error::kEnhanceYourCalm, upstream_malformed(back_.name_, "no end of interim responses"));
       return http::Next::pause;
     }
     back_.front_->interim(*transit_, block);
@@ -159,7 +158,7 @@ H1Leg* H1Back::leg_of(const Transit& transit) {
 }
 
 void H1Back::remove(H1Leg& leg) {
-  leg.fail(h2_error::kInternal, {502, "upstream " + name_ + " closed the connection without an answer"});
+  leg.fail(h2_error::kInternal, upstream_closed(name_));
   legs_.remove_if([&](const H1Leg& one) { return &one == &leg; });
 }
 

@@ -128,7 +128,10 @@ void H1Front::response(Transit& transit, const HeadBlock& block, bool ended) {
 void H1Front::failed(Transit& transit, std::uint32_t code, const OwnAnswer& own) {
   transit.at_back = false;
   if (transit.answered) return transit.response.break_off(code);
-  answer(own.status != 0 ? own : OwnAnswer{502, "the upstream reset the request"});
+  const OwnAnswer reset{502, "the upstream reset the request", "upstream_reset"};
+  const OwnAnswer& given = own.status != 0 ? own : reset;
+  judge_.upstream_failed(transit.client_stream, given);
+  answer(given);
 }
 
 // The connection closes after it; nothing of the client is read any more.

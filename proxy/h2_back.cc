@@ -42,8 +42,7 @@ void H2Back::on_block(std::int32_t stream, HeadBlock block, bool ended, bool too
   if (too_large) {
     transits_.erase(stream);
     session_.reset(stream, h2_error::kCancel);
-    return front_->failed(*transit, h2_error::kInternal,
-                          {502, "upstream " + name_ + " sent too large a head"});
+    return front_->failed(*transit, h2_error::kInternal, upstream_oversized(name_));
   }
   const int status = status_of(block);
   if (status >= 100 && status < 200) {
@@ -51,7 +50,7 @@ void H2Back::on_block(std::int32_t stream, HeadBlock block, bool ended, bool too
     transits_.erase(stream);
     session_.reset(stream, h2_error::kEnhanceYourCalm);
     return front_->failed(*transit, h2_error::kEnhanceYourCalm,
-                          {502, "upstream " + name_ + " sent no end of interim responses"});
+                          upstream_malformed(name_, "no end of interim responses"));
   }
   if (status != 0) return front_->response(*transit, block, ended);
   transit->response.end(std::move(block));
@@ -77,8 +76,8 @@ void H2Back::on_closed(std::int32_t stream, std::uint32_t code, bool by_peer) {
   if (transit == nullptr) return;
   transits_.erase(stream);
   if (!transit->response.ended()) {
-    const OwnAnswer malformed{502, "upstream " + name_ + " sent a malformed answer"};
-    return front_->failed(*transit, code, by_peer ? OwnAnswer{} : malformed);
+    return front_->failed(*transit, code,
+                          by_peer ? OwnAnswer{} : upstream_malformed(name_, "a malformed answer"));
   }
   // It has answered in full and wants no more of the request.
   if (!transit->request.ended() || !transit->request.empty()) {

@@ -133,6 +133,7 @@ void H2Front::request_taken(Transit& transit, std::size_t size) {
 void H2Front::failed(Transit& transit, std::uint32_t code, const OwnAnswer& own) {
   Entry& entry = *find(transit.client_stream);
   if (!entry.closed && !transit.answered && own.status != 0) {
+    judge_.upstream_failed(transit.client_stream, own);
     answer(entry, own);
   } else if (!entry.closed) {
     transit.response.break_off(code);

@@ -122,8 +122,13 @@ Task<bool> HttpSession::serve_request() {
 
 Task<std::optional<HttpSession::Refusal>> HttpSession::route(http::RequestHead& head) {
   if (!tls_) co_return co_await route_absolute(head);
-  if (head.method == "CONNECT") co_return Refusal{400, "CONNECT inside an opened connection"};
-  if (names_two_hosts(head)) co_return Refusal{400, "the target's host is not Host's"};
+  const std::string_view misfit = head.method == "CONNECT" ? "CONNECT inside an opened connection"
+                                  : names_two_hosts(head)  ? "the target's host is not Host's"
+                                                           : "";
+  if (!misfit.empty()) {
+    gate_.refuse(tls_->destination, std::string(misfit));
+    co_return Refusal{400, std::string(misfit)};
+  }
   if (tls_->failure) co_return Refusal{502, tls_->failure->what};
   if (auto refusal = ask_policy(tls_->destination, head)) co_return refusal;
   if (upstream_.connected()) co_return std::nullopt;
@@ -190,17 +195,17 @@ Task<std::optional<HttpSession::Refusal>> HttpSession::reconnect(const http::Req
 }
 
 HttpSession::Refusal HttpSession::upstream_refusal(const UpstreamFailure& failure) {
-  auto refusal = told_failure(failure);
+  auto refusal = told_failure({502, failure.what, failure.type});
   upstream_.close();
   return refusal;
 }
 
-HttpSession::Refusal HttpSession::told_failure(const UpstreamFailure& failure) {
+HttpSession::Refusal HttpSession::told_failure(Refusal failure) {
   count(shard_.shared.counters.upstream_failed);
   auto decision = upstream_.describe(Decision::upstream_failed);
-  decision.error_type = failure.type;
+  decision.error_type = failure.error_type;
   events_.decided(std::move(decision));
-  return {502, failure.what};
+  return failure;
 }
 
 void HttpSession::publish_refused(const std::string& rule) {
@@ -289,7 +294,8 @@ Task<HttpSession::Outcome> HttpSession::take_response(std::span<const std::byte>
   const auto taken = response_parser_.feed(data, response_);
   // The client has said nothing that the proxy above could mean.
   if (upstream_.forwards() && response_.status() == 407) {
-    refusal_ = told_failure(upstream_.refused_by_proxy("asks for credentials that it takes (407)"));
+    const auto failure = upstream_.refused_by_proxy("asks for credentials that it takes (407)");
+    refusal_ = told_failure({502, failure.what, failure.type});
     co_return Outcome::refused;
   }
   const bool delivered = co_await deliver() == Io::ok;
@@ -307,7 +313,9 @@ Task<HttpSession::Outcome> HttpSession::take_response(std::span<const std::byte>
     co_return whole ? Outcome::keep : Outcome::close;
   }
   if (taken) co_return Outcome::unanswered;
-  co_return response_.answered() ? Outcome::broken : Outcome::malformed_answer;
+  if (response_.answered()) co_return Outcome::broken;
+  refusal_ = told_failure(upstream_refused(upstream_.destination().name, taken.error()));
+  co_return Outcome::refused;
 }
 
 Task<HttpSession::Outcome> HttpSession::end_of_response(Io status) {
@@ -337,13 +345,8 @@ Task<bool> HttpSession::conclude(Outcome outcome) {
     co_return true;
   }
   const std::string& upstream = upstream_.destination().name;
-  if (outcome == Outcome::unanswered) {
-    refusal_ = Refusal{502, "upstream " + upstream + " closed the connection without an answer"};
-  }
-  if (outcome == Outcome::malformed_answer)
-    refusal_ = Refusal{502, "upstream " + upstream + " sent a malformed answer"};
-  if (outcome == Outcome::timed_out)
-    refusal_ = Refusal{504, "upstream " + upstream + " did not answer in time"};
+  if (outcome == Outcome::unanswered) refusal_ = told_failure(upstream_closed(upstream));
+  if (outcome == Outcome::timed_out) refusal_ = told_failure(upstream_timed_out(upstream));
   if (outcome == Outcome::upgraded) co_await switch_protocols();
   if (outcome == Outcome::broken || outcome == Outcome::gone) events_.response_broke_off();
   if (outcome == Outcome::broken) client_.abort();

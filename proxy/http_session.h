@@ -13,6 +13,7 @@
 #include "proxy/body_pace.h"
 #include "proxy/connection_events.h"
 #include "proxy/message_sink.h"
+#include "proxy/own_answer.h"
 #include "proxy/policy_gate.h"
 #include "proxy/shard.h"
 #include "proxy/upstream.h"
@@ -52,19 +53,15 @@ class HttpSession {
   // Its room is not zeroed: it is given back and taken again for each request.
   using IoBuffer = boost::container::vector<std::byte>;
 
-  struct Refusal {
-    int status;
-    std::string text;
-  };
+  using Refusal = OwnAnswer;
   enum class Outcome {
     keep,
     close,
-    unanswered,        // the upstream ended without a byte of a response
-    malformed_answer,  // and nothing of it was passed on
-    broken,            // in the middle of a response
-    refused,           // refusal_ is the answer
-    timed_out,         // the upstream sent nothing in time
-    gone,              // the client left, or time is up: nobody to answer
+    unanswered,  // the upstream ended without a byte of a response
+    broken,      // in the middle of a response
+    refused,     // refusal_ is the answer
+    timed_out,   // the upstream sent nothing in time
+    gone,        // the client left, or time is up: nobody to answer
     upgraded,
   };
 
@@ -76,7 +73,7 @@ class HttpSession {
   Task<std::optional<Refusal>> connect_upstream(bool may_forward);
   Task<std::optional<Refusal>> reconnect(const http::RequestHead& head);
   Refusal upstream_refusal(const UpstreamFailure& failure);  // closes the upstream, too
-  Refusal told_failure(const UpstreamFailure& failure);
+  Refusal told_failure(Refusal failure);
   void publish_refused(const std::string& rule);
 
   Task<Outcome> exchange(const http::RequestHead& head, bool may_repeat);

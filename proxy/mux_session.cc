@@ -197,8 +197,7 @@ Task<void> MuxSession::run_leg(LegIo& io) {
   do {
     const auto failure = co_await open_leg_upstream(io);
     if (failure) {
-      count(shard_.shared.counters.upstream_failed);
-      io.leg.ended(false, {502, failure->what});
+      io.leg.ended(false, {502, failure->what, failure->type});
       co_return;
     }
     io.upstream->stream().set_idle_timeout(limits_.idle_timeout);
@@ -209,7 +208,7 @@ Task<void> MuxSession::run_leg(LegIo& io) {
     io.outlet->on_drained = [this] { flush(); };
     flush();
     co_await (read_leg(io) || drain(io.outlet));
-    if (io.leg.usable()) io.leg.ended(false, {502, "upstream " + tls_.destination.name + " takes no more"});
+    if (io.leg.usable()) io.leg.ended(false, upstream_closed(tls_.destination.name));
     io.outlet.reset();
     io.upstream->close();
   } while (!closing_ && io.leg.begin_again());
@@ -235,10 +234,10 @@ Task<void> MuxSession::read_leg(LegIo& io) {
       client_.touch();
       io.leg.receive(std::span<const std::byte>(in_buffer()).first(got->size));
     } else if (got->status == Io::timed_out) {
-      io.leg.ended(false, {504, "upstream " + name + " did not answer in time"});
+      io.leg.ended(false, upstream_timed_out(name));
     } else {
       const bool orderly = got->status == Io::end;
-      io.leg.ended(orderly, {502, "upstream " + name + " closed the connection without an answer"});
+      io.leg.ended(orderly, upstream_closed(name));
     }
     flush();
     if (++streak % kGreedyReads == 0) co_await asio::post(shard_.context, asio::use_awaitable);
@@ -354,17 +353,14 @@ bool MuxSession::take_from_upstream(std::span<const std::byte> data) {
   if (!taken || back_.finished()) {
     upstream_outlet_->flush();
     upstream_over_ = true;
-    back_.ended(
-        {502, "upstream " + back_.name() + (taken ? " ended the connection" : " sent malformed frames")});
+    back_.ended(taken ? upstream_closed(back_.name()) : upstream_malformed(back_.name(), "malformed frames"));
   }
   return taken;
 }
 
 void MuxSession::lose_upstream(Io status) {
   upstream_over_ = true;
-  if (status == Io::timed_out)
-    return back_.ended({504, "upstream " + back_.name() + " did not answer in time"});
-  back_.ended({502, "upstream " + back_.name() + " closed the connection without an answer"});
+  back_.ended(status == Io::timed_out ? upstream_timed_out(back_.name()) : upstream_closed(back_.name()));
 }
 
 // What one side takes gives the other one room: again, until neither has anything left.
@@ -391,17 +387,33 @@ void MuxSession::leave() {
   flush();
 }
 
+// HTTP/1 has no streams: what is decided of a request is the connection's decision.
+std::uint64_t MuxSession::decided_stream(std::int32_t stream) const {
+  return protocol_ == HttpProtocol::http2 ? static_cast<std::uint64_t>(stream) : 0;
+}
+
 std::optional<OwnAnswer> MuxSession::judge(std::int32_t stream, const HeadBlock& request) {
   count(shard_.shared.counters.requests);
   const bool connect = request.pseudo_value(":method") == "CONNECT";
-  if (connect && !request.has_pseudo(":protocol"))
-    return OwnAnswer{400, "CONNECT inside an opened connection"};
+  if (connect && !request.has_pseudo(":protocol")) {
+    const std::string misfit = "CONNECT inside an opened connection";
+    gate_.refuse(tls_.destination, misfit, decided_stream(stream));
+    return OwnAnswer{400, misfit};
+  }
   if (tls_.failure) return OwnAnswer{502, tls_.failure->what};
   return ask_policy(stream, request);
 }
 
 void MuxSession::malformed() {
   count(shard_.shared.counters.malformed_requests);
+}
+
+void MuxSession::upstream_failed(std::int32_t stream, const OwnAnswer& answer) {
+  count(shard_.shared.counters.upstream_failed);
+  auto decision = upstream_.describe(Decision::upstream_failed);
+  decision.error_type = answer.error_type;
+  if (const auto one = decided_stream(stream); one != 0) decision.stream = one;
+  events_.decided(std::move(decision));
 }
 
 // Each leg to an upstream that speaks HTTP/1 may have another of its addresses.
@@ -412,7 +424,7 @@ std::optional<OwnAnswer> MuxSession::ask_policy(std::int32_t stream, const HeadB
   const bool named = request.has_pseudo(":authority") || host == nullptr;
   const std::string_view authority =
       named ? request.pseudo_value(":authority") : std::string_view(host->value);
-  const PolicyGate::Request asked{summary, tls_.name, authority, static_cast<std::uint64_t>(stream)};
+  const PolicyGate::Request asked{summary, tls_.name, authority, decided_stream(stream)};
   Destination destination = tls_.destination;
   destination.address = upstream_.address();
   const Verdict verdict = speaks_upstream() ? gate_.request(destination, asked)

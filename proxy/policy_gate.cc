@@ -75,10 +75,12 @@ void PolicyGate::log(const Verdict& verdict, const Destination& destination) {
 
 void PolicyGate::refuse(const Destination& destination, const std::string& why, std::uint64_t stream) {
   DecisionMade refused;
-  refused.stream = stream;
+  if (stream != 0) refused.stream = stream;
   refused.decision = Decision::refused;
   refused.server_name = destination.name;
   refused.server_port = destination.port;
+  if (destination.address.family != IpAddress::Family::unknown)
+    refused.upstream_peer = Endpoint{destination.address, destination.port};
   refused.rule = why;
   events_.decided(std::move(refused));
 }

@@ -144,4 +144,7 @@ class Proxy {
 //   dns, connect_refused, connect_timeout, connect_unreachable, tls_handshake,
 //   tls_certificate_expired, tls_certificate_self_signed, tls_certificate_untrusted,
 //   tls_certificate_wrong_host, upstream_proxy (it refused, or its answer made no sense)
+// And of one that gave no answer that may be passed on, not named there:
+//   upstream_closed, upstream_reset, upstream_timeout, upstream_malformed_response,
+//   upstream_oversized_response
 }  // namespace weir::proxy

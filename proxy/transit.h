@@ -15,6 +15,7 @@
 
 #include "http/message.h"
 #include "proxy/body_pace.h"
+#include "proxy/own_answer.h"
 
 namespace weir::proxy {
 
@@ -110,12 +111,6 @@ struct Transit {
   Content response;  // from the back, taken by the front
 };
 
-// An answer of the proxy's own.
-struct OwnAnswer {
-  int status = 0;
-  std::string text;
-};
-
 class Back {
  public:
   virtual ~Back() = default;
@@ -152,6 +147,8 @@ class RequestJudge {
   // An answer when it may not. `stream` is the client's.
   virtual std::optional<OwnAnswer> judge(std::int32_t stream, const HeadBlock& request) = 0;
   virtual void malformed() = 0;  // a request that comes no further
+  // The request passed, and its upstream failed: the client is about to be given that answer.
+  virtual void upstream_failed(std::int32_t, const OwnAnswer&) {}
 };
 
 // The client's half as its owner moves it: bytes of the client in, bytes for it out.

@@ -24,6 +24,10 @@ class Judge : public RequestJudge {
     return std::nullopt;
   }
   void malformed() override { ++malformed_requests; }
+  void upstream_failed(std::int32_t, const OwnAnswer& answer) override {
+    failures.push_back(answer.error_type);
+  }
+  std::vector<std::string> failures;
   int asked = 0;
   int malformed_requests = 0;
 };

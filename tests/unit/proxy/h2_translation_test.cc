@@ -98,6 +98,7 @@ TEST(H2ToH1, BadAnswersAreNotPassedOn) {
     bridge.client(head(1, request_fields()));
     EXPECT_FALSE(bridge.upstream(0, answer));
     EXPECT_EQ(bridge.status(1), "502") << answer;
+    EXPECT_EQ(bridge.judge.failures, std::vector<string>{"upstream_malformed_response"});
   }
 }
 
@@ -186,6 +187,14 @@ TEST(H1ToH2, HowResponsesEnd) {
   EXPECT_EQ(answer_to("GET / HTTP/1.0\r\nHost: o.test\r\n\r\n",
                       head(1, {{":status", "200"}}, false) + data(1, "x")),
             std::pair(string("HTTP/1.1 200 \r\nconnection: close\r\n\r\nx"), true));
+}
+
+TEST(H1ToH2, AResetIsAnAnswer) {
+  ReverseBridge bridge;
+  bridge.client("GET / HTTP/1.1\r\nHost: o.test\r\n\r\n");
+  bridge.upstream(frame(kRst, 0, 1, number(2, 4)));
+  EXPECT_TRUE(bridge.answered.starts_with("HTTP/1.1 502 ")) << bridge.answered;
+  EXPECT_EQ(bridge.judge.failures, std::vector<string>{"upstream_reset"});
 }
 
 TEST(H1ToH2, WhatBreaksOff) {

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <list>
 
+#include "h2_wire.h"
 #include "harness.h"
 
 namespace {
@@ -161,6 +162,54 @@ TEST(Upstream, UnaskedUpgradeIsNotRelayed) {
   EXPECT_NE(answer.find("malformed answer"), string::npos) << answer;
 }
 
+// What the record says of the proxy's own 502, which an origin may send, too.
+TEST(Upstream, WhatGaveNoAnswerIsNamed) {
+  struct Bad {
+    const char* error_type;
+    string answer;
+    const char* told;
+  };
+  const Bad cases[] = {
+      {"upstream_closed", "", "closed the connection without an answer"},
+      {"upstream_malformed_response", "nonsense\r\n\r\n", "malformed answer"},
+      {"upstream_malformed_response", "\x15\x03\x03\x00\x02\x02\x28", "malformed answer"},
+      {"upstream_oversized_response", "HTTP/1.1 200 OK\r\nX: " + string(400'000, 'x') + "\r\n\r\n",
+       "too large a head"},
+  };
+  for (const Bad& bad : cases) {
+    for (const bool http2 : {false, true}) {
+      SCOPED_TRACE(string(bad.error_type) + (http2 ? " to HTTP/2" : ""));
+      World world;
+      world.start();
+      Origin origin(world.origin_ca.server_context({kName}), [&](Wire& wire) {
+        wire.read_until("\r\n\r\n");
+        wire.write(bad.answer);
+      });
+      auto client = world.open(origin, kName, http2);
+      client.write(http2 ? kHello + head(1, request_fields()) : "GET / HTTP/1.1\r\nHost: o\r\n\r\n");
+      const auto answer =
+          http2 ? client.read_until("weir: ") + client.read_until("\n") : client.read_to_end();
+      EXPECT_NE(answer.find(bad.told), string::npos) << answer;
+      const auto decision = world.events.all<DecisionMade>().back();
+      EXPECT_EQ(decision.decision, Decision::upstream_failed);
+      EXPECT_EQ(decision.error_type, bad.error_type);
+      EXPECT_EQ(decision.stream, http2 ? std::optional<std::uint64_t>(1) : std::nullopt);
+    }
+  }
+}
+
+TEST(Upstream, OneThatDoesNotAnswerInTimeIsNamed) {
+  World world;
+  Config config;
+  config.limits.idle_timeout = std::chrono::milliseconds(300);
+  world.start(config);
+  Origin origin(world.origin_ca.server_context({kName}), [&](Wire& wire) { wire.read_to_end(); });
+  auto client = world.open(origin, kName);
+  client.write("GET / HTTP/1.1\r\nHost: o\r\n\r\n");
+  EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 504 "));
+  EXPECT_EQ(world.events.all<DecisionMade>().back().error_type, "upstream_timeout");
+}
+
 TEST(Upstream, ConnectInsideAnOpenedConnectionIsRefused) {
   World world;
   world.start();
@@ -171,6 +220,9 @@ TEST(Upstream, ConnectInsideAnOpenedConnectionIsRefused) {
   EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 400 Bad Request\r\n"));
   client.close();
   ASSERT_TRUE(world.events.wait_for_end());
+  const auto decision = world.events.all<DecisionMade>().back();
+  EXPECT_EQ(decision.decision, Decision::refused);
+  EXPECT_EQ(decision.stream, std::nullopt) << "HTTP/1 has none";
   EXPECT_EQ(world.events.bytes(Direction::sent), client.sent);
   EXPECT_EQ(world.events.bytes(Direction::received), client.received);
 }
