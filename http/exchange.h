@@ -81,7 +81,9 @@ inline constexpr std::string_view kTooManyPending = "too_many_pending";  // give
 void note_error(Exchange& exchange, std::string_view error, std::string_view detail);
 
 struct ExchangeLimits {
-  H1Limits h1;
+  H1Limits h1;  // of requests
+  H1Limits h1_response = kResponseLimits;
+  const H1Limits& of(Side side) const { return side == Side::request ? h1 : h1_response; }
   bool capture_bodies = false;
   std::size_t body_bytes = std::size_t{8} * 1024 * 1024;
   // Requests without an answer. Beyond it an HTTP/1 connection is given up, and of an HTTP/2 connection's

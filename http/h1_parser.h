@@ -37,6 +37,9 @@ struct H1Limits {
   std::size_t trailers = std::size_t{16} * 1024;
 };
 
+// Of responses: as much as curl takes, and more than nginx and Node do by default.
+inline constexpr H1Limits kResponseLimits{.head = std::size_t{256} * 1024, .fields = 1024};
+
 // After a head: go on into the body, or stop feeding there (feed() returns how many bytes it took; call it
 // again with the rest, even when none is left, to go on).
 enum class Next : std::uint8_t { proceed, pause };

@@ -171,7 +171,8 @@ H2Connection::Result H2Connection::take_content(Lane& lane, Bytes content) {
   const auto& header = lane.reader.header();
   if (header.is(FrameType::data)) streams_.data(lane.side, header.stream, content, now_);
   if (header.is(FrameType::settings)) take_settings(lane, content);
-  if (header.carries_fields() && !lane.hpack.decode(content, false, lane.block->head.block, limits_.h1))
+  if (header.carries_fields() &&
+      !lane.hpack.decode(content, false, lane.block->head.block, limits_.of(lane.side)))
     return std::unexpected("bad header block");
   return {};
 }
@@ -208,7 +209,7 @@ H2Connection::Result H2Connection::end_block_part(Lane& lane) {
   lane.block->wire += lane.reader.frame_bytes();
   if (!header.has(FrameFlag::end_headers)) return {};
   auto block = *std::exchange(lane.block, std::nullopt);
-  if (!lane.hpack.decode({}, true, block.head.block, limits_.h1)) {
+  if (!lane.hpack.decode({}, true, block.head.block, limits_.of(lane.side))) {
     lane.unparsed += block.wire;
     return std::unexpected("bad header block");
   }

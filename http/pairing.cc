@@ -148,7 +148,7 @@ void Pairing::try_start(Stream& s, Bytes data, Time when) {
   if (s.carry.empty()) s.began = when;
   s.began_known = true;
   s.carry += text_of(data);
-  const auto start = starts_message(s.kind, s.carry, limits.h1.start_line);
+  const auto start = starts_message(s.kind, s.carry, limits.of(side_of(s)).start_line);
   if (start == Start::not_yet) return;
   const auto text = std::exchange(s.carry, {});
   if (start == Start::yes) {

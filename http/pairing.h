@@ -108,7 +108,7 @@ class Pairing {
       : limits(l),
         on_exchange(std::move(callback)),
         request(H1Parser::Kind::request, limits.h1),
-        response(H1Parser::Kind::response, limits.h1) {}
+        response(H1Parser::Kind::response, limits.h1_response) {}
 
   Side side_of(const Stream& s) const { return &s == &request ? Side::request : Side::response; }
   Stream& stream(Side side) { return side == Side::request ? request : response; }

@@ -16,6 +16,15 @@ void append_text(std::vector<std::byte>& out, std::string_view text) {
   out.insert(out.end(), bytes.begin(), bytes.end());
 }
 
+// What nghttp2, which most clients read HTTP/2 with, takes of one field's value; a longer one ends its
+// connection.
+constexpr std::size_t kLongestValue = 60 * 1024;
+
+bool fits_http2(const HeadBlock& block) {
+  return std::ranges::all_of(block.fields,
+                             [](const http::Field& field) { return field.value.size() <= kLongestValue; });
+}
+
 }  // namespace
 
 void H1Leg::start(Transit& transit, const HeadBlock& block, bool ended) {
@@ -100,6 +109,10 @@ bool H1Leg::wants_input() const {
 http::Next H1Leg::on_response_head(http::ResponseHead head, http::BodyFraming framing) {
   answered_ = true;
   const auto block = to_http2_response(head);
+  if (!fits_http2(block)) {
+    fail(h2_error::kInternal, upstream_oversized(back_.name_));
+    return http::Next::pause;
+  }
   if (head.status < 200) {
     if (++transit_->interims > kMostInterims) {
       fail(h2_error::kEnhanceYourCalm, upstream_malformed(back_.name_, "no end of interim responses"));

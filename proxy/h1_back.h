@@ -54,7 +54,7 @@ class H1Leg final : private http::H1Handler {
   void take_content(std::vector<std::byte>& out, std::size_t most);
 
   H1Back& back_;
-  http::H1Parser parser_{http::H1Parser::Kind::response};
+  http::H1Parser parser_{http::H1Parser::Kind::response, http::kResponseLimits};
   Transit* transit_ = nullptr;
   std::string head_;  // of the request
   bool head_sent_ = false;

@@ -198,13 +198,18 @@ nghttp2_data_provider source() {
 }  // namespace
 
 H2Session::H2Session(Role role, const H2Limits& limits, Handler& handler)
-    : role_(role), limits_(limits), handler_(handler) {
+    : role_(role),
+      limits_(limits),
+      head_size_(role == Role::server ? limits.head_size : limits.response_head_size),
+      head_fields_(role == Role::server ? limits.head_fields : limits.response_head_fields),
+      handler_(handler) {
   nghttp2_option* made = nullptr;
   nghttp2_option_new(&made);
   const std::unique_ptr<nghttp2_option, OptionsDeleter> option(made);
   nghttp2_option_set_no_auto_window_update(made, 1);
   nghttp2_option_set_no_closed_streams(made, 1);
   nghttp2_option_set_max_continuations(made, limits.continuations);
+  nghttp2_option_set_max_send_header_block_length(made, std::size_t{2} * limits.response_head_size);
   nghttp2_option_set_max_outbound_ack(made, limits.queued_frames);
   // Ours comes first, and says ENHANCE_YOUR_CALM.
   nghttp2_option_set_stream_reset_rate_limit(made, 2ull * limits.flood_burst, 2ull * limits.flood_rate);
@@ -220,7 +225,7 @@ H2Session::~H2Session() {
 void H2Session::open(std::uint32_t max_streams, bool connect_protocol) {
   std::vector<nghttp2_settings_entry> settings = {
       {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits_.stream_window},
-      {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits_.head_size}};
+      {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, head_size_}};
   if (role_ == Role::server) {
     max_streams_ = std::min(max_streams, limits_.streams);
     settings.push_back({NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams_});
@@ -351,12 +356,11 @@ bool H2Session::add_field(std::span<const std::uint8_t> name, std::span<const st
   block_size_ += name.size() + value.size() + kOverhead;
   const bool pseudo = !name.empty() && name[0] == ':';
   if (!pseudo) ++block_fields_;
-  if (block_size_ > kBombFactor * limits_.head_size) {
+  if (block_size_ > kBombFactor * head_size_) {
     flooded_ = true;
     return false;
   }
-  block_too_large_ =
-      block_too_large_ || block_size_ > limits_.head_size || block_fields_ > limits_.head_fields;
+  block_too_large_ = block_too_large_ || block_size_ > head_size_ || block_fields_ > head_fields_;
   if (block_too_large_) return true;
   if (pseudo) {
     block_.pseudo.push_back({text(name), text(value)});

@@ -107,6 +107,8 @@ class H2Session {
 
   const Role role_;
   const H2Limits limits_;
+  const std::uint32_t head_size_;  // of what the peer sends
+  const std::uint32_t head_fields_;
   Handler& handler_;
   nghttp2_session* session_ = nullptr;
   HeadBlock block_;

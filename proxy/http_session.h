@@ -105,7 +105,7 @@ class HttpSession {
   std::optional<TlsDestination> tls_;
 
   http::H1Parser request_parser_{http::H1Parser::Kind::request};
-  http::H1Parser response_parser_{http::H1Parser::Kind::response};
+  http::H1Parser response_parser_{http::H1Parser::Kind::response, http::kResponseLimits};
   RequestSink request_;
   ResponseSink response_;
   std::optional<Refusal> refusal_;

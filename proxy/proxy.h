@@ -35,8 +35,10 @@ struct H2Limits {
   std::uint32_t streams = 100;                    // that a client may have open
   std::uint32_t stream_window = 256 * 1024;       // of a stream's content, and
   std::uint32_t connection_window = 1024 * 1024;  // of all streams', what may wait in the proxy
-  std::uint32_t head_size = 64 * 1024;            // as SETTINGS_MAX_HEADER_LIST_SIZE counts it
+  std::uint32_t head_size = 64 * 1024;            // a request's, as SETTINGS_MAX_HEADER_LIST_SIZE counts it
   std::uint32_t head_fields = 256;
+  std::uint32_t response_head_size = 256 * 1024;  // likewise
+  std::uint32_t response_head_fields = 1024;
   std::uint32_t continuations = 32;     // frames of a header section
   std::uint32_t queued_frames = 1'000;  // that wait to be sent; beyond it nothing more is read
   // What costs us and moves nothing: streams that are reset, PING, SETTINGS, PRIORITY, empty DATA, unknown

@@ -14,6 +14,7 @@ using namespace weir::http;
 ExchangeLimits small_limits() {
   ExchangeLimits limits;
   limits.h1 = {.start_line = 128, .head = 512, .fields = 8, .chunk_extensions = 16, .trailers = 64};
+  limits.h1_response = limits.h1;
   limits.capture_bodies = true;
   limits.body_bytes = 32;
   limits.pending = 4;

@@ -19,6 +19,7 @@ ExchangeLimits small_limits() {
   ExchangeLimits limits;
   limits.h1.head = 512;
   limits.h1.fields = 8;
+  limits.h1_response = limits.h1;
   limits.capture_bodies = true;
   limits.body_bytes = 32;
   limits.pending = 4;

@@ -152,7 +152,7 @@ TEST(H2Malformed, NamesErrorsAndKeepsWhatWasReadBefore) {
   Client c;
   Server s;
   F many = {{":status", "203"}};
-  many.resize(300, {"x", "y"});
+  many.resize(1100, {"x", "y"});
   builder.feed(Side::request, bytes(c.open()), at(1));
   builder.feed(Side::response, bytes(s.open()), at(1));
   builder.feed(Side::request, bytes(c.headers(1, F{{":path", "/1"}}, kEndStream)), at(1));

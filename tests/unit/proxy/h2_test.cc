@@ -205,6 +205,20 @@ TEST(H2, HeadsOverTheLimitsAreAnsweredAndTheConnectionLives) {
   EXPECT_EQ(bridge.requests(), 1u);
 }
 
+TEST(H2, ResponsesMayHaveLargerHeads) {
+  Bridge bridge;
+  bridge.client(head(1, request_fields()));
+  Pairs large = {{":status", "200"}};
+  for (int i = 0; i < 1'000; ++i) large.emplace_back("x", string(100, 'v') + std::to_string(i));
+  const string text = block(large);
+  string frames = frame(kHeaders, kEndStream, 1, text.substr(0, 16'000));
+  for (std::size_t at = 16'000; at < text.size(); at += 16'000)
+    frames += frame(kContinuation, at + 16'000 >= text.size() ? kEndHeaders : 0, 1, text.substr(at, 16'000));
+  bridge.upstream(frames);
+  ASSERT_FALSE(bridge.to_client.of(1).empty());
+  EXPECT_EQ(bridge.to_client.of(1).front().fields.size(), 1'001u);
+}
+
 TEST(H2, TheClientIsToldHowManyStreamsTheUpstreamTakes) {
   Bridge bridge;
   bridge.upstream(frame(kSettings, 0, 0, setting(3, 7)));

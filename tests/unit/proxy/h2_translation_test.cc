@@ -102,6 +102,20 @@ TEST(H2ToH1, BadAnswersAreNotPassedOn) {
   }
 }
 
+TEST(H2ToH1, LargeHeadsPassUnlessAFieldIsTooLong) {
+  string many = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n";
+  for (int i = 0; i < 1'000; ++i) many += "X-" + std::to_string(i) + ": " + string(150, 'y') + "\r\n";
+  TranslatingBridge bridge;
+  bridge.client(head(1, request_fields()));
+  EXPECT_TRUE(bridge.upstream(0, many + "\r\n"));
+  EXPECT_EQ(bridge.status(1), "200");
+  bridge.client(head(3, request_fields()));
+  EXPECT_FALSE(
+      bridge.upstream(0, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: " + string(70'000, 'y') + "\r\n\r\n"));
+  EXPECT_EQ(bridge.status(3), "502");
+  EXPECT_EQ(bridge.judge.failures, std::vector<string>{"upstream_oversized_response"});
+}
+
 TEST(H2ToH1, AKeptConnectionThatEndedIsNotAnAnswer) {
   for (const string method : {"GET", "POST"}) {
     TranslatingBridge bridge;

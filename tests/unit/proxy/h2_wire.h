@@ -79,7 +79,7 @@ struct Frame {
   std::uint8_t flags = 0;
   std::uint32_t stream = 0;
   std::string payload;
-  Pairs fields;  // of a header section that one frame holds
+  Pairs fields;  // of the header section that it begins
 
   bool ends() const { return (flags & kEndStream) != 0; }
   std::uint32_t code() const {  // RST_STREAM's and GOAWAY's
@@ -118,8 +118,13 @@ class FrameLog {
                 text_.substr(9, size),
                 {}};
       text_.erase(0, 9 + size);
-      if (one.type == kHeaders) one.fields = inflate(one.payload);
+      if (one.type == kHeaders) head_ = all.size();
+      if (one.type == kHeaders) block_.clear();
+      if (one.type == kHeaders || one.type == kContinuation) block_ += one.payload;
+      const bool whole =
+          (one.type == kHeaders || one.type == kContinuation) && (one.flags & kEndHeaders) != 0;
       all.push_back(std::move(one));
+      if (whole) all[head_].fields = inflate(block_);
     }
   }
 
@@ -170,6 +175,8 @@ class FrameLog {
   };
   std::unique_ptr<nghttp2_hd_inflater, Deleter> inflater_;
   std::string text_;
+  std::size_t head_ = 0;  // the last HEADERS frame
+  std::string block_;     // of its header section, so far
   bool preface_done_ = false;
 };
 

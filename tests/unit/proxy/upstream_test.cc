@@ -198,6 +198,26 @@ TEST(Upstream, WhatGaveNoAnswerIsNamed) {
   }
 }
 
+// As curl and nginx would have it without the proxy.
+TEST(Upstream, LargeResponseHeadsPass) {
+  string many = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n";
+  for (int i = 0; i < 1'000; ++i) many += "X-" + std::to_string(i) + ": " + string(100, 'y') + "\r\n";
+  const string long_one = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: " + string(70'000, 'y') + "\r\n";
+  for (const string& head : {many, long_one}) {
+    World world;
+    world.start();
+    Origin origin(world.origin_ca.server_context({kName}), [&](Wire& wire) {
+      wire.read_until("\r\n\r\n");
+      wire.write(head + "\r\nok");
+      wire.read_to_end();
+    });
+    auto client = world.open(origin, kName);
+    client.write("GET / HTTP/1.1\r\nHost: o\r\n\r\n");
+    EXPECT_EQ(client.read_until("\r\n\r\n"), head + "\r\n");
+    EXPECT_EQ(client.read_exactly(2), "ok");
+  }
+}
+
 TEST(Upstream, OneThatDoesNotAnswerInTimeIsNamed) {
   World world;
   Config config;
