@@ -56,8 +56,9 @@ void Engine::State::hold(Connection& connection, Tap tap, bool cleartext, http::
   // What the client asks of our own proxy is the way, not what it said to anybody outside.
   if (tunnels && proxied(connection)) return;
   const DecisionPtr& active = connection.active_decision;
+  // Before it says anything of a client's TLS the proxy tells the handshake.
   const bool opened_nothing = to_lower(exchange.request.target).starts_with("http://") ||
-                              (active && active->decision == Decision::redirected);
+                              (active && active->decision != Decision::bumped);
   if (tap == Tap::proxy && !connection.tls.seen && opened_nothing) connection.tls.library = TlsLibrary::none;
   DecisionPtr decision = tap == Tap::proxy ? connection.active_decision : nullptr;
   const auto own = tap == Tap::proxy && exchange.stream_id

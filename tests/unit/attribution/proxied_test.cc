@@ -124,6 +124,23 @@ TEST_F(Proxied, AnUpstreamFailureIsTheProxysAnswer) {
       "tls_certificate_expired");
 }
 
+TEST_F(Proxied, WhatWasInTheClearIsNotSaidToBeTls) {
+  for (const Decision decision : {Decision::refused, Decision::upstream_failed, Decision::redirected}) {
+    records_.clear();
+    use(default_config());
+    opened(kCookie, kProxy);
+    decided(kCookie, decision, 0.5);
+    View(engine(), kCookie, Tap::proxy)
+        .sent("GET /hello HTTP/1.1\r\nHost: 127.0.0.1:7443\r\n\r\n", 1)
+        .received("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", 1.1)
+        .ended(2);
+    engine().advance(at(30));
+    ASSERT_EQ(exchanges().size(), 1u);
+    EXPECT_EQ(text(*exchanges()[0], "url.full"), "http://127.0.0.1:7443/hello");
+    EXPECT_EQ(text(*exchanges()[0], "weir.tls.library"), "none");
+  }
+}
+
 TEST_F(Proxied, WhatBrokeOffLastsUntilTheProxySawItsEnd) {
   opened(kCookie, kProxy);
   decided(kCookie, Decision::bumped, 0.5);
