@@ -101,6 +101,7 @@ Task<bool> HttpSession::read_head() {
 Task<bool> HttpSession::serve_request() {
   count(shard_.shared.counters.requests);
   auto head = request_.take_head();
+  given_ = false;
   method_ = head.method;
   client_keeps_alive_ = wants_keep_alive(head, !tls_);
   drop_http_upgrade(head);
@@ -332,9 +333,19 @@ Task<Io> HttpSession::deliver() {
   auto output = response_.take_output();
   if (output.empty()) co_return Io::ok;
   client_.set_idle_timeout(limits_.idle_timeout);
-  const Io status = co_await client_.write(output);
+  const Io status = co_await give(output);
   if (status == Io::ok) events_.bytes(Direction::received, std::move(output));
   co_return status;
+}
+
+// A client that left while it waited must not be said to have its answer. Whether one that sends no more
+// still reads shows by what its host says to the first bytes: on this host at once.
+Task<Io> HttpSession::give(std::span<const std::byte> bytes) {
+  const bool first = !std::exchange(given_, true);
+  if (first && client_.peer_reset()) co_return Io::failed;
+  const bool may_have_left = first && client_.peer_ended();
+  const Io status = co_await client_.write(bytes);
+  co_return may_have_left&& client_.peer_reset() ? Io::failed : status;
 }
 
 // What became of the exchange, in the client's terms; true when another request may follow.
@@ -372,7 +383,7 @@ Task<void> HttpSession::switch_protocols() {
 Task<void> HttpSession::answer(const Refusal& refusal) {
   auto bytes = to_bytes(own_response(refusal.status, refusal.text, method_ == "HEAD"));
   client_.set_deadline(limits_.head_timeout);
-  if (co_await client_.write(bytes) != Io::ok) co_return;
+  if (co_await give(bytes) != Io::ok) co_return;
   events_.bytes(Direction::received, std::move(bytes));
   co_await linger();
 }

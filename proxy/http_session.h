@@ -83,6 +83,7 @@ class HttpSession {
   Task<Outcome> take_response(std::span<const std::byte> data);
   Task<Outcome> end_of_response(Io status);
   Task<Io> deliver();
+  Task<Io> give(std::span<const std::byte> bytes);
   Task<void> answer(const Refusal& refusal);  // as answer_unpublished, and published
   Task<void> linger();
   Task<bool> conclude(Outcome outcome);
@@ -130,6 +131,7 @@ class HttpSession {
   bool awaits_content_ = false;  // of a request whose length is known
   BodyPace pace_;
   bool awaits_response_ = false;
+  bool given_ = false;  // something of an answer
   bool anything_received_ = false;
   Io client_status_ = Io::ok;
 };

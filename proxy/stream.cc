@@ -396,8 +396,13 @@ std::optional<std::byte> Stream::first_byte() {
   return count == 1 ? std::optional(first) : std::nullopt;
 }
 
-bool Stream::peer_left() {
-  pollfd entry{socket_.native_handle(), static_cast<short>(ssl_ ? POLLRDHUP : 0), 0};
+bool Stream::peer_ended() {
+  pollfd entry{socket_.native_handle(), POLLRDHUP, 0};
+  return ::poll(&entry, 1, 0) != 0;
+}
+
+bool Stream::peer_reset() {
+  pollfd entry{socket_.native_handle(), 0, 0};
   return ::poll(&entry, 1, 0) != 0;
 }
 

@@ -87,8 +87,12 @@ class Stream {
   void expire();
 
   bool is_open() const { return socket_.is_open(); }
-  // The peer is gone: reset or, under TLS, FIN; in the clear a FIN may be a half-close. Consumes nothing.
-  bool peer_left();
+  // These consume nothing. The peer sends no more: a FIN came, or a reset.
+  bool peer_ended();
+  // It reads no more either: a reset came. A socket that was closed answers the next write with one.
+  bool peer_reset();
+  // It is taken for gone: reset or, under TLS, FIN; in the clear a FIN may be a half-close.
+  bool peer_left() { return ssl_ ? peer_ended() : peer_reset(); }
   // No byte of a message and no end has come. Takes in what TLS itself has sent, as session tickets.
   bool is_quiet();
   bool expired() const { return expired_; }

@@ -29,6 +29,8 @@ H2Limits small_limits() {
   limits.stream_window = limits.connection_window = 65'535;
   limits.head_size = 2'048;
   limits.head_fields = 16;
+  limits.response_head_size = 2'048;
+  limits.response_head_fields = 16;
   limits.flood_burst = 20;
   return limits;
 }

@@ -290,6 +290,54 @@ TEST(Upstream, PlainClientThatResetsIsGoneAndOneThatHalfClosesIsNot) {
   EXPECT_EQ(patient.read_to_end(), kOk);
 }
 
+TEST(Upstream, WhoLeftBeforeTheAnswerDidNotGetIt) {
+  for (const bool tls : {true, false}) {
+    SCOPED_TRACE(tls ? "TLS" : "in the clear");
+    World world;
+    world.start();
+    std::atomic<bool> asked = false;
+    std::atomic<bool> go = false;
+    Origin origin(tls ? world.origin_ca.server_context({kName}) : nullptr, [&](Wire& wire) {
+      wire.read_until("\r\n\r\n");
+      asked = true;
+      asked.notify_all();
+      go.wait(false);
+      wire.write(kOk);
+      wire.read_to_end();
+    });
+    auto client = tls ? world.open(origin, kName) : world.connect();
+    client.write(tls ? "GET / HTTP/1.1\r\nHost: o\r\n\r\n" : plain_get(origin));
+    asked.wait(false);
+    client.close();
+    go = true;
+    go.notify_all();
+    ASSERT_TRUE(world.events.wait_for_end());
+    EXPECT_EQ(world.events.bytes(Direction::received), "");
+    EXPECT_TRUE(world.events.all<StreamEnded>().back().broken_off);
+  }
+}
+
+TEST(Upstream, WhoSendsNoMoreMayStillRead) {
+  for (const bool tls : {true, false}) {
+    World world;
+    world.start();
+    std::atomic<bool> go = false;
+    Origin origin(tls ? world.origin_ca.server_context({kName}) : nullptr, [&](Wire& wire) {
+      wire.read_until("\r\n\r\n");
+      go.wait(false);
+      wire.write(kOk);
+    });
+    auto client = tls ? world.open(origin, kName) : world.connect();
+    client.write(tls ? "GET / HTTP/1.1\r\nHost: o\r\n\r\n" : plain_get(origin));
+    client.half_close();
+    go = true;
+    go.notify_all();
+    EXPECT_EQ(client.read_to_end(), kOk);
+    ASSERT_TRUE(world.events.wait_for_end());
+    EXPECT_EQ(world.events.bytes(Direction::received), kOk);
+  }
+}
+
 TEST(Upstream, SlowNameFailsInTime) {
   slow_name_released = false;
   World world;
