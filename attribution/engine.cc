@@ -125,13 +125,15 @@ void Engine::State::on(DecisionMade& event) {
     if (decisions.size() > kMaxStreamDecisions) decisions.erase(decisions.begin());
     return;
   }
-  connection->decision = std::make_shared<const DecisionMade>(std::move(event));
+  const auto made = std::make_shared<const DecisionMade>(std::move(event));
   connection->role = Role::client;
   // A failure ends the exchange that is open; any other decision is about the next request.
+  const bool exchange_is_open = connection->proxy && !connection->proxy->idle();
   const bool about_open_exchange = decision == Decision::refused || decision == Decision::upstream_failed;
-  if (about_open_exchange || !connection->proxy || connection->proxy->idle()) {
-    connection->active_decision = connection->decision;
-  }
+  if (about_open_exchange || !exchange_is_open) connection->active_decision = made;
+  // A request that is refused leaves the connection what it is.
+  const bool about_request_alone = decision == Decision::refused && exchange_is_open && connection->decision;
+  if (!about_request_alone) connection->decision = made;
   if (speaks_for_itself(decision)) supersede_native(*connection);
   settle(*connection);
 }

@@ -77,6 +77,10 @@ std::string passed_through(const Connection& connection) {
   return decision->rule.substr(0, decision->rule.find(','));
 }
 
+bool refused(const Connection& connection) {
+  return connection.decision && connection.decision->decision == Decision::refused;
+}
+
 }  // namespace
 
 bool readable(const Connection& connection) {
@@ -90,6 +94,7 @@ bool nothing_was_said(const Connection& connection) {
 
 bool reason_may_follow(const Connection& connection, const Process* process) {
   if (!connection.opened || connection.opened->before_start || readable(connection)) return false;
+  if (refused(connection)) return false;
   const Time began = connection.opened->time;
   if (tls_unread(connection))
     return !without_content(connection) && library_reason(process, began, Time{}).empty();
@@ -107,6 +112,7 @@ std::string opaque_reason(const Connection& connection, const Process* process, 
     std::string reason;
   } reasons[] = {
       {certificate_rejected(connection), "certificate rejected by client"},
+      {!read && refused(connection), "refused"},
       {closed && closed->error != 0 && no_payload, "connect failed"},
       {no_payload, "no payload"},
       {connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes() > 0, "events lost"},

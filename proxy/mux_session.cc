@@ -388,8 +388,8 @@ void MuxSession::leave() {
 }
 
 // HTTP/1 has no streams: what is decided of a request is the connection's decision.
-std::uint64_t MuxSession::decided_stream(std::int32_t stream) const {
-  return protocol_ == HttpProtocol::http2 ? static_cast<std::uint64_t>(stream) : 0;
+std::optional<std::uint64_t> MuxSession::decided_stream(std::int32_t stream) const {
+  return protocol_ == HttpProtocol::http2 ? std::optional(static_cast<std::uint64_t>(stream)) : std::nullopt;
 }
 
 std::optional<OwnAnswer> MuxSession::judge(std::int32_t stream, const HeadBlock& request) {
@@ -412,7 +412,7 @@ void MuxSession::upstream_failed(std::int32_t stream, const OwnAnswer& answer) {
   count(shard_.shared.counters.upstream_failed);
   auto decision = upstream_.describe(Decision::upstream_failed);
   decision.error_type = answer.error_type;
-  if (const auto one = decided_stream(stream); one != 0) decision.stream = one;
+  decision.stream = decided_stream(stream);
   events_.decided(std::move(decision));
 }
 

@@ -42,7 +42,7 @@ class MuxSession final : private RequestJudge {
   std::optional<OwnAnswer> judge(std::int32_t stream, const HeadBlock& request) override;
   void malformed() override;
   void upstream_failed(std::int32_t stream, const OwnAnswer& answer) override;
-  std::uint64_t decided_stream(std::int32_t stream) const;
+  std::optional<std::uint64_t> decided_stream(std::int32_t stream) const;
   std::optional<OwnAnswer> ask_policy(std::int32_t stream, const HeadBlock& request);
 
   // A connection to an upstream that speaks HTTP/1.

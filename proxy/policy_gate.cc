@@ -73,9 +73,10 @@ void PolicyGate::log(const Verdict& verdict, const Destination& destination) {
   if (verdict.log) publish(verdict, destination, nullptr);
 }
 
-void PolicyGate::refuse(const Destination& destination, const std::string& why, std::uint64_t stream) {
+void PolicyGate::refuse(const Destination& destination, const std::string& why,
+                        std::optional<std::uint64_t> stream) {
   DecisionMade refused;
-  if (stream != 0) refused.stream = stream;
+  refused.stream = stream;
   refused.decision = Decision::refused;
   refused.server_name = destination.name;
   refused.server_port = destination.port;
@@ -112,7 +113,7 @@ Verdict PolicyGate::publish_refused(Verdict verdict, const Destination& destinat
   if (verdict.allowed) return verdict;
   publish(verdict, destination, request);
   refuse(destination, verdict.rule.empty() ? kDefault : verdict.rule,
-         request != nullptr ? request->stream : 0);
+         request != nullptr ? request->stream : std::nullopt);
   return verdict;
 }
 

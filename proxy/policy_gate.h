@@ -2,6 +2,8 @@
 // engine what was refused or is to be logged. Every way out of the proxy goes through here.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -26,7 +28,7 @@ class PolicyGate {
     RequestSummary summary;
     std::string_view tls_name{};
     std::string_view authority{};
-    std::uint64_t stream = 0;  // HTTP/2's
+    std::optional<std::uint64_t> stream{};  // HTTP/2's
   };
 
   PolicyGate(PolicyDecider& decider, ConnectionEvents& events) : decider_(decider), events_(events) {}
@@ -48,7 +50,8 @@ class PolicyGate {
   // A connection that will not be opened: published, if a rule wants it told.
   void log(const Verdict& verdict, const Destination& destination);
   // A refusal for a reason that no rule's verdict is: the connection's decision alone.
-  void refuse(const Destination& destination, const std::string& why, std::uint64_t stream = 0);
+  void refuse(const Destination& destination, const std::string& why,
+              std::optional<std::uint64_t> stream = {});
 
  private:
   Verdict judge(const Destination& destination, const Request* request);

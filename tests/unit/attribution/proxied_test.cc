@@ -326,6 +326,56 @@ TEST_F(Proxied, ARefusalNamesItsRule) {
   EXPECT_EQ(text(*connections()[0], "weir.policy.rule"), "no-example");
 }
 
+// The client's CONNECT, or its ClientHello, is all that there was.
+TEST_F(Proxied, ARefusedConnectionSaysSoAndHasNoNativeCopy) {
+  for (const bool refused_first : {true, false}) {
+    records_.clear();
+    use(default_config());
+    process(kCurl, "/usr/bin/curl");
+    opened(kCookie, kProxy);
+    View native(engine(), kCookie, Tap::native);
+    const auto refuse = [&] {
+      DecisionMade event{.time = at(1), .cookie = {kCookie}, .decision = Decision::refused};
+      event.rule = "no-example";
+      engine().consume(event);
+    };
+    if (refused_first) refuse();
+    native.handshake(0.9, "example.test").exchange("/copy", "x", 1);
+    if (!refused_first) refuse();
+    closed(kCookie, 2);
+    engine().advance(at(30));
+    EXPECT_THAT(exchanges(), IsEmpty());
+    ASSERT_EQ(connections().size(), 1u);
+    EXPECT_EQ(text(*connections()[0], "weir.decision"), "refused");
+    EXPECT_EQ(text(*connections()[0], "weir.policy.rule"), "no-example");
+    EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "refused");
+  }
+}
+
+TEST_F(Proxied, ARefusedRequestIsNotTheConnections) {
+  process(kCurl, "/usr/bin/curl");
+  opened(kCookie, kProxy);
+  decided(kCookie, Decision::bumped, 0.2);
+  View proxy(engine(), kCookie, Tap::proxy);
+  proxy.exchange("/a", "x", 1).sent(get("/refused"), 2);
+  DecisionMade refused{.time = at(2.1), .cookie = {kCookie}, .decision = Decision::refused};
+  refused.rule = "no-refused";
+  engine().consume(refused);
+  proxy.received("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", 2.2).exchange("/b", "x", 3);
+  proxy.ended(4);
+  closed(kCookie, 4);
+  engine().advance(at(30));
+  ASSERT_EQ(exchanges().size(), 3u);
+  for (const auto& record : exchanges()) {
+    const bool second = text(*record, "http.response.status_code") == "403";
+    EXPECT_EQ(text(*record, "weir.decision"), second ? "refused" : "bumped");
+    EXPECT_EQ(text(*record, "weir.policy.rule"), second ? "no-refused" : "(absent)");
+  }
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections()[0], "weir.decision"), "bumped");
+  EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "(absent)");
+}
+
 TEST_F(Proxied, EachDecisionOfPolicyIsARecordOnce) {
   PolicyDecided event{.time = at(1), .cookie = {kCookie}, .process = kCurl, .uid = 0};
   event.rule = "no-admin";

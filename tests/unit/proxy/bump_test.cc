@@ -301,6 +301,24 @@ TEST(Bump, PolicyIsAskedForEachRequest) {
   EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 403 Forbidden\r\n"));
   expect_published(world, client);
   EXPECT_EQ(world.events.all<DecisionMade>().back().rule, "no target");
+  EXPECT_FALSE(world.events.all<DecisionMade>().back().stream);
+}
+
+// HTTP/1's requests have no stream, whatever the upstream speaks.
+TEST(Bump, AnUpstreamOfHttp2ChangesNothingAboutARefusal) {
+  World world;
+  world.decider.refused_target = "/secret";
+  world.start();
+  Origin origin(world.origin_ca.server_context({.name = kName, .http2 = true}), [](Wire& wire) {
+    wire.write(string("\0\0\0\4\0\0\0\0\0", 9));  // SETTINGS
+    wire.read_to_end();
+  });
+  auto client = world.open(origin, kName);
+  client.write("GET /secret HTTP/1.1\r\nHost: o\r\n\r\n");
+  EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 403 Forbidden\r\n"));
+  const auto decision = world.events.all<DecisionMade>().back();
+  EXPECT_EQ(decision.rule, "no target");
+  EXPECT_FALSE(decision.stream);
 }
 
 void offer_encrypted_hello(SSL_CTX* context) {
@@ -339,6 +357,7 @@ TEST(Bump, PolicyIsAskedWithWhatTheClientHelloHas) {
   EXPECT_EQ(connect(false, ""), "refused");
   EXPECT_EQ(connect(false, kName), "200") << "an ordinary one, and its request";
   EXPECT_EQ(world.events.all<DecisionMade>().front().rule, "no such hello");
+  EXPECT_FALSE(world.events.all<DecisionMade>().front().stream);
   EXPECT_EQ(origin.received().find("GET", 5), string::npos) << "more than one request arrived";
 }
 

@@ -90,6 +90,7 @@ TEST(ProxyPort, PolicyRefusesConnect) {
   client.write("CONNECT " + authority_of(origin) + " HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 403 Forbidden\r\n"));
   EXPECT_EQ(world.events.all<DecisionMade>().front().rule, "no 127.0.0.1");
+  EXPECT_FALSE(world.events.all<DecisionMade>().front().stream) << "it is the connection that is refused";
   EXPECT_EQ(origin.connections(), 0);
 }
 
