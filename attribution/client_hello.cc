@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "attribution/text.h"
@@ -16,7 +17,10 @@ namespace {
 constexpr std::uint8_t kHandshakeRecord = 0x16;
 constexpr std::uint8_t kClientHello = 1;
 constexpr std::size_t kHandshakeHeader = 4;
+constexpr std::uint8_t kFirstRecordType = 20;  // RFC 8446, 5.1
+constexpr std::uint8_t kLastRecordType = 23;
 constexpr std::size_t kMaxRecord = 16 * 1024;
+constexpr std::size_t kMostEmptyRecords = 32;  // as many as OpenSSL's servers pass over
 constexpr std::uint16_t kServerNameExtension = 0;
 constexpr std::uint16_t kProtocolsExtension = 16;
 constexpr std::uint16_t kEncryptedExtension = 0xfe0d;
@@ -54,10 +58,27 @@ class Reader {
   std::span<const std::byte> data_;
 };
 
+// Of bytes that begin no handshake record. Servers pass over some other records before a ClientHello, and
+// still take one in the framing of SSLv2: a length with its first bit set, the type, the version (RFC 5246,
+// E.2).
+HelloError describe_other(std::span<const std::byte> data) {
+  const auto at = [&](std::size_t i) { return std::to_integer<unsigned>(data[i]); };
+  if (at(0) >= kFirstRecordType && at(0) <= kLastRecordType) {
+    if (data.size() < 2) return HelloError::incomplete;
+    return at(1) == 3 ? HelloError::malformed : HelloError::not_tls;
+  }
+  const bool differs = (at(0) & 0x80) == 0 || (data.size() > 2 && at(2) != kClientHello) ||
+                       (data.size() > 3 && at(3) != 3) || (data.size() > 4 && at(4) > 4);
+  if (differs) return HelloError::not_tls;
+  return data.size() > 4 ? HelloError::malformed : HelloError::incomplete;
+}
+
 std::expected<std::vector<std::byte>, HelloError> join_handshake(std::span<const std::byte> data) {
   std::vector<std::byte> handshake;
   Reader reader(data);
-  for (;;) {
+  if (!data.empty() && std::to_integer<std::uint8_t>(data[0]) != kHandshakeRecord)
+    return std::unexpected(describe_other(data));
+  for (std::size_t records = 0, empty = 0;; ++records) {
     if (handshake.size() >= kHandshakeHeader) {
       Reader header(handshake);
       if (header.number(1) != kClientHello) return std::unexpected(HelloError::malformed);
@@ -69,46 +90,54 @@ std::expected<std::vector<std::byte>, HelloError> join_handshake(std::span<const
       }
     }
     const auto type = reader.number(1);
-    if (type && *type != kHandshakeRecord) {
-      return std::unexpected(handshake.empty() ? HelloError::not_tls : HelloError::malformed);
-    }
     const auto major = reader.number(1);
-    if (major && *major != 3) {
-      return std::unexpected(handshake.empty() ? HelloError::not_tls : HelloError::malformed);
-    }
+    const bool other = (type && *type != kHandshakeRecord) || (major && *major != 3);
+    if (other) return std::unexpected(records == 0 ? HelloError::not_tls : HelloError::malformed);
     const auto minor = reader.number(1);
     const auto length = reader.number(2);
     if (!minor || !length) return std::unexpected(HelloError::incomplete);
-    if (*length == 0 || *length > kMaxRecord) return std::unexpected(HelloError::malformed);
+    if (*length > kMaxRecord) return std::unexpected(HelloError::malformed);
+    if (*length == 0 && ++empty > kMostEmptyRecords) return std::unexpected(HelloError::malformed);
     const auto fragment = reader.take(std::min(*length, reader.size()));
     handshake.insert(handshake.end(), fragment->begin(), fragment->end());
   }
 }
 
-std::optional<std::span<const std::byte>> find_extension(Reader hello, std::uint16_t wanted) {
+struct Extension {
+  std::size_t type = 0;
+  std::span<const std::byte> body;
+};
+
+// Nothing where the hello has another shape. One may end before them.
+std::optional<std::vector<Extension>> read_extensions(Reader hello) {
+  std::vector<Extension> found;
   const bool prefix =
       hello.take(2) && hello.take(32) && hello.vector(1) && hello.vector(2) && hello.vector(1);
+  if (prefix && hello.empty()) return found;
   const auto block = prefix ? hello.vector(2) : std::nullopt;
-  if (!block) return std::nullopt;
+  if (!block || !hello.empty()) return std::nullopt;
   Reader extensions(*block);
   while (!extensions.empty()) {
     const auto type = extensions.number(2);
     const auto body = extensions.vector(2);
     if (!type || !body) return std::nullopt;
-    if (*type == wanted) return body;
+    found.push_back({*type, *body});
   }
-  return std::nullopt;
+  return found;
 }
 
-std::string read_server_name(std::span<const std::byte> extension) {
-  const auto list = Reader(extension).vector(2);
-  if (!list) return "";
+// Nothing when it is no host name, or not the only one. A final dot says no more than that the name is whole.
+std::optional<std::string> read_server_name(std::span<const std::byte> extension) {
+  Reader body(extension);
+  const auto list = body.vector(2);
+  if (!list || !body.empty()) return std::nullopt;
   Reader names(*list);
   const auto type = names.number(1);
   const auto name = names.vector(2);
-  if (type != 0 || !name) return "";
-  const std::string_view text(reinterpret_cast<const char*>(name->data()), name->size());
-  return is_host_name(text) ? to_lower(text) : "";
+  if (type != 0 || !name || !names.empty()) return std::nullopt;
+  std::string_view text(reinterpret_cast<const char*>(name->data()), name->size());
+  if (text.ends_with('.')) text.remove_suffix(1);
+  return is_host_name(text) ? std::optional(to_lower(text)) : std::nullopt;
 }
 
 std::vector<std::string> read_protocols(std::span<const std::byte> extension) {
@@ -132,12 +161,21 @@ std::expected<ClientHello, HelloError> parse_client_hello(std::span<const std::b
     const bool hopeless = handshake.error() == HelloError::incomplete && data.size() >= kMaxClientHello;
     return std::unexpected(hopeless ? HelloError::malformed : handshake.error());
   }
-  const Reader hello{std::span(*handshake).subspan(kHandshakeHeader)};
-  const auto name = find_extension(hello, kServerNameExtension);
-  const auto protocols = find_extension(hello, kProtocolsExtension);
-  return ClientHello{name ? read_server_name(*name) : "",
-                     protocols ? read_protocols(*protocols) : std::vector<std::string>(),
-                     find_extension(hello, kEncryptedExtension).has_value()};
+  const auto extensions = read_extensions(Reader(std::span(*handshake).subspan(kHandshakeHeader)));
+  ClientHello hello;
+  hello.unreadable_name = !extensions;
+  if (!extensions) return hello;
+  bool named = false;
+  for (const Extension& one : *extensions) {
+    if (one.type == kProtocolsExtension) hello.protocols = read_protocols(one.body);
+    if (one.type == kEncryptedExtension) hello.has_encrypted = true;
+    if (one.type != kServerNameExtension) continue;
+    const auto name = read_server_name(one.body);
+    if (!name || std::exchange(named, true)) hello.unreadable_name = true;
+    if (name) hello.server_name = *name;
+  }
+  if (hello.unreadable_name) hello.server_name.clear();
+  return hello;
 }
 
 }  // namespace weir

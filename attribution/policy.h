@@ -83,6 +83,8 @@ struct Verdict {
   // What only decrypting shows (method, path, headers) may yet decide otherwise: the connection must be
   // opened and each of its requests asked for; it must be neither tunnelled nor passed through.
   bool inspect = false;
+  // Something that was not known when it was asked could have decided otherwise, or have it logged.
+  bool undecided = false;
   std::string rule{};  // the rule that decided, or that asks to inspect; "" for the default
 };
 

@@ -227,7 +227,9 @@ class Outcome {
     if (actions == bit(PolicyAction::deny)) return {.allowed = false, .rule = name};
     if (first_maybe_ == nullptr) return {.log = last == PolicyAction::log, .rule = name};
     if (actions == bit(PolicyAction::allow)) return {.rule = name};
-    return {.inspect = inspecting_ != nullptr, .rule = inspecting_ != nullptr ? inspecting_->name : ""};
+    return {.inspect = inspecting_ != nullptr,
+            .undecided = true,
+            .rule = inspecting_ != nullptr ? inspecting_->name : ""};
   }
 
  private:

@@ -68,6 +68,7 @@ class Connection final : public Supervised {
   Task<void> take_connect(std::unique_ptr<ConnectReply> reply, Destination destination);
   void take_tls(const Destination& named, const std::string& asked, const Opening& opening,
                 const Verdict& verdict, std::optional<UpstreamFailure> failure);
+  bool may_begin_so(const Opening& opening, const Destination& where);
   Task<Opening> find_opening(bool may_be_request);
   Task<void> send_alert(std::uint8_t description);
   Task<void> go_on();
@@ -202,7 +203,7 @@ Task<void> Connection::take_redirected(Endpoint where) {
   const Opening opening = co_await find_opening(true);
   if (opening.is_request) co_return co_await forward_cleartext();
 
-  events_.begins_with(facts_of(opening));
+  if (!may_begin_so(opening, literal)) co_return co_await send_alert(kAccessDenied);
   const std::string& name = opening.server_name.empty() ? literal.name : opening.server_name;
   const Destination named{name, where.port, where.address};
   verdict = gate_.connection(named);
@@ -248,7 +249,8 @@ Task<void> Connection::take_connect(std::unique_ptr<ConnectReply> reply, Destina
   const Opening opening = co_await find_opening(may_be_request);
   if (opening.is_request && !failure) co_return co_await forward_cleartext();
 
-  events_.begins_with(facts_of(opening));
+  const Destination there{destination.name, destination.port, upstream_.address()};
+  if (!may_begin_so(opening, there)) co_return co_await send_alert(kAccessDenied);
   if (opening.is_tls) {
     const std::string name = opening.server_name.empty() ? destination.name : opening.server_name;
     const Destination named{name, destination.port, upstream_.address()};
@@ -260,7 +262,6 @@ Task<void> Connection::take_connect(std::unique_ptr<ConnectReply> reply, Destina
     if (inner.inspect || !verdict.inspect) verdict = inner;
     co_return take_tls(named, destination.name, opening, verdict, std::move(failure));
   }
-  const Destination there{destination.name, destination.port, upstream_.address()};
   const Verdict now = gate_.connection(there);
   if (!now.allowed) co_return;
   if (now.inspect || !verdict.inspect) verdict = now;
@@ -268,6 +269,13 @@ Task<void> Connection::take_connect(std::unique_ptr<ConnectReply> reply, Destina
   if (verdict.inspect && !opening.server_spoke) co_return gate_.refuse(destination, verdict.rule);
   gate_.log(verdict, there);
   go_on_with_tunnel(std::move(failure), Decision::tunnelled, "not TLS");
+}
+
+// What it begins with is a fact from then on.
+bool Connection::may_begin_so(const Opening& opening, const Destination& where) {
+  if (opening.is_unreadable && !gate_.unnamed(where, "unreadable ClientHello").allowed) return false;
+  events_.begins_with(facts_of(opening));
+  return true;
 }
 
 // Who may be gone to under every name, and is to be opened, or not. `asked` is what the client asked for

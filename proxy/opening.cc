@@ -44,6 +44,8 @@ Task<Opening> peek_opening(Stream& client, Stream* upstream, std::chrono::millis
     if (got.status != Io::ok) break;
     seen.insert(seen.end(), buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(got.size));
     const auto hello = parse_client_hello(seen);
+    // Also for good, if no more comes.
+    opening.is_unreadable = hello ? hello->unreadable_name : hello.error() != HelloError::not_tls;
     if (!hello && hello.error() == HelloError::incomplete) continue;
     opening.is_tls = hello.has_value();
     opening.has_encrypted_hello = hello && hello->has_encrypted;

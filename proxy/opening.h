@@ -14,8 +14,9 @@ namespace weir::proxy {
 struct Opening {
   bool is_tls = false;
   bool has_encrypted_hello = false;
-  bool is_request = false;    // of HTTP/1, to an origin
-  bool server_spoke = false;  // before the client did
+  bool is_unreadable = false;  // a server may find a name in it where we find none (client_hello.h)
+  bool is_request = false;     // of HTTP/1, to an origin
+  bool server_spoke = false;   // before the client did
   std::string server_name;
   std::vector<std::string> protocols;  // that the ClientHello offers
 };

@@ -25,6 +25,12 @@ Verdict PolicyGate::connection(const Destination& destination) {
   return publish_refused(judge(destination, nullptr), destination, nullptr);
 }
 
+Verdict PolicyGate::unnamed(const Destination& destination, const std::string& why) {
+  Verdict verdict = judge({"", destination.port, destination.address}, nullptr);
+  if (verdict.undecided) verdict = {.allowed = false, .rule = why};
+  return publish_refused(std::move(verdict), destination, nullptr);
+}
+
 Verdict PolicyGate::request(const Destination& destination, const Request& request) {
   Verdict verdict = judge(destination, &request);
   if (verdict.allowed && verdict.log) publish(verdict, destination, &request);

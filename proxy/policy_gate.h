@@ -35,6 +35,9 @@ class PolicyGate {
 
   // These publish a refusal. A connection: at CONNECT, and once its ClientHello names a host.
   Verdict connection(const Destination& destination);
+  // A connection that may be for a name which we can't read, whatever `destination` is called: refused, for
+  // that reason, where any name could decide otherwise.
+  Verdict unnamed(const Destination& destination, const std::string& why);
   // A request on a connection to `destination`, whose address is known: what is to be logged is published,
   // too.
   Verdict request(const Destination& destination, const Request& request);

@@ -18,7 +18,7 @@ void same(const CompiledPolicy& policy, const PolicySubject& subject) {
   const Verdict quick = policy.decide(subject);
   const Verdict slow = policy.decide_slowly(subject);
   require(quick.allowed == slow.allowed && quick.rule == slow.rule && quick.inspect == slow.inspect &&
-          quick.log == slow.log);
+          quick.log == slow.log && quick.undecided == slow.undecided);
 }
 
 }  // namespace

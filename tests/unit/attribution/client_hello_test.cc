@@ -53,6 +53,49 @@ TEST(ClientHello, GivesTheServerName) {
   EXPECT_EQ(unnamed->server_name, "");
 }
 
+TEST(ClientHello, AFinalDotIsNoPartOfTheName) {
+  const auto hello = parse_client_hello(view(client_hello("Origin.test.")));
+  ASSERT_TRUE(hello);
+  EXPECT_EQ(hello->server_name, "origin.test");
+  EXPECT_FALSE(hello->unreadable_name);
+}
+
+TEST(ClientHello, ANameThatIsNoneIsNotTakenForNoName) {
+  for (const string name : {"origin.test..", "origin test", "origin.test:443", "."}) {
+    const auto hello = parse_client_hello(view(client_hello(name)));
+    ASSERT_TRUE(hello) << name;
+    EXPECT_EQ(hello->server_name, "") << name;
+    EXPECT_TRUE(hello->unreadable_name) << name;
+  }
+  EXPECT_FALSE(parse_client_hello(view(client_hello("")))->unreadable_name);
+  // A list that ends before its name does.
+  auto damaged = client_hello("origin.test");
+  damaged[damaged.find("origin.test") - 4] = '\x02';
+  EXPECT_TRUE(parse_client_hello(view(damaged))->unreadable_name);
+}
+
+TEST(ClientHello, EmptyRecordsArePassedOver) {
+  const string empty("\x16\x03\x01\x00\x00", 5);
+  const auto whole = client_hello("origin.test");
+  string some;
+  for (int i = 0; i < 32; ++i) some += empty;
+  const auto hello = parse_client_hello(view(some + whole));
+  ASSERT_TRUE(hello);
+  EXPECT_EQ(hello->server_name, "origin.test");
+  EXPECT_EQ(parse_client_hello(view(some)).error(), HelloError::incomplete);
+  EXPECT_EQ(parse_client_hello(view(some + empty)).error(), HelloError::malformed);
+}
+
+TEST(ClientHello, WhatAServerMayTakeForTlsIsMalformed) {
+  const auto error = [](const string& bytes) { return parse_client_hello(view(bytes)).error(); };
+  EXPECT_EQ(error(string("\x15\x03\x01\x00\x02\x01\x00", 7)), HelloError::malformed) << "an alert before it";
+  EXPECT_EQ(error(string("\x80\x2e\x01\x03\x01", 5)), HelloError::malformed) << "SSLv2's framing";
+  EXPECT_EQ(error(string("\x80\x2e\x01", 3)), HelloError::incomplete);
+  EXPECT_EQ(error(string("\x80\x00\x00\x28\x01", 5)), HelloError::not_tls);
+  EXPECT_EQ(error("\x15x"), HelloError::not_tls);
+  EXPECT_EQ(error(string("\x16\x03\x01\x00\x00", 5) + "GET"), HelloError::malformed);
+}
+
 TEST(ClientHello, GivesTheProtocols) {
   const auto hello = parse_client_hello(view(client_hello("origin.test", "\x02h2\x08http/1.1")));
   ASSERT_TRUE(hello);
@@ -95,7 +138,6 @@ TEST(ClientHello, HostileInputIsRefusedOrNameless) {
   const auto error = [](const string& bytes) { return parse_client_hello(view(bytes)).error(); };
   EXPECT_EQ(error("GET / HTTP/1.1\r\n"), HelloError::not_tls);
   EXPECT_EQ(error("\x16\x02\x01"), HelloError::not_tls);
-  EXPECT_EQ(error(string("\x16\x03\x01\x00\x00", 5)), HelloError::malformed);
   EXPECT_EQ(error(string("\x16\x03\x01\xff\xff", 5)), HelloError::malformed);
   EXPECT_EQ(error(string("\x16\x03\x01\x00\x04\x02\x00\x00\x00", 9)), HelloError::malformed);
   EXPECT_EQ(error(string("\x16\x03\x01\x00\x04\x01\xff\xff\xff", 9)), HelloError::malformed);

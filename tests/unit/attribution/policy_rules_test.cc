@@ -32,6 +32,7 @@ Verdict ask(const Policy& policy, const Asked& asked) {
   EXPECT_EQ(verdict.rule, slowly.rule);
   EXPECT_EQ(verdict.inspect, slowly.inspect);
   EXPECT_EQ(verdict.log, slowly.log);
+  EXPECT_EQ(verdict.undecided, slowly.undecided);
   return verdict;
 }
 
@@ -322,6 +323,25 @@ TEST(PolicyRules, ExplainsEachRule) {
   EXPECT_EQ(compiled.explain(0, subject).answer, Answer::no);
   EXPECT_EQ(compiled.explain(1, subject).why, "path is not known");
   EXPECT_EQ(compiled.explain(1, subject).answer, Answer::maybe);
+}
+
+TEST(PolicyRules, AVerdictSaysWhetherWhatIsNotKnownCouldChangeIt) {
+  Asked asked;
+  asked.has_request = false;
+  asked.destination.name = "";
+  PolicyRule by_name = deny();
+  by_name.hosts = {"example.org"};
+  PolicyRule by_hello = deny();
+  by_hello.hellos = {HelloTrait::without_server_name};
+  PolicyRule by_path = allow();
+  by_path.action = PolicyAction::log;
+  by_path.paths = {{"/a", false}};
+  for (const PolicyRule& rule : {by_name, by_hello, by_path})
+    EXPECT_TRUE(ask({PolicyAction::allow, {rule}}, asked).undecided);
+  EXPECT_FALSE(ask({PolicyAction::allow, {}}, asked).undecided);
+  EXPECT_FALSE(ask({PolicyAction::deny, {by_name}}, asked).undecided);
+  asked.destination.name = "other.org";
+  EXPECT_FALSE(ask({PolicyAction::allow, {by_name}}, asked).undecided);
 }
 
 // The index must never know better than the rules.

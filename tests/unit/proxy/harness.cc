@@ -265,6 +265,18 @@ void Wire::reset() {
   ::close(std::exchange(fd_, -1));
 }
 
+std::string client_hello(const std::string& name) {
+  const SslContext context(SSL_CTX_new(TLS_client_method()));
+  const Ssl ssl(SSL_new(context.get()));
+  if (!name.empty()) SSL_set_tlsext_host_name(ssl.get(), name.c_str());
+  BIO* out = BIO_new(BIO_s_mem());
+  SSL_set_bio(ssl.get(), BIO_new(BIO_s_mem()), out);
+  SSL_connect(ssl.get());
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(out, &data);
+  return {data, static_cast<std::size_t>(size)};
+}
+
 bool wait_for(const std::function<bool()>& holds) {
   for (int i = 0; i < 1'000; ++i, std::this_thread::sleep_for(std::chrono::milliseconds(5)))
     if (holds()) return true;
@@ -365,6 +377,8 @@ Verdict Decider::decide(const Client& client, const weir::Destination& destinati
                         const RequestSummary* request) {
   if (client.hello && refuses_hello && refuses_hello(*client.hello))
     return {.allowed = false, .rule = "no such hello"};
+  const bool asks_name = !refused_name.empty() || !inspected_name.empty();
+  if (destination.name.empty() && asks_name) return {.undecided = true};
   if (!refused_name.empty() && destination.name == refused_name)
     return {.allowed = false, .rule = "no " + refused_name};
   if (request != nullptr && !refused_target.empty() && request->target == refused_target)

@@ -76,6 +76,11 @@ class Wire {
   std::string buffer_;
 };
 
+// What OpenSSL's client sends first, for that name; "": for none.
+std::string client_hello(const std::string& name);
+// What a client whose TLS is refused reads.
+inline const std::string kAccessDeniedAlert("\x15\x03\x03\x00\x02\x02\x31", 7);
+
 // Looks again for five seconds.
 bool wait_for(const std::function<bool()>& holds);
 

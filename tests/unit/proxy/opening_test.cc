@@ -148,6 +148,22 @@ TEST(Socks, WhatIsMalformedIsCounted) {
   EXPECT_EQ(world.proxy->counters().malformed_requests, 1u);
 }
 
+TEST(Opening, AConnectHidesNoNameInAnOddClientHello) {
+  World world;
+  world.decider.refused_name = "bad.test";
+  world.start();
+  Origin origin(nullptr, [](Wire& wire) { EXPECT_EQ(wire.read_to_end(), ""); });
+  for (const string name : {"bad.test.", "bad.test:443"}) {
+    auto client = world.connect_through(authority_of(origin));
+    client.write(client_hello(name));
+    EXPECT_EQ(client.read_to_end(), kAccessDeniedAlert) << name;
+  }
+  const auto decisions = world.events.all<DecisionMade>();
+  ASSERT_EQ(decisions.size(), 2u);
+  EXPECT_EQ(decisions[0].rule, "no bad.test");
+  EXPECT_EQ(decisions[1].rule, "unreadable ClientHello");
+}
+
 TEST(Opening, ThreeRejectionsAndThePinnedClientIsPassedThrough) {
   World world;
   world.resolver.facts = facts("/opt/pinned");

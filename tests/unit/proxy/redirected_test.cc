@@ -123,6 +123,45 @@ TEST(Redirected, AllElseIsTunnelled) {
   }
 }
 
+// Where a server may read a name that we don't, no name is refused by being hidden.
+TEST(Redirected, ANameIsNotHiddenFromPolicyInAnOddClientHello) {
+  const string empty_record("\x16\x03\x01\x00\x00", 5);
+  auto long_hello = client_hello("bad.test");
+  long_hello.replace(0, 9, string("\x16\x03\x01\x40\x00\x01\x02\x00\x00", 9));  // 128 KiB
+  for (const string& hello :
+       {client_hello("bad.test."), client_hello("bad.test.."), empty_record + client_hello("bad.test"),
+        long_hello, string("\x15\x03\x01\x00\x02\x01\x00", 7) + client_hello("bad.test")}) {
+    for (const bool refuses : {true, false}) {
+      Origin origin(nullptr, [](Wire& wire) { wire.read_to_end(); });
+      RedirectedWorld world(origin.port());
+      if (refuses) world.decider.refused_name = "bad.test";
+      auto client = world.arrive();
+      client.write(hello);
+      client.half_close();
+      const string answer = client.read_to_end();
+      if (!refuses) continue;  // no rule asks: whatever becomes of it
+      EXPECT_EQ(answer, kAccessDeniedAlert);
+      EXPECT_EQ(world.only_decision().decision, Decision::refused);
+      EXPECT_EQ(world.events.all<PolicyDecided>().size(), 1u);
+      EXPECT_TRUE(wait_for([&] { return origin.connections() == 1; }));
+      EXPECT_EQ(origin.received(), "");
+    }
+  }
+}
+
+TEST(Redirected, WhatCantBeReadIsTunnelledWhereNoRuleAsks) {
+  const string damaged("\x16\x03\x01\xff\xff and so on", 16);
+  Origin origin(nullptr, [](Wire& wire) {
+    wire.write(wire.read_exactly(16));
+    wire.read_to_end();
+  });
+  RedirectedWorld world(origin.port());
+  auto client = world.arrive();
+  client.write(damaged);
+  EXPECT_EQ(client.read_exactly(16), damaged);
+  EXPECT_EQ(world.only_decision().decision, Decision::tunnelled);
+}
+
 TEST(Redirected, WhoWasNotRedirectedGetsNothing) {
   Origin origin(nullptr, answer_requests);
   RedirectedWorld world(origin.port());
