@@ -210,7 +210,7 @@ Task<void> Connection::take_redirected(Endpoint where) {
   if (!verdict.allowed && opening.is_tls) co_return co_await send_alert(kAccessDenied);
   if (opening.is_tls) co_return take_tls(named, name, opening, verdict, std::nullopt);
   const bool hidden = verdict.inspect && !opening.server_spoke;
-  if (hidden) gate_.refuse(named, verdict.rule);
+  if (hidden) gate_.refuse_unseen(verdict, named);
   if (hidden || !verdict.allowed) co_return client_.abort();
   gate_.log(verdict, named);
   go_on_with_tunnel(std::nullopt, Decision::tunnelled, "neither TLS nor HTTP/1");
@@ -266,7 +266,7 @@ Task<void> Connection::take_connect(std::unique_ptr<ConnectReply> reply, Destina
   if (!now.allowed) co_return;
   if (now.inspect || !verdict.inspect) verdict = now;
   // It may be HTTP in any disguise.
-  if (verdict.inspect && !opening.server_spoke) co_return gate_.refuse(destination, verdict.rule);
+  if (verdict.inspect && !opening.server_spoke) co_return gate_.refuse_unseen(verdict, destination);
   gate_.log(verdict, there);
   go_on_with_tunnel(std::move(failure), Decision::tunnelled, "not TLS");
 }

@@ -12,67 +12,69 @@ namespace {
 
 constexpr const char* kDefault = "default";
 
-Verdict both(Verdict first, Verdict second) {
-  if (!first.allowed) return first;
-  if (!second.allowed || second.inspect) return second;
-  if (!first.inspect && second.log && !first.log) return second;
+}  // namespace
+
+PolicyGate::Judgement PolicyGate::both(Judgement first, Judgement second) {
+  if (!first.verdict.allowed) return first;
+  if (!second.verdict.allowed || second.verdict.inspect) return second;
+  if (!first.verdict.inspect && second.verdict.log && !first.verdict.log) return second;
   return first;
 }
 
-}  // namespace
-
 Verdict PolicyGate::connection(const Destination& destination) {
-  return publish_refused(judge(destination, nullptr), destination, nullptr);
+  return publish_refused(judge(destination, nullptr), nullptr);
 }
 
 Verdict PolicyGate::unnamed(const Destination& destination, const std::string& why) {
-  Verdict verdict = judge({"", destination.port, destination.address}, nullptr);
+  Verdict verdict = judge({"", destination.port, destination.address}, nullptr).verdict;
   if (verdict.undecided) verdict = {.allowed = false, .rule = why};
-  return publish_refused(std::move(verdict), destination, nullptr);
+  return publish_refused({std::move(verdict), destination}, nullptr);
 }
 
 Verdict PolicyGate::request(const Destination& destination, const Request& request) {
-  Verdict verdict = judge(destination, &request);
-  if (verdict.allowed && verdict.log) publish(verdict, destination, &request);
-  return publish_refused(std::move(verdict), destination, &request);
+  Judgement judgement = judge(destination, &request);
+  if (judgement.verdict.allowed && judgement.verdict.log)
+    publish(judgement.verdict, judgement.destination, &request);
+  return publish_refused(std::move(judgement), &request);
 }
 
 Verdict PolicyGate::early_request(const Destination& destination, const Request& request) {
-  return publish_refused(judge(destination, &request), destination, &request);
+  return publish_refused(judge(destination, &request), &request);
 }
 
 Verdict PolicyGate::restrict(Upstream& upstream, const Destination& destination, const Request* request) {
   Destination to = destination;
-  std::optional<Verdict> kept;
-  Verdict refused;
+  std::optional<Judgement> kept;
+  Judgement refused;
   const bool some_left = upstream.keep([&](const IpAddress& address) {
     to.address = address;
-    Verdict verdict = judge(to, request);
-    const bool allowed = verdict.allowed;
+    Judgement judgement = judge(to, request);
+    const bool allowed = judgement.verdict.allowed;
     if (!allowed)
-      refused = std::move(verdict);
+      refused = std::move(judgement);
     else
-      kept = kept ? both(*std::move(kept), std::move(verdict)) : std::move(verdict);
+      kept = kept ? both(*std::move(kept), std::move(judgement)) : std::move(judgement);
     return allowed;
   });
-  if (!some_left) return publish_refused(std::move(refused), to, request);
-  if (kept && kept->log && request != nullptr) publish(*kept, to, request);
-  return kept.value_or(Verdict());
+  if (!some_left) return publish_refused(std::move(refused), request);
+  if (kept && kept->verdict.log && request != nullptr) publish(kept->verdict, kept->destination, request);
+  return kept ? kept->verdict : Verdict();
 }
 
 Verdict PolicyGate::every_address(const Upstream& upstream, const Destination& destination,
                                   const Request& request) {
   Destination to = destination;
-  std::optional<Verdict> all;
+  std::optional<Judgement> all;
   upstream.each_address([&](const IpAddress& address) {
-    if (all && !all->allowed) return;
+    if (all && !all->verdict.allowed) return;
     to.address = address;
-    Verdict verdict = judge(to, &request);
-    all = all ? both(*std::move(all), std::move(verdict)) : std::move(verdict);
+    Judgement judgement = judge(to, &request);
+    all = all ? both(*std::move(all), std::move(judgement)) : std::move(judgement);
   });
-  Verdict verdict = all ? *std::move(all) : judge(destination, &request);
-  if (verdict.allowed && verdict.log) publish(verdict, to, &request);
-  return publish_refused(std::move(verdict), to, &request);
+  Judgement judgement = all ? *std::move(all) : judge(destination, &request);
+  if (judgement.verdict.allowed && judgement.verdict.log)
+    publish(judgement.verdict, judgement.destination, &request);
+  return publish_refused(std::move(judgement), &request);
 }
 
 void PolicyGate::log(const Verdict& verdict, const Destination& destination) {
@@ -92,35 +94,48 @@ void PolicyGate::refuse(const Destination& destination, const std::string& why,
   events_.decided(std::move(refused));
 }
 
-Verdict PolicyGate::judge(const Destination& destination, const Request* request) {
-  if (request == nullptr) return decider_.decide(events_.client(), destination, nullptr);
+PolicyGate::Judgement PolicyGate::ask(Destination destination, const Request* request) {
+  const RequestSummary* const summary = request == nullptr ? nullptr : &request->summary;
+  Verdict verdict = decider_.decide(events_.client(), destination, summary);
+  return {std::move(verdict), std::move(destination)};
+}
+
+PolicyGate::Judgement PolicyGate::judge(const Destination& destination, const Request* request) {
+  if (request == nullptr) return ask(destination, nullptr);
   // A redirected client connected to an address: what it asks for is a name all the same.
   Destination first = destination;
   if (events_.client().redirected_from && !request->tls_name.empty())
     first.name = request->tls_name;
   else if (events_.client().redirected_from && !request->authority.empty())
     first.name = host_of(request->authority);
-  Verdict verdict = decider_.decide(events_.client(), first, &request->summary);
+  Judgement judgement = ask(first, request);
   const auto ask_too = [&](std::string name) {
-    const Destination named{std::move(name), destination.port, destination.address};
-    verdict = both(std::move(verdict), decider_.decide(events_.client(), named, &request->summary));
+    judgement =
+        both(std::move(judgement), ask({std::move(name), destination.port, destination.address}, request));
   };
   const std::string_view tls_name = request->tls_name;
   const std::string_view authority = request->authority;
-  if (verdict.allowed && !tls_name.empty() && tls_name != first.name) ask_too(std::string(tls_name));
+  if (judgement.verdict.allowed && !tls_name.empty() && tls_name != first.name)
+    ask_too(std::string(tls_name));
   const bool says_more = !authority.empty() && authority != first.name && authority != tls_name;
-  if (!verdict.allowed || !says_more) return verdict;
+  if (!judgement.verdict.allowed || !says_more) return judgement;
   std::string name = host_of(authority);
   if (name != first.name && name != tls_name) ask_too(std::move(name));
-  return verdict;
+  return judgement;
 }
 
-Verdict PolicyGate::publish_refused(Verdict verdict, const Destination& destination, const Request* request) {
-  if (verdict.allowed) return verdict;
+Verdict PolicyGate::publish_refused(Judgement judgement, const Request* request) {
+  const auto& [verdict, destination] = judgement;
+  if (verdict.allowed) return std::move(judgement.verdict);
   publish(verdict, destination, request);
   refuse(destination, verdict.rule.empty() ? kDefault : verdict.rule,
          request != nullptr ? request->stream : std::nullopt);
-  return verdict;
+  return std::move(judgement.verdict);
+}
+
+void PolicyGate::refuse_unseen(Verdict verdict, const Destination& destination) {
+  verdict.allowed = false;
+  publish_refused({std::move(verdict), destination}, nullptr);
 }
 
 void PolicyGate::publish(const Verdict& verdict, const Destination& destination, const Request* request) {

@@ -52,13 +52,22 @@ class PolicyGate {
 
   // A connection that will not be opened: published, if a rule wants it told.
   void log(const Verdict& verdict, const Destination& destination);
+  // What a rule asks to see won't be seen: refused by that rule.
+  void refuse_unseen(Verdict verdict, const Destination& destination);
   // A refusal for a reason that no rule's verdict is: the connection's decision alone.
   void refuse(const Destination& destination, const std::string& why,
               std::optional<std::uint64_t> stream = {});
 
  private:
-  Verdict judge(const Destination& destination, const Request* request);
-  Verdict publish_refused(Verdict verdict, const Destination& destination, const Request* request);
+  // What was said of a destination, under that of its names which decided.
+  struct Judgement {
+    Verdict verdict;
+    Destination destination;
+  };
+  static Judgement both(Judgement first, Judgement second);
+  Judgement judge(const Destination& destination, const Request* request);
+  Judgement ask(Destination destination, const Request* request);
+  Verdict publish_refused(Judgement judgement, const Request* request);
   void publish(const Verdict& verdict, const Destination& destination, const Request* request);
 
   PolicyDecider& decider_;

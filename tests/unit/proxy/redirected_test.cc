@@ -149,6 +149,33 @@ TEST(Redirected, ANameIsNotHiddenFromPolicyInAnOddClientHello) {
   }
 }
 
+// Its Host is the name that policy's record has, too.
+TEST(Redirected, ARefusedRequestsRecordNamesTheHost) {
+  Origin origin(nullptr, [](Wire& wire) { EXPECT_EQ(wire.read_to_end(), ""); });
+  RedirectedWorld world(origin.port());
+  world.decider.refused_name = "bad.test";
+  auto client = world.arrive();
+  client.write("GET /x HTTP/1.1\r\nHost: bad.test\r\n\r\n");
+  EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 403 "));
+  const auto told = world.events.all<PolicyDecided>();
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told.front().server_name, "bad.test");
+  EXPECT_EQ(told.front().peer, (Endpoint{parse_ip_address("127.0.0.1"), origin.port()}));
+  EXPECT_EQ(world.events.all<DecisionMade>().back().server_name, "bad.test");
+}
+
+TEST(Redirected, WhatARuleAsksToSeeAndCantIsRefusedWithARecord) {
+  Origin origin(nullptr, [](Wire& wire) { EXPECT_EQ(wire.read_to_end(), ""); });
+  RedirectedWorld world(origin.port());
+  world.decider.inspected_name = "127.0.0.1";
+  auto client = world.arrive();
+  client.write("ping ping\r\n");
+  EXPECT_EQ(client.read_to_end(), "");
+  EXPECT_EQ(world.only_decision().decision, Decision::refused);
+  ASSERT_EQ(world.events.all<PolicyDecided>().size(), 1u);
+  EXPECT_FALSE(world.events.all<PolicyDecided>().front().allowed);
+}
+
 TEST(Redirected, WhatCantBeReadIsTunnelledWhereNoRuleAsks) {
   const string damaged("\x16\x03\x01\xff\xff and so on", 16);
   Origin origin(nullptr, [](Wire& wire) {
