@@ -62,14 +62,15 @@ class Connection final : public Supervised {
 
  private:
   Task<void> take_redirected(Endpoint destination);
-  Task<void> forward_cleartext();
+  void go_on_in_the_clear(HttpProtocol protocol, std::optional<UpstreamFailure> failure);
+  Task<void> forward_cleartext(HttpProtocol protocol, std::optional<UpstreamFailure> failure);
   Task<void> take_http();
   Task<void> take_socks();
   Task<void> take_connect(std::unique_ptr<ConnectReply> reply, Destination destination);
   void take_tls(const Destination& named, const std::string& asked, const Opening& opening,
                 const Verdict& verdict, std::optional<UpstreamFailure> failure);
-  bool may_begin_so(const Opening& opening, const Destination& where);
-  Task<Opening> find_opening(bool may_be_request);
+  Task<bool> may_begin_so(const Opening& opening, const Destination& where);
+  Task<Opening> find_opening();
   Task<void> send_alert(std::uint8_t description);
   Task<void> go_on();
   void go_on_with_tunnel(std::optional<UpstreamFailure> failure, Decision as, std::string why);
@@ -200,10 +201,11 @@ Task<void> Connection::take_redirected(Endpoint where) {
     events_.decided(describe_failure(*failure));
     co_return client_.abort();
   }
-  const Opening opening = co_await find_opening(true);
-  if (opening.is_request) co_return co_await forward_cleartext();
+  const Opening opening = co_await find_opening();
+  if (opening.is_request) co_return go_on_in_the_clear(HttpProtocol::http1, std::nullopt);
+  if (opening.is_http2) co_return go_on_in_the_clear(HttpProtocol::http2, std::nullopt);
 
-  if (!may_begin_so(opening, literal)) co_return co_await send_alert(kAccessDenied);
+  if (!co_await may_begin_so(opening, literal)) co_return;
   const std::string& name = opening.server_name.empty() ? literal.name : opening.server_name;
   const Destination named{name, where.port, where.address};
   verdict = gate_.connection(named);
@@ -216,11 +218,30 @@ Task<void> Connection::take_redirected(Endpoint where) {
   go_on_with_tunnel(std::nullopt, Decision::tunnelled, "neither TLS nor HTTP/1");
 }
 
-Task<void> Connection::forward_cleartext() {
-  upstream_.stream().set_idle_timeout(std::chrono::milliseconds(0));
-  events_.decided(upstream_.describe(Decision::redirected));
-  HttpSession session(shard_, client_, upstream_, events_, idle_,
-                      TlsDestination{upstream_.destination(), "", {}});
+void Connection::go_on_in_the_clear(HttpProtocol protocol, std::optional<UpstreamFailure> failure) {
+  next_ = [this, protocol, failure = std::move(failure)]() mutable {
+    return forward_cleartext(protocol, std::move(failure));
+  };
+}
+
+Task<void> Connection::forward_cleartext(HttpProtocol protocol, std::optional<UpstreamFailure> failure) {
+  if (failure) {
+    events_.decided(describe_failure(*failure));
+  } else {
+    upstream_.take_in_the_clear(protocol);
+    upstream_.stream().set_idle_timeout(std::chrono::milliseconds(0));
+    events_.decided(upstream_.describe(Decision::redirected));
+  }
+  TlsDestination there{upstream_.destination(), "", std::move(failure)};
+  if (protocol == HttpProtocol::http2) {
+    MuxSession session(shard_, client_, upstream_, events_, idle_, std::move(there), protocol);
+    session.greet_upstream();
+    mux_ = &session;
+    co_await session.run();
+    mux_ = nullptr;
+    co_return;
+  }
+  HttpSession session(shard_, client_, upstream_, events_, idle_, std::move(there));
   session_ = &session;
   co_await session.run();
   session_ = nullptr;
@@ -239,18 +260,18 @@ Task<void> Connection::take_connect(std::unique_ptr<ConnectReply> reply, Destina
   verdict = gate_.restrict(upstream_, destination, nullptr);
   if (!verdict.allowed) co_return co_await reply->refuse(client_, 403, refusal_text(verdict));
 
-  const bool may_be_request = reply->by_socks();
   const std::string established = reply->established();
   client_.unread(reply->unread());
   reply.reset();
   client_.set_idle_timeout(shard_.shared.config.limits.idle_timeout);
   if (co_await client_.write(std::as_bytes(std::span(established))) != Io::ok) co_return;
   if (!failure) failure = co_await upstream_.connect();
-  const Opening opening = co_await find_opening(may_be_request);
-  if (opening.is_request && !failure) co_return co_await forward_cleartext();
+  const Opening opening = co_await find_opening();
+  if (opening.is_request) co_return go_on_in_the_clear(HttpProtocol::http1, std::move(failure));
+  if (opening.is_http2) co_return go_on_in_the_clear(HttpProtocol::http2, std::move(failure));
 
   const Destination there{destination.name, destination.port, upstream_.address()};
-  if (!may_begin_so(opening, there)) co_return co_await send_alert(kAccessDenied);
+  if (!co_await may_begin_so(opening, there)) co_return;
   if (opening.is_tls) {
     const std::string name = opening.server_name.empty() ? destination.name : opening.server_name;
     const Destination named{name, destination.port, upstream_.address()};
@@ -266,16 +287,24 @@ Task<void> Connection::take_connect(std::unique_ptr<ConnectReply> reply, Destina
   if (!now.allowed) co_return;
   if (now.inspect || !verdict.inspect) verdict = now;
   // It may be HTTP in any disguise.
-  if (verdict.inspect && !opening.server_spoke) co_return gate_.refuse_unseen(verdict, destination);
+  if (verdict.inspect && !opening.server_spoke) co_return gate_.refuse_unseen(verdict, there);
   gate_.log(verdict, there);
   go_on_with_tunnel(std::move(failure), Decision::tunnelled, "not TLS");
 }
 
 // What it begins with is a fact from then on.
-bool Connection::may_begin_so(const Opening& opening, const Destination& where) {
-  if (opening.is_unreadable && !gate_.unnamed(where, "unreadable ClientHello").allowed) return false;
-  events_.begins_with(facts_of(opening));
-  return true;
+Task<bool> Connection::may_begin_so(const Opening& opening, const Destination& where) {
+  const bool is_hello = opening.unreadable == Unreadable::hello;
+  const char* const why = is_hello ? "unreadable ClientHello" : "unreadable request";
+  if (opening.unreadable == Unreadable::nothing || gate_.unnamed(where, why).allowed) {
+    events_.begins_with(facts_of(opening));
+    co_return true;
+  }
+  if (is_hello)
+    co_await send_alert(kAccessDenied);
+  else
+    client_.abort();
+  co_return false;
 }
 
 // Who may be gone to under every name, and is to be opened, or not. `asked` is what the client asked for
@@ -329,15 +358,18 @@ Task<void> Connection::send_alert(std::uint8_t description) {
 }
 
 // Whoever waits here has said nothing yet, and may be shed.
-Task<Opening> Connection::find_opening(bool may_be_request) {
+Task<Opening> Connection::find_opening() {
   const auto& limits = shard_.shared.config.limits;
-  if (upstream_.connected()) {
-    idle_.begin();
-    co_await wait_for_either_side(client_, upstream_.stream(), limits.idle_timeout);
-    idle_.end();
+  if (!upstream_.connected()) co_return co_await peek_opening(client_, nullptr, limits.handshake_timeout);
+  Stream* upstream = &upstream_.stream();
+  idle_.begin();
+  co_await wait_for_either_side(client_, *upstream, limits.idle_timeout);
+  if (!client_.readable_now() && speaks_http2_first(*upstream)) {
+    upstream = nullptr;
+    co_await client_.wait_readable();
   }
-  Stream* const upstream = upstream_.connected() ? &upstream_.stream() : nullptr;
-  co_return co_await peek_opening(client_, upstream, limits.handshake_timeout, may_be_request);
+  idle_.end();
+  co_return co_await peek_opening(client_, upstream, limits.handshake_timeout);
 }
 
 Task<void> Connection::tunnel(std::optional<UpstreamFailure> failure, Decision as, std::string why) {

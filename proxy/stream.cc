@@ -396,6 +396,14 @@ std::optional<std::byte> Stream::first_byte() {
   return count == 1 ? std::optional(first) : std::nullopt;
 }
 
+std::size_t Stream::peek_now(std::span<std::byte> buffer) {
+  const std::size_t put_back = std::min(buffer.size(), prefix_.size() - prefix_taken_);
+  std::copy_n(prefix_.begin() + static_cast<std::ptrdiff_t>(prefix_taken_), put_back, buffer.begin());
+  if (put_back > 0) return put_back;
+  const long count = ::recv(socket_.native_handle(), buffer.data(), buffer.size(), MSG_PEEK | MSG_DONTWAIT);
+  return count > 0 ? static_cast<std::size_t>(count) : 0;
+}
+
 bool Stream::peer_ended() {
   pollfd entry{socket_.native_handle(), POLLRDHUP, 0};
   return ::poll(&entry, 1, 0) != 0;

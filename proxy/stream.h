@@ -65,6 +65,7 @@ class Stream {
   bool readable_now();  // bytes, or the end
   // In the clear, without taking it; nothing when none is there.
   std::optional<std::byte> first_byte();
+  std::size_t peek_now(std::span<std::byte> buffer);  // 〃, how many are there
   // In the clear and with nothing put back: what comes goes into a pipe, and what a pipe holds is sent,
   // without passing through this process. The thread must have SIGPIPE blocked.
   bool can_splice() const { return !ssl_ && prefix_.empty(); }

@@ -262,6 +262,7 @@ Upstream Upstream::sibling() const {
 }
 
 HttpProtocol Upstream::protocol() const {
+  if (stream_->ssl() == nullptr) return in_the_clear_;
   const bool http2 = negotiated_alpn(stream_->ssl()) == alpn_name(HttpProtocol::http2);
   return http2 ? HttpProtocol::http2 : HttpProtocol::http1;
 }

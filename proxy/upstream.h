@@ -63,8 +63,9 @@ class Upstream {
   bool asks_for_certificate() const {
     return stream_ && stream_->ssl() && was_asked_for_certificate(stream_->ssl());
   }
-  // What was agreed on; HTTP/1.1 where the upstream said nothing.
+  // What was agreed on; HTTP/1.1 where the upstream said nothing. In the clear it is what the client knows.
   HttpProtocol protocol() const;
+  void take_in_the_clear(HttpProtocol protocol) { in_the_clear_ = protocol; }
   // One more connection to the same place may be opened with it: the addresses are taken over as they were
   // judged.
   Upstream sibling() const;
@@ -92,6 +93,7 @@ class Upstream {
   Destination destination_;
   bool via_proxy_ = false;
   bool forwards_ = false;
+  HttpProtocol in_the_clear_ = HttpProtocol::http1;
   std::vector<Endpoint> addresses_;  // of the upstream proxy, if it is to be used
   std::shared_ptr<Race> race_;       // while several addresses are tried
   std::unique_ptr<Stream> stream_;

@@ -134,9 +134,54 @@ TEST(Socks, AnUpstreamThatIsNotThereEndsTheConnection) {
   client.write(socks_request(free_port, "127.0.0.1"));
   EXPECT_EQ(client.read_exactly(kSocksAnswer.size()), kSocksAnswer);
   client.write("GE");
-  client.write("T / HTTP/1.1\r\n\r\n");
-  EXPECT_EQ(client.read_to_end(), "");
+  client.write("T / HTTP/1.1\r\nHost: o\r\n\r\n");
+  EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 502 "));
   EXPECT_EQ(world.events.all<DecisionMade>().front().error_type, "connect_refused");
+}
+
+TEST(Opening, HttpInTheClearThroughConnectIsReadAndJudged) {
+  World world;
+  world.decider.refused_name = "bad.test";
+  world.start();
+  Origin origin(nullptr, [](Wire& wire) {
+    while (!wire.read_until("\r\n\r\n").empty()) wire.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+  });
+  auto client = world.connect_through(authority_of(origin));
+  const string fine = "GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n";
+  client.write(fine);
+  EXPECT_TRUE(client.read_until("ok").ends_with("ok"));
+  client.write("GET / HTTP/1.1\r\nHost: bad.test\r\n\r\n");
+  EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 403 Forbidden\r\n"));
+  client.close();
+  ASSERT_TRUE(world.events.wait_for_end());
+  EXPECT_TRUE(wait_for([&] { return !origin.received().empty(); }));
+  EXPECT_EQ(origin.received(), fine);
+  EXPECT_TRUE(world.events.bytes(Direction::sent).starts_with(fine));
+  EXPECT_EQ(world.events.all<DecisionMade>().front().decision, Decision::redirected);
+}
+
+TEST(Opening, AWebSocketThroughConnectIsReadAndRelayed) {
+  World world;
+  world.start();
+  const string switched =
+      "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+  Origin origin(nullptr, [&](Wire& wire) {
+    EXPECT_TRUE(wire.read_until("\r\n\r\n").starts_with("GET /ws HTTP/1.1\r\n"));
+    wire.write(switched);
+    EXPECT_EQ(wire.read_exactly(4), "ping");
+    wire.write("pong");
+    wire.read_to_end();
+  });
+  auto client = world.connect_through(authority_of(origin));
+  const string asked = "GET /ws HTTP/1.1\r\nHost: o\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+  client.write(asked);
+  EXPECT_EQ(client.read_exactly(switched.size()), switched);
+  client.write("ping");
+  EXPECT_EQ(client.read_exactly(4), "pong");
+  client.close();
+  ASSERT_TRUE(world.events.wait_for_end());
+  EXPECT_EQ(world.events.bytes(Direction::sent), asked + "ping");
+  EXPECT_EQ(world.events.bytes(Direction::received), switched + "pong");
 }
 
 TEST(Socks, WhatIsMalformedIsCounted) {

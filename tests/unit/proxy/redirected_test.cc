@@ -7,6 +7,7 @@
 
 #include <optional>
 
+#include "h2_wire.h"
 #include "harness.h"
 
 namespace weir::proxy::test {
@@ -149,6 +150,33 @@ TEST(Redirected, ANameIsNotHiddenFromPolicyInAnOddClientHello) {
   }
 }
 
+// A host's rule has nothing but the Host to go by.
+TEST(Redirected, ARequestIsNotHiddenFromPolicyByItsForm) {
+  const string fields = "Host: bad.test\r\n\r\n";
+  for (const string& request :
+       {"\r\n\r\nGET / HTTP/1.1\r\n" + fields, "\n\nGET / HTTP/1.1\r\n" + fields, "GET / HTTP/1.1\n" + fields,
+        " GET / HTTP/1.1\r\n" + fields, "GET\t/ HTTP/1.1\r\n" + fields,
+        "GET /" + string(70'000, 'a') + " HTTP/1.1\r\n" + fields}) {
+    for (const bool at_once : {true, false}) {
+      Origin origin(nullptr, [](Wire& wire) { wire.read_to_end(); });
+      RedirectedWorld world(origin.port());
+      world.decider.refused_name = "bad.test";
+      auto client = world.arrive();
+      client.write(request.substr(0, at_once ? string::npos : 5));
+      if (!at_once) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        client.write(request.substr(5));
+      }
+      EXPECT_EQ(client.read_to_end(), "") << request.substr(0, 30);
+      const auto decision = world.only_decision();
+      EXPECT_EQ(decision.decision, Decision::refused);
+      EXPECT_EQ(decision.rule, "unreadable request");
+      EXPECT_TRUE(wait_for([&] { return origin.connections() == 1; }));
+      EXPECT_EQ(origin.received(), "");
+    }
+  }
+}
+
 // Its Host is the name that policy's record has, too.
 TEST(Redirected, ARefusedRequestsRecordNamesTheHost) {
   Origin origin(nullptr, [](Wire& wire) { EXPECT_EQ(wire.read_to_end(), ""); });
@@ -174,6 +202,49 @@ TEST(Redirected, WhatARuleAsksToSeeAndCantIsRefusedWithARecord) {
   EXPECT_EQ(world.only_decision().decision, Decision::refused);
   ASSERT_EQ(world.events.all<PolicyDecided>().size(), 1u);
   EXPECT_FALSE(world.events.all<PolicyDecided>().front().allowed);
+}
+
+// Gives how many requests came.
+int answer_http2(Wire& wire) {
+  wire.write(frame(kSettings, 0, 0));
+  EXPECT_EQ(wire.read_exactly(kPreface.size()), kPreface);
+  for (int requests = 0;;) {
+    const string header = wire.read_exactly(9);
+    if (header.size() < 9) return requests;
+    wire.read_exactly(static_cast<unsigned char>(header[1]) * 256u + static_cast<unsigned char>(header[2]));
+    if (header[3] != kHeaders) continue;
+    ++requests;
+    wire.write(head(static_cast<unsigned char>(header[8]), {{":status", "200"}}, false) +
+               data(static_cast<unsigned char>(header[8]), "ok"));
+  }
+}
+
+Pairs request_for(const string& host, const string& path) {
+  return {{":method", "GET"}, {":scheme", "http"}, {":authority", host}, {":path", path}};
+}
+
+// Whoever speaks first: a server of HTTP/2 doesn't wait for its client.
+TEST(Redirected, Http2InTheClearIsReadAndJudged) {
+  std::atomic<int> requests = -1;
+  Origin origin(nullptr, [&](Wire& wire) { requests = answer_http2(wire); });
+  RedirectedWorld world(origin.port());
+  world.decider.refused_name = "bad.test";
+  world.decider.inspected_name = "127.0.0.1";
+  auto client = world.arrive();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  client.write(kHello + head(1, request_for("bad.test", "/secret")) +
+               head(3, request_for("ok.test", "/fine")));
+  EXPECT_TRUE(client.read_until("ok").ends_with("ok"));
+  client.close();
+  ASSERT_TRUE(world.events.wait_for_end());
+  EXPECT_EQ(world.events.bytes(Direction::sent), client.sent);
+  EXPECT_TRUE(wait_for([&] { return requests >= 0; }));
+  EXPECT_EQ(requests, 1) << "what is refused arrived";
+  const auto decisions = world.events.all<DecisionMade>();
+  ASSERT_EQ(decisions.size(), 2u);
+  EXPECT_EQ(decisions[0].decision, Decision::redirected);
+  EXPECT_EQ(decisions[1].decision, Decision::refused);
+  EXPECT_EQ(decisions[1].stream, 1u);
 }
 
 TEST(Redirected, WhatCantBeReadIsTunnelledWhereNoRuleAsks) {
