@@ -101,6 +101,8 @@ Task<Opening> peek_opening(Stream& client, Stream* upstream, std::chrono::millis
     if (!client.readable_now()) break;
   }
   client.unread(seen);
+  // What comes next takes its own time, and has limits of its own.
+  client.set_idle_timeout(std::chrono::milliseconds(0));
   co_return opening;
 }
 

@@ -184,6 +184,18 @@ TEST(Opening, AWebSocketThroughConnectIsReadAndRelayed) {
   EXPECT_EQ(world.events.bytes(Direction::received), switched + "pong");
 }
 
+// The client's own time to say what it wants is over then, and must not be what ends it.
+TEST(Opening, AnUpstreamWhoseHandshakeTakesTooLongIsA502) {
+  World world;
+  Config config;
+  config.limits.handshake_timeout = std::chrono::milliseconds(700);
+  world.start(config);
+  Origin origin(nullptr, [](Wire& wire) { wire.read_to_end(); });
+  auto client = world.open(origin, kName);
+  client.write(kRequest);
+  EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 502 "));
+}
+
 TEST(Socks, WhatIsMalformedIsCounted) {
   World world;
   world.start();
