@@ -77,8 +77,12 @@ std::string passed_through(const Connection& connection) {
   return decision->rule.substr(0, decision->rule.find(','));
 }
 
-bool refused(const Connection& connection) {
-  return connection.decision && connection.decision->decision == Decision::refused;
+// "" unless the proxy ended it.
+std::string proxys_reason(const Connection& connection) {
+  const auto& decision = connection.decision;
+  if (decision && decision->decision == Decision::refused) return "refused";
+  if (decision && decision->decision == Decision::upstream_failed) return "connect failed";
+  return {};
 }
 
 }  // namespace
@@ -94,7 +98,7 @@ bool nothing_was_said(const Connection& connection) {
 
 bool reason_may_follow(const Connection& connection, const Process* process) {
   if (!connection.opened || connection.opened->before_start || readable(connection)) return false;
-  if (refused(connection)) return false;
+  if (!proxys_reason(connection).empty()) return false;
   const Time began = connection.opened->time;
   if (tls_unread(connection))
     return !without_content(connection) && library_reason(process, began, Time{}).empty();
@@ -106,13 +110,14 @@ std::string opaque_reason(const Connection& connection, const Process* process, 
   const auto& closed = connection.closed;
   const bool read = connection.native_account.fresh_bytes() + connection.proxy_account.fresh_bytes() > 0;
   const bool no_payload = without_payload(connection);
+  const std::string proxys = proxys_reason(connection);
   const std::string passed = passed_through(connection);
   const struct {
     bool holds;
     std::string reason;
   } reasons[] = {
       {certificate_rejected(connection), "certificate rejected by client"},
-      {!read && refused(connection), "refused"},
+      {!read && !proxys.empty(), proxys},
       {closed && closed->error != 0 && no_payload, "connect failed"},
       {no_payload, "no payload"},
       {connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes() > 0, "events lost"},

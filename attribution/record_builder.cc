@@ -429,6 +429,13 @@ std::string connection_error(const Connection& connection) {
   return name != nullptr ? name : std::to_string(connection.closed->error);
 }
 
+// There was no upstream to open it to, and the client never said what was to be answered with that.
+bool opened_nothing(const Connection& connection) {
+  const DecisionMade* decision = connection.decision.get();
+  return decision != nullptr && decision->decision == Decision::upstream_failed &&
+         connection.proxy_account.fresh_bytes() == 0;
+}
+
 std::string_view connection_incomplete(const Connection& connection, std::uint64_t gap_bytes) {
   if (gap_bytes > 0) return "gap";
   if (connection.opened && connection.opened->before_start) return "joined_midstream";
@@ -501,7 +508,7 @@ RecordPtr connection_record(const RecordContext& context) {
   out.known("weir.incomplete", connection_incomplete(connection, gap_bytes));
   out.known("weir.gap.bytes", gap_bytes);
   add_plaintext(out, native || !read ? connection.native_account : connection.proxy_account);
-  add_decision(out, decision);
+  if (!opened_nothing(connection)) add_decision(out, decision);
   if (connection.closed && connection.closed->bytes_sent)
     out.always("weir.bytes.sent", *connection.closed->bytes_sent);
   if (connection.closed && connection.closed->bytes_received) {

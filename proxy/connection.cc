@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <utility>
@@ -25,6 +26,7 @@ namespace {
 
 constexpr std::size_t kSocksBuffer = 512;
 constexpr unsigned kTicksPerLook = 10;
+constexpr std::chrono::milliseconds kTellsFailure{2'000};
 constexpr std::uint8_t kAccessDenied = 49;  // the alert (RFC 8446, section 6.2)
 
 // Alerts by which a client says that it does not take our certificate (RFC 8446, 6.2): bad_certificate to
@@ -357,10 +359,12 @@ Task<void> Connection::send_alert(std::uint8_t description) {
   co_await client_.write(std::as_bytes(std::span(alert)));
 }
 
-// Whoever waits here has said nothing yet, and may be shed.
+// Whoever waits here has said nothing yet, and may be shed. Without an upstream, the client's first bytes
+// only say in which way it is told so.
 Task<Opening> Connection::find_opening() {
   const auto& limits = shard_.shared.config.limits;
-  if (!upstream_.connected()) co_return co_await peek_opening(client_, nullptr, limits.handshake_timeout);
+  if (!upstream_.connected())
+    co_return co_await peek_opening(client_, nullptr, std::min(limits.handshake_timeout, kTellsFailure));
   Stream* upstream = &upstream_.stream();
   idle_.begin();
   co_await wait_for_either_side(client_, *upstream, limits.idle_timeout);

@@ -352,6 +352,20 @@ TEST_F(Proxied, ARefusedConnectionSaysSoAndHasNoNativeCopy) {
   }
 }
 
+// The client was told that it is connected, and then that it isn't.
+TEST_F(Proxied, AnUpstreamThatFailsLeavesNothingOpened) {
+  process(kCurl, "/usr/bin/curl");
+  opened(kCookie, kProxy);
+  View(engine(), kCookie, Tap::native).handshake(0.9, "example.test");
+  decided(kCookie, Decision::upstream_failed, 1, "connect_refused");
+  closed(kCookie, 2);
+  engine().advance(at(30));
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections()[0], "weir.decision"), "(absent)");
+  EXPECT_EQ(text(*connections()[0], "error.type"), "connect_refused");
+  EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "connect failed");
+}
+
 TEST_F(Proxied, ARefusedRequestIsNotTheConnections) {
   process(kCurl, "/usr/bin/curl");
   opened(kCookie, kProxy);

@@ -139,6 +139,18 @@ TEST(Socks, AnUpstreamThatIsNotThereEndsTheConnection) {
   EXPECT_EQ(world.events.all<DecisionMade>().front().error_type, "connect_refused");
 }
 
+// There is nobody to wait for, and nothing to say to who says nothing.
+TEST(Opening, ASilentClientIsSoonToldThatTheUpstreamIsNotThere) {
+  World world;
+  world.start();
+  const auto free_port = Origin(nullptr, [](Wire&) {}).port();
+  const auto began = std::chrono::steady_clock::now();
+  auto client = world.connect_through("127.0.0.1:" + std::to_string(free_port));
+  EXPECT_EQ(client.read_to_end(), "");
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(5));
+  EXPECT_EQ(world.events.all<DecisionMade>().front().error_type, "connect_refused");
+}
+
 TEST(Opening, HttpInTheClearThroughConnectIsReadAndJudged) {
   World world;
   world.decider.refused_name = "bad.test";
