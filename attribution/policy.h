@@ -71,6 +71,7 @@ struct RequestSummary {
   std::string_view method;
   std::string_view target;               // origin-form, absolute-form or "*", as sent
   const http::Fields* fields = nullptr;  // null: none
+  std::string_view authority{};          // HTTP/2's, a field "host" to rules; "": none
 };
 
 inline RequestSummary summarize(const http::RequestHead& head) {

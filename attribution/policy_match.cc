@@ -49,7 +49,10 @@ bool matches(const TextPattern& pattern, std::string_view text) {
   return pattern.prefix ? text.starts_with(pattern.text) : text == pattern.text;
 }
 
-bool matches_header(const HeaderPattern& wanted, const http::Fields* fields) {
+bool matches_header(const HeaderPattern& wanted, const RequestSummary& request) {
+  const bool has_authority = !request.authority.empty() && wanted.name == "host";
+  if (has_authority && (!wanted.value || request.authority == *wanted.value)) return true;
+  const http::Fields* const fields = request.fields;
   return fields != nullptr && std::ranges::any_of(*fields, [&](const http::Field& field) {
            return http::equals_ignoring_case(field.name, wanted.name) &&
                   (!wanted.value || field.value == *wanted.value);
@@ -218,7 +221,7 @@ RuleMatch match(const PolicyRule& rule, const PolicyQuestion& question, std::str
       matcher.check("path", rule.paths, known, known && why != nullptr ? question.path() : "", Answer::maybe,
                     [&](const TextPattern& pattern) { return matches(pattern, question.path()); }) &&
       matcher.check("header", rule.headers, known, known ? "not there, or another" : "", Answer::maybe,
-                    [&](const HeaderPattern& header) { return matches_header(header, request->fields); });
+                    [&](const HeaderPattern& header) { return matches_header(header, *request); });
   if (goes_on && !known && rule.asks_request()) matcher.needs_request();
   return matcher.result();
 }

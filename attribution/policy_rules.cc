@@ -185,7 +185,12 @@ class HeaderIndex {
     set_bit(fields_.try_emplace(key, Words(words)).first->second, rule);
   }
   // False for more fields than a union holds.
-  bool find(const http::Fields* fields, Union& found) const {
+  bool find(const RequestSummary& request, Union& found) const {
+    const http::Fields* const fields = request.fields;
+    if (!request.authority.empty()) {
+      found.add(fields_, std::string_view("host"));
+      found.add(fields_, std::string("host:").append(request.authority));
+    }
     if (fields == nullptr) return true;
     if (fields->size() > kMostLengths) return false;
     for (const http::Field& field : *fields) {
@@ -345,7 +350,7 @@ void CompiledPolicy::Index::each_candidate(const PolicyQuestion& question, Take 
     if (!by_path.find(question.path(), *found)) --used;
   }
   if (Union* found = begin(header, request != nullptr)) {
-    if (!by_header.find(request->fields, *found)) --used;
+    if (!by_header.find(*request, *found)) --used;
   }
   for (std::size_t at = 0; at < words; ++at) {
     std::uint64_t bits = ~std::uint64_t{0};

@@ -419,7 +419,7 @@ void MuxSession::upstream_failed(std::int32_t stream, const OwnAnswer& answer) {
 // Each leg to an upstream that speaks HTTP/1 may have another of its addresses.
 std::optional<OwnAnswer> MuxSession::ask_policy(std::int32_t stream, const HeadBlock& request) {
   const RequestSummary summary{request.pseudo_value(":method"), request.pseudo_value(":path"),
-                               &request.fields};
+                               &request.fields, request.pseudo_value(":authority")};
   const http::Field* host = http::find_field(request.fields, "host");
   const bool named = request.has_pseudo(":authority") || host == nullptr;
   const std::string_view authority =

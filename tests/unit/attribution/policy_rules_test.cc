@@ -225,6 +225,24 @@ TEST(PolicyRules, PathsAreWhatServersTakeThemFor) {
   }
 }
 
+TEST(PolicyRules, AnAuthorityIsAHost) {
+  const http::Fields fields;
+  const Destination to{"example.org", 443, {}};
+  PolicyRule by_value = deny();
+  by_value.headers = {{"host", "x.test"}};
+  PolicyRule by_name = deny();
+  by_name.headers = {{"host", {}}};
+  for (const PolicyRule& rule : {by_value, by_name}) {
+    const CompiledPolicy policy({PolicyAction::allow, {rule}});
+    for (const char* authority : {"x.test", "y.test", ""}) {
+      const RequestSummary request{"GET", "/", &fields, authority};
+      const bool matches = rule.headers[0].value ? authority == *rule.headers[0].value : *authority != '\0';
+      EXPECT_EQ(policy.decide({nullptr, to, &request}).allowed, !matches) << authority;
+      EXPECT_EQ(policy.decide_slowly({nullptr, to, &request}).allowed, !matches) << authority;
+    }
+  }
+}
+
 TEST(PolicyRules, TheFirstMatchWins) {
   Asked asked;
   PolicyRule first = allow("first");

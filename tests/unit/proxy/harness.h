@@ -162,6 +162,7 @@ class Decider : public PolicyDecider {
   std::string refused_name;
   std::string inspected_name;
   std::string refused_target;
+  std::string refused_authority;
   std::function<bool(const HelloFacts&)> refuses_hello;
 };
 

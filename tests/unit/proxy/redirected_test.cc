@@ -229,11 +229,12 @@ TEST(Redirected, Http2InTheClearIsReadAndJudged) {
   Origin origin(nullptr, [&](Wire& wire) { requests = answer_http2(wire); });
   RedirectedWorld world(origin.port());
   world.decider.refused_name = "bad.test";
+  world.decider.refused_authority = "odd.test";
   world.decider.inspected_name = "127.0.0.1";
   auto client = world.arrive();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   client.write(kHello + head(1, request_for("bad.test", "/secret")) +
-               head(3, request_for("ok.test", "/fine")));
+               head(3, request_for("ok.test", "/fine")) + head(5, request_for("odd.test", "/secret")));
   EXPECT_TRUE(client.read_until("ok").ends_with("ok"));
   client.close();
   ASSERT_TRUE(world.events.wait_for_end());
@@ -241,8 +242,9 @@ TEST(Redirected, Http2InTheClearIsReadAndJudged) {
   EXPECT_TRUE(wait_for([&] { return requests >= 0; }));
   EXPECT_EQ(requests, 1) << "what is refused arrived";
   const auto decisions = world.events.all<DecisionMade>();
-  ASSERT_EQ(decisions.size(), 2u);
+  ASSERT_EQ(decisions.size(), 3u);
   EXPECT_EQ(decisions[0].decision, Decision::redirected);
+  EXPECT_EQ(decisions[2].rule, "no authority");
   EXPECT_EQ(decisions[1].decision, Decision::refused);
   EXPECT_EQ(decisions[1].stream, 1u);
 }
