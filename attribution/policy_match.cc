@@ -16,16 +16,24 @@ int hex_value(char c) {
   return -1;
 }
 
-std::string percent_decoded(std::string_view text) {
+// What makes a difference to how the rest is read.
+bool is_structural(char c) {
+  return std::string_view("/\\.;%?#").contains(c) || static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+}
+
+enum class Escapes : std::uint8_t { all, ordinary };  // ordinary: but for those of structural characters
+
+std::string percent_decoded(std::string_view text, Escapes which) {
   std::string out;
   out.reserve(text.size());
   for (std::size_t i = 0; i < text.size(); ++i) {
     const bool escape = text[i] == '%' && i + 2 < text.size();
     const int high = escape ? hex_value(text[i + 1]) : -1;
     const int low = escape ? hex_value(text[i + 2]) : -1;
-    const char c = high >= 0 && low >= 0 ? static_cast<char>(high * 16 + low) : text[i];
-    if (high >= 0 && low >= 0) i += 2;
-    out += c == '\\' ? '/' : c;
+    const char c = high >= 0 && low >= 0 ? static_cast<char>(high * 16 + low) : '%';
+    const bool decodes = high >= 0 && low >= 0 && (which == Escapes::all || !is_structural(c));
+    out += decodes ? c : text[i];
+    if (decodes) i += 2;
   }
   return out;
 }
@@ -38,6 +46,47 @@ std::string_view raw_path(std::string_view target) {
   if (scheme == std::string_view::npos) return target;
   const auto path = target.find('/', scheme + 3);
   return path == std::string_view::npos ? "/" : target.substr(path);
+}
+
+// What servers do to a path, or leave, each for itself.
+enum Rewrite : unsigned {
+  kBackslashes = 1,  // are slashes
+  kParameters = 2,   // behind ';' are cut off
+  kDotSegments = 4,  // are resolved
+  kEmptySegments = 8,
+  kAllRewrites = 15
+};
+
+// `path` begins with "/".
+std::string rewritten(std::string_view path, unsigned rewrites) {
+  const std::string_view separators = (rewrites & kBackslashes) != 0 ? "/\\" : "/";
+  std::vector<std::string_view> kept;
+  bool last_dropped = false;
+  for (std::size_t at = 1; at <= path.size();) {
+    const std::size_t end = std::min(path.find_first_of(separators, at), path.size());
+    std::string_view segment = path.substr(at, end - at);
+    if ((rewrites & kParameters) != 0) segment = segment.substr(0, segment.find(';'));
+    const bool dots = (rewrites & kDotSegments) != 0 && (segment == "." || segment == "..");
+    if (dots && segment == ".." && !kept.empty()) kept.pop_back();
+    last_dropped = dots || ((rewrites & kEmptySegments) != 0 && segment.empty());
+    if (!last_dropped) kept.push_back(segment);
+    at = end + 1;
+  }
+  std::string out;
+  for (const std::string_view segment : kept) out.append("/").append(segment);
+  return last_dropped ? out + "/" : out;
+}
+
+// Those that change anything of it, or may once it is decoded or another is done.
+unsigned useful_rewrites(std::string_view path) {
+  const bool dots = path.contains("/.") || path.contains("\\.");
+  return (path.contains('\\') ? kBackslashes : 0u) | (path.contains(';') ? kParameters : 0u) |
+         (dots ? kDotSegments : 0u) |
+         (path.contains("//") || path.contains('\\') || path.contains(';') || dots ? kEmptySegments : 0u);
+}
+
+bool is_plain(std::string_view path) {
+  return !path.starts_with('/') || (path.find('%') == path.npos && useful_rewrites(path) == 0);
 }
 
 bool begins_with_path(std::string_view path, std::string_view above) {
@@ -59,6 +108,15 @@ bool matches_header(const HeaderPattern& wanted, const RequestSummary& request) 
          });
 }
 
+// Who allows by a path must be sure of it.
+bool matches_path(const PolicyRule& rule, const std::vector<std::string>& readings) {
+  const auto covered = [&](const std::string& path) {
+    return std::ranges::any_of(rule.paths, [&](const TextPattern& one) { return matches(one, path); });
+  };
+  return rule.action == PolicyAction::allow ? std::ranges::all_of(readings, covered)
+                                            : std::ranges::any_of(readings, covered);
+}
+
 // Goes through the kinds of one rule; the first that doesn't match ends it.
 class Matcher {
  public:
@@ -68,9 +126,17 @@ class Matcher {
   template <class List, class One>
   bool check(const char* kind, const List& list, bool known, std::string_view shown, Answer unknown,
              One one) {
-    if (list.empty()) return true;
+    return check_all(kind, !list.empty(), known, shown, unknown,
+                     [&] { return std::ranges::any_of(list, one); });
+  }
+
+  // `matches` answers for all alternatives of a kind that is asked for.
+  template <class Matches>
+  bool check_all(const char* kind, bool asked, bool known, std::string_view shown, Answer unknown,
+                 Matches matches) {
+    if (!asked) return true;
     if (!known) return take_unknown(kind, unknown);
-    if (std::ranges::any_of(list, one)) return true;
+    if (matches()) return true;
     match_.answer = Answer::no;
     if (why_ != nullptr) *why_ = std::string(kind) + " is " + (shown.empty() ? "none" : std::string(shown));
     return false;
@@ -136,24 +202,33 @@ std::string AddressRange::to_string() const {
 std::string normalized_path(std::string_view target) {
   const std::string_view raw = raw_path(target);
   if (!raw.starts_with('/')) return std::string(raw);
-  const std::string decoded = percent_decoded(raw);
-  std::string path;
-  bool ends_in_slash = false;
-  for (std::size_t at = 1; at <= decoded.size();) {
-    const std::size_t end = std::min(decoded.find('/', at), decoded.size());
-    std::string_view segment = std::string_view(decoded).substr(at, end - at);
-    segment = segment.substr(0, segment.find(';'));
-    ends_in_slash = segment.empty() || segment == "." || segment == "..";
-    if (segment == "..") path.resize(path.empty() ? 0 : path.rfind('/'));
-    if (!ends_in_slash) path.append("/").append(segment);
-    at = end + 1;
-  }
-  return ends_in_slash ? path + "/" : path;
+  return rewritten(percent_decoded(raw, Escapes::all), kAllRewrites);
 }
 
-std::string_view PolicyQuestion::path() const {
-  if (!path_) path_ = normalized_path(subject_.request->target);
-  return *path_;
+std::vector<std::string> path_readings(std::string_view target) {
+  const std::string_view raw = raw_path(target);
+  std::vector<std::string> readings = {normalized_path(target)};
+  const auto add = [&](std::string reading) {
+    if (std::ranges::find(readings, reading) == readings.end()) readings.push_back(std::move(reading));
+  };
+  if (is_plain(raw)) return readings;
+  // No server tells "%61" from "a", so the escapes of what is not structural are no reading of their own.
+  const std::string as_sent = percent_decoded(raw, Escapes::ordinary);
+  const std::string decoded = percent_decoded(raw, Escapes::all);
+  const unsigned useful = useful_rewrites(as_sent) | useful_rewrites(decoded);
+  for (unsigned rewrites = 0; rewrites <= kAllRewrites; ++rewrites) {
+    if ((rewrites & ~useful) != 0) continue;
+    const std::string first = rewritten(as_sent, rewrites);
+    add(percent_decoded(first, Escapes::all));
+    add(first);
+    add(rewritten(decoded, rewrites));
+  }
+  return readings;
+}
+
+const std::vector<std::string>& PolicyQuestion::paths() const {
+  if (paths_.empty()) paths_ = path_readings(subject_.request->target);
+  return paths_;
 }
 
 std::string_view file_name(std::string_view path) {
@@ -214,14 +289,15 @@ RuleMatch match(const PolicyRule& rule, const PolicyQuestion& question, std::str
 
   const RequestSummary* request = subject.request;
   const bool known = request != nullptr;
-  goes_on =
-      matcher.check(
-          "method", rule.methods, known, known ? request->method : "", Answer::maybe,
-          [&](const std::string& method) { return http::equals_ignoring_case(method, request->method); }) &&
-      matcher.check("path", rule.paths, known, known && why != nullptr ? question.path() : "", Answer::maybe,
-                    [&](const TextPattern& pattern) { return matches(pattern, question.path()); }) &&
-      matcher.check("header", rule.headers, known, known ? "not there, or another" : "", Answer::maybe,
-                    [&](const HeaderPattern& header) { return matches_header(header, *request); });
+  goes_on = matcher.check("method", rule.methods, known, known ? request->method : "", Answer::maybe,
+                          [&](const std::string& method) {
+                            return http::equals_ignoring_case(method, request->method);
+                          }) &&
+            matcher.check_all("path", !rule.paths.empty(), known,
+                              known && why != nullptr ? std::string_view(question.paths().front()) : "",
+                              Answer::maybe, [&] { return matches_path(rule, question.paths()); }) &&
+            matcher.check("header", rule.headers, known, known ? "not there, or another" : "", Answer::maybe,
+                          [&](const HeaderPattern& header) { return matches_header(header, *request); });
   if (goes_on && !known && rule.asks_request()) matcher.needs_request();
   return matcher.result();
 }

@@ -1,9 +1,9 @@
 // One rule against one subject. Inside of this room.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "attribution/policy_rules.h"
 
@@ -14,11 +14,11 @@ class PolicyQuestion {
  public:
   explicit PolicyQuestion(const PolicySubject& subject) : subject_(subject) {}
   const PolicySubject& subject() const { return subject_; }
-  std::string_view path() const;  // normalized; only with a request
+  const std::vector<std::string>& paths() const;  // path_readings(); only with a request
 
  private:
   const PolicySubject& subject_;
-  mutable std::optional<std::string> path_;
+  mutable std::vector<std::string> paths_;
 };
 
 struct RuleMatch {

@@ -346,8 +346,9 @@ void CompiledPolicy::Index::each_candidate(const PolicyQuestion& question, Take 
   }
   if (Union* found = begin(kubernetes_namespace, named)) by_namespace.find(names.k8s_namespace, *found);
   if (Union* found = begin(method, request != nullptr)) by_method.find(to_lower(request->method), *found);
-  if (Union* found = begin(path, request != nullptr)) {
-    if (!by_path.find(question.path(), *found)) --used;
+  // One rule may go by this reading of a path, another by that.
+  if (Union* found = begin(path, path.asked && request != nullptr && question.paths().size() == 1)) {
+    if (!by_path.find(question.paths().front(), *found)) --used;
   }
   if (Union* found = begin(header, request != nullptr)) {
     if (!by_header.find(*request, *found)) --used;

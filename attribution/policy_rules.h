@@ -96,6 +96,9 @@ inline constexpr std::size_t kLongestRuleName = 63;
 // The path of a target as rules compare it: without query, percent-decoded, "\" as "/", without empty
 // segments, without ";parameters" and dot segments. What several servers take for the same is the same here.
 std::string normalized_path(std::string_view target);
+// All that servers may take it for, that one first: each that rewrites a path does some of this, in another
+// order. A deny or log rule matches when one does, an allow rule when all do. A plain path has one.
+std::vector<std::string> path_readings(std::string_view target);
 
 // All that a decision can ask about. `client` may be null: not known. A request without a `hello` is one in
 // the clear.

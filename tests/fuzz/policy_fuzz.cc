@@ -33,6 +33,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)bpf::make_policy_table(*policy);
   const std::string target = text.substr(text.rfind('#') + 1);
   require(!normalized_path("/" + target).contains("//"));
+  require(path_readings("/" + target).front() == normalized_path("/" + target));
   const ClientFacts client{"/usr/bin/" + target, 0, true, "/a/b", "0123abcd"};
   const Destination named{to_lower(target), 443, parse_ip_address("10.0.0.1")};
   const Destination unresolved{"example.org", 80, {}};

@@ -225,6 +225,61 @@ TEST(PolicyRules, PathsAreWhatServersTakeThemFor) {
   }
 }
 
+bool reads(const std::string& target, const std::string& path) {
+  const auto readings = path_readings(target);
+  return std::ranges::find(readings, path) != readings.end();
+}
+
+// Of servers that do only some of it, or in another order.
+TEST(PolicyRules, APathHasAllReadingsThatServersGiveIt) {
+  const struct {
+    const char* target;
+    const char* path;
+  } cases[] = {{"/%61dmin/../x?q", "/admin/../x"},  // nothing
+               {"/a/%2e%2e/b", "/a/../b"},          // decoded alone
+               {"/admin/%2e%2e", "/admin/%2e%2e"},  // dots alone
+               {"/a/../admin/%2f", "/admin/%2f"},   //
+               {"/x%2fy/../%61dmin", "/admin"},     // dots before decoding
+               {"/x%2fy/../%61dmin", "/x/admin"},   // and behind it
+               {"/admin;v=1", "/admin;v=1"},        // parameters kept
+               {"/y/..;/admin", "/y/..;/admin"},    //
+               {"/admin/..\\x", "/admin/..\\x"},    // no backslash
+               {"/a//../admin", "/a/admin"},        // an empty segment is one
+               {"//admin", "//admin"},              //
+               {"/admin%3bx/y", "/admin/y"},        // and all of it
+               {"/admin/x/%2E./../admin", "/admin"}};
+  for (const auto& [target, path] : cases) EXPECT_TRUE(reads(target, path)) << target << " as " << path;
+  for (const char* plain :
+       {"/", "/a/b", "/a.b/c..d/", "*", "/a%20b/caf%C3%A9", "/.well-known/x", "/a/b?c=%2e//..;x\\"})
+    EXPECT_EQ(path_readings(plain).size(), 1u) << plain;
+}
+
+TEST(PolicyRules, ADenyTakesAnyReadingAndAnAllowAll) {
+  const auto denied = [](const char* target) {
+    Asked asked;
+    asked.target = target;
+    PolicyRule rule = deny();
+    rule.paths = {{"/admin/", true}};
+    return denies(rule, asked);
+  };
+  const auto allowed = [](const char* target) {
+    Asked asked;
+    asked.target = target;
+    PolicyRule rule = allow();
+    rule.paths = {{"/public/", true}};
+    return ask({PolicyAction::deny, {rule}}, asked).allowed;
+  };
+  for (const char* target : {"/admin/../x", "/admin/%2e%2e/x", "/x%2fy/../%61dmin/z", "/admin/..;/x",
+                             "/admin/x/..%2f..%2fy", "/admin/..\\x", "/a//../admin/x", "/admin;/x"})
+    EXPECT_TRUE(denied(target)) << target;
+  for (const char* target : {"/adminx/../x", "/x", "/a/%41dmin/"}) EXPECT_FALSE(denied(target)) << target;
+  for (const char* target : {"/public/a", "/public/a%20b", "/public/a//b", "/public/a;v=1", "/public/a/../b"})
+    EXPECT_TRUE(allowed(target)) << target;
+  for (const char* target : {"/public/../admin", "/public/%2e%2e/admin", "/public/..%2fadmin",
+                             "/x/../public/a", "/public/..;/admin", "/public/..\\admin", "//public/a"})
+    EXPECT_FALSE(allowed(target)) << target;
+}
+
 TEST(PolicyRules, AnAuthorityIsAHost) {
   const http::Fields fields;
   const Destination to{"example.org", 443, {}};
@@ -412,7 +467,8 @@ TEST(PolicyRules, TheIndexAgreesWithTheRulesOneByOne) {
       asked.destination.address = rarely() ? IpAddress() : parse_ip_address(one_of(addresses));
       asked.destination.port = random() % 2 ? 80 : 443;
       asked.method = random() % 2 ? "GET" : "put";
-      asked.target = one_of(std::initializer_list<const char*>{"/a/b?c", "/b", "//a/", "*"});
+      asked.target = one_of(std::initializer_list<const char*>{"/a/b?c", "/b", "//a/", "*", "/a/%2e./b",
+                                                               "/b/..;x/a", "/b\\a/"});
       if (rarely()) asked.fields = {{"X", "1"}};
       if (random() % 2) asked.hello = {random() % 2 == 0, random() % 2 == 0, random() % 2 == 0};
       ask(policy, asked);
