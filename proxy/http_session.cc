@@ -71,6 +71,7 @@ Task<bool> HttpSession::read_head() {
   client_.set_idle_timeout(limits_.idle_timeout);
   routed_ = tls_.has_value();
   method_.clear();
+  given_ = false;
   bool begun = false;
   for (;;) {
     const std::size_t before = end_ - begin_;
@@ -101,7 +102,6 @@ Task<bool> HttpSession::read_head() {
 Task<bool> HttpSession::serve_request() {
   count(shard_.shared.counters.requests);
   auto head = request_.take_head();
-  given_ = false;
   method_ = head.method;
   client_keeps_alive_ = wants_keep_alive(head, !tls_);
   drop_http_upgrade(head);
