@@ -3,7 +3,12 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <optional>
 #include <string_view>
 
 #include "attribution/client_hello.h"
@@ -16,6 +21,9 @@ namespace {
 
 constexpr std::size_t kPeekBuffer = 4 * 1024;
 constexpr std::size_t kMostRequestLine = 64 * 1024;
+// A request's first line comes at once. What looks like the beginning of one and doesn't go on may be all
+// that another protocol's client says before its server.
+constexpr std::chrono::milliseconds kRequestLineWait{1'000};
 
 enum class Beginning : std::uint8_t { not_yet, request, http2, odd_request, other };
 
@@ -77,6 +85,7 @@ Task<Opening> peek_opening(Stream& client, Stream* upstream, std::chrono::millis
   client.set_deadline(timeout);
   std::vector<std::byte> seen;
   std::array<std::byte, kPeekBuffer> buffer;
+  std::optional<asio::steady_timer> patience;
   for (;;) {
     const ReadResult got = co_await client.read(buffer);
     if (got.status != Io::ok) break;
@@ -97,8 +106,12 @@ Task<Opening> peek_opening(Stream& client, Stream* upstream, std::chrono::millis
     if (beginning == Beginning::odd_request) opening.unreadable = Unreadable::request;
     if (beginning != Beginning::not_yet) break;
     if (upstream == nullptr) continue;
-    co_await (client.wait_readable() || upstream->wait_readable());
-    if (!client.readable_now()) break;
+    if (!patience) patience.emplace(co_await asio::this_coro::executor, kRequestLineWait);
+    co_await (client.wait_readable() || upstream->wait_readable() ||
+              patience->async_wait(asio::as_tuple(asio::use_awaitable)));
+    if (client.readable_now()) continue;
+    if (!upstream->readable_now()) opening.unreadable = Unreadable::request;
+    break;
   }
   client.unread(seen);
   // What comes next takes its own time, and has limits of its own.

@@ -177,6 +177,22 @@ TEST(Redirected, ARequestIsNotHiddenFromPolicyByItsForm) {
   }
 }
 
+// It may be another protocol's whole first message; whether a name may decide is all that matters.
+TEST(Redirected, HalfARequestLineIsNotWaitedForLong) {
+  for (const bool refuses : {false, true}) {
+    Origin origin(nullptr, [](Wire& wire) {
+      if (wire.read_exactly(1) == "x") wire.write("y");
+      wire.read_to_end();
+    });
+    RedirectedWorld world(origin.port());
+    if (refuses) world.decider.refused_name = "bad.test";
+    auto client = world.arrive();
+    client.write("x");
+    EXPECT_EQ(client.read_exactly(1), refuses ? "" : "y");
+    EXPECT_EQ(world.only_decision().decision, refuses ? Decision::refused : Decision::tunnelled);
+  }
+}
+
 // Its Host is the name that policy's record has, too.
 TEST(Redirected, ARefusedRequestsRecordNamesTheHost) {
   Origin origin(nullptr, [](Wire& wire) { EXPECT_EQ(wire.read_to_end(), ""); });
