@@ -204,6 +204,7 @@ TEST(Opening, AnUpstreamWhoseHandshakeTakesTooLongIsA502) {
   world.start(config);
   Origin origin(nullptr, [](Wire& wire) { wire.read_to_end(); });
   auto client = world.open(origin, kName);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // it is waited for
   client.write(kRequest);
   EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 502 "));
 }
