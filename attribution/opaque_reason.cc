@@ -39,6 +39,8 @@ bool speaks_something_else(const Connection& connection) {
   return closed->other_protocol || (closed->bytes_sent == 0u && closed->bytes_received.value_or(0) > 0);
 }
 
+constexpr const char* kUnseen = "no content seen";
+
 // Of a TLS session of which nothing was read: what is known of the process's libraries. "" is nothing.
 std::string library_reason(const Process* process, Time began, Time probed_since) {
   const auto notes = process == nullptr ? std::vector<TlsNote>() : process->tls_notes_at(began);
@@ -47,7 +49,12 @@ std::string library_reason(const Process* process, Time began, Time probed_since
   const bool late = began < probed_since ||
                     std::ranges::any_of(notes, [&](const TlsNote& note) { return note.since > began; });
   if (late) return "opened before attach";
-  return notes.empty() ? "" : "no content seen";
+  return notes.empty() ? "" : kUnseen;
+}
+
+// Another library may yet be found, which can't be read.
+bool may_be_explained(const std::string& reason) {
+  return reason.empty() || reason == kUnseen;
 }
 
 // Whether it is known since when the library that some of a connection was read from is probed.
@@ -101,7 +108,7 @@ bool reason_may_follow(const Connection& connection, const Process* process) {
   if (!proxys_reason(connection).empty()) return false;
   const Time began = connection.opened->time;
   if (tls_unread(connection))
-    return !without_content(connection) && library_reason(process, began, Time{}).empty();
+    return !without_content(connection) && may_be_explained(library_reason(process, began, Time{}));
   return connection.tls.seen && !library_noted(connection, process, began);
 }
 

@@ -269,6 +269,10 @@ Task<void> Connection::take_connect(std::unique_ptr<ConnectReply> reply, Destina
   if (co_await client_.write(std::as_bytes(std::span(established))) != Io::ok) co_return;
   if (!failure) failure = co_await upstream_.connect();
   const Opening opening = co_await find_opening();
+  const bool is_http = opening.is_request || opening.is_http2;
+  const auto* const left_closed = find_passthrough(shard_.shared.config.passthrough, destination.name);
+  if (is_http && left_closed != nullptr && !verdict.inspect && !verdict.undecided)
+    co_return go_on_with_tunnel(std::move(failure), Decision::passed_through, "passthrough: " + *left_closed);
   if (opening.is_request) co_return go_on_in_the_clear(HttpProtocol::http1, std::move(failure));
   if (opening.is_http2) co_return go_on_in_the_clear(HttpProtocol::http2, std::move(failure));
 
@@ -370,6 +374,7 @@ Task<Opening> Connection::find_opening() {
   co_await wait_for_either_side(client_, *upstream, limits.idle_timeout);
   if (!client_.readable_now() && speaks_http2_first(*upstream)) {
     upstream = nullptr;
+    client_.set_idle_timeout(limits.idle_timeout);
     co_await client_.wait_readable();
   }
   idle_.end();

@@ -409,6 +409,7 @@ void MuxSession::malformed() {
 }
 
 void MuxSession::upstream_failed(std::int32_t stream, const OwnAnswer& answer) {
+  if (closing_) return;  // the client has left, and with it went the upstream
   count(shard_.shared.counters.upstream_failed);
   auto decision = upstream_.describe(Decision::upstream_failed);
   decision.error_type = answer.error_type;

@@ -27,6 +27,7 @@ constexpr std::chrono::milliseconds kRequestLineWait{1'000};
 
 enum class Beginning : std::uint8_t { not_yet, request, http2, odd_request, other };
 
+constexpr std::byte kHandshakeRecord{0x16};
 constexpr std::string_view kBlank = " \t\r\n";
 
 // Lenient servers take more for a request than the strict parser does: behind empty lines or blanks, with
@@ -40,7 +41,7 @@ Beginning resembles_request(std::string_view text) {
   if (start == http::Start::not_yet)
     return text.size() < kMostRequestLine ? Beginning::not_yet : Beginning::odd_request;
   line.resize(std::min(line.find('\n'), line.size()));
-  return line.contains(" HTTP/") ? Beginning::odd_request : Beginning::other;
+  return to_lower(line).contains(" http/") ? Beginning::odd_request : Beginning::other;
 }
 
 // A CONNECT is for another proxy, which speaks to the client from then on.
@@ -94,13 +95,14 @@ Task<Opening> peek_opening(Stream& client, Stream* upstream, std::chrono::millis
     // Also for good, if no more comes.
     const bool odd = hello ? hello->unreadable_name : hello.error() != HelloError::not_tls;
     opening.unreadable = odd ? Unreadable::hello : Unreadable::nothing;
-    if (!hello && hello.error() == HelloError::incomplete) continue;
+    const bool unfinished = !hello && hello.error() == HelloError::incomplete;
+    if (unfinished && seen.front() == kHandshakeRecord) continue;
     opening.is_tls = hello.has_value();
     opening.has_encrypted_hello = hello && hello->has_encrypted;
     if (hello) opening.server_name = hello->server_name;
     if (hello) opening.protocols = hello->protocols;
-    if (hello || odd) break;
-    const Beginning beginning = beginning_of(seen);
+    if (hello || (odd && !unfinished)) break;
+    const Beginning beginning = unfinished ? Beginning::not_yet : beginning_of(seen);
     opening.is_request = beginning == Beginning::request;
     opening.is_http2 = beginning == Beginning::http2;
     if (beginning == Beginning::odd_request) opening.unreadable = Unreadable::request;
@@ -110,7 +112,7 @@ Task<Opening> peek_opening(Stream& client, Stream* upstream, std::chrono::millis
     co_await (client.wait_readable() || upstream->wait_readable() ||
               patience->async_wait(asio::as_tuple(asio::use_awaitable)));
     if (client.readable_now()) continue;
-    if (!upstream->readable_now()) opening.unreadable = Unreadable::request;
+    if (!upstream->readable_now() && !unfinished) opening.unreadable = Unreadable::request;
     break;
   }
   client.unread(seen);

@@ -16,7 +16,6 @@ constexpr std::uint64_t kMaxTableBytes = 256ull * 1024 * 1024;
 constexpr std::size_t kMaxNeeded = 256;
 constexpr std::size_t kMaxDynamicEntries = 4096;
 constexpr std::uint64_t kMaxSectionNames = 64 * 1024;
-constexpr std::size_t kMaxNoteBytes = 4096;
 constexpr std::size_t kMaxPointers = 1024;
 
 template <class T>
@@ -31,16 +30,6 @@ bool too_large(const Elf64_Shdr& section) {
 
 FileRange content_of(const Elf64_Shdr& section) {
   return {section.sh_offset, section.sh_size};
-}
-
-std::string in_hexadecimal(std::span<const std::uint8_t> bytes) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string text;
-  for (const std::uint8_t byte : bytes) {
-    text.push_back(kDigits[byte >> 4]);
-    text.push_back(kDigits[byte & 15]);
-  }
-  return text;
 }
 
 // Whether an address could mean two places of the file. The ABI has the segments sorted.
@@ -133,42 +122,6 @@ std::vector<std::string> ElfFile::dynamic_texts(std::int64_t tag, std::size_t li
     return entry.d_tag != DT_NULL && texts.size() < limit && --left > 0;
   });
   return texts;
-}
-
-std::string ElfFile::build_id() {
-  constexpr Elf64_Word kGoBuildId = 4;  // ELF_NOTE_GOBUILDID_TAG, cmd/link/internal/ld/elf.go
-  for (const Elf64_Phdr& segment : segments_) {
-    if (segment.p_type != PT_NOTE || segment.p_filesz > kMaxNoteBytes) continue;
-    std::vector<std::uint8_t> notes(segment.p_filesz);
-    if (!reader_.read(segment.p_offset, notes)) continue;
-    std::span<const std::uint8_t> left = notes;
-    while (left.size() >= sizeof(Elf64_Nhdr)) {
-      Elf64_Nhdr note;
-      std::memcpy(&note, left.data(), sizeof(note));
-      left = left.subspan(sizeof(note));
-      const std::uint64_t name_bytes = (note.n_namesz + std::uint64_t{3}) / 4 * 4;
-      const std::uint64_t bytes = (note.n_descsz + std::uint64_t{3}) / 4 * 4;
-      if (name_bytes > left.size() || bytes > left.size() - name_bytes) break;
-      const auto description = left.subspan(name_bytes, note.n_descsz);
-      const auto is_from = [&](std::string_view vendor) {
-        return name_bytes == 4 && std::memcmp(left.data(), vendor.data(), 4) == 0;
-      };
-      if (note.n_type == NT_GNU_BUILD_ID && is_from({"GNU", 4})) return in_hexadecimal(description);
-      if (note.n_type == kGoBuildId && is_from({"Go\0", 4}))
-        return {reinterpret_cast<const char*>(description.data()), description.size()};
-      left = left.subspan(name_bytes + bytes);
-    }
-  }
-  return {};
-}
-
-std::size_t ElfFile::headers_digest() const {
-  const auto digest = [](const auto* data, std::size_t count) {
-    return std::hash<std::string_view>()({reinterpret_cast<const char*>(data), count * sizeof(*data)});
-  };
-  const std::size_t parts[] = {digest(&header_, 1), digest(segments_.data(), segments_.size()),
-                               digest(sections_.data(), sections_.size())};
-  return digest(parts, std::size(parts));
 }
 
 // Names stand in the string table without their version: the functions that are sought have had one version

@@ -37,10 +37,6 @@ class ElfFile {
   std::uint64_t entry() const { return header_.e_entry; }
   // What other files call this one; "" when it doesn't say.
   std::string soname();
-  // What the linker identified its content by, GNU's in hexadecimal or Go's; "" when it didn't.
-  std::string build_id();
-  // Of all its headers: files of one build that were stripped or patched differently have another.
-  std::size_t headers_digest() const;
   // The names of the files that the loader is to load with it.
   std::vector<std::string> needed();
 

@@ -1,17 +1,19 @@
-// What was found in files, for others of the same build: a program that is started again after a while, an
-// image's copy of a library that another image has, too. To search Node's takes 30 ms, which its start waits
-// for.
+// What was found in files, for when they are looked at again: a program that is started after a while. To
+// search Node's takes 30 ms or more, which its start waits for.
 //
-// Two files are taken for one if the linker's build ID, their size and all their headers are the same, and,
-// as a patched file keeps its build ID, also the code around each place that is probed. A file without a
-// build ID, or with a library that can't be read, is searched each time. Not thread-safe.
+// By the file itself, its size and its times, which the kernel sets when it is written to; and not by what a
+// file says of itself, such as a build ID: who made a copy with another table of symbols would have probes
+// put into the middle of the instructions of the genuine one. Not thread-safe.
 #pragma once
+
+#include <sys/types.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <expected>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "bpf/probes/tls_probes.h"
@@ -30,16 +32,17 @@ class LibraryCache {
   std::size_t size() const { return entries_.size(); }
 
  private:
+  // Device, inode, size, and when content and inode were last changed, in nanoseconds.
+  using Key = std::tuple<dev_t, ino_t, off_t, std::int64_t, std::int64_t>;
   struct Entry {
     std::vector<FoundLibrary> libraries;
-    std::size_t code = 0;  // a digest of what is around their sites
     std::uint64_t used = 0;
   };
 
-  void remember(std::string key, Entry entry);
+  static Key key_of(int file_descriptor);
 
   const std::size_t most_;
-  std::map<std::string, Entry> entries_;
+  std::map<Key, Entry> entries_;
   std::uint64_t uses_ = 0;
   std::uint64_t hits_ = 0;
 };

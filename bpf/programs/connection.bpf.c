@@ -4,6 +4,22 @@
 #include "connection_facts.h"
 #include "filters.h"
 
+// A socket that connects again before what it had received was read: its former connection is over now.
+static __always_inline void end_former(struct connection* connection) {
+  __u32 wanted = CONNECTION_UNREAD | CONNECTION_OPEN;
+  if ((connection->flags & wanted) != wanted) return;
+  struct wire_closed closed = {
+      .cookie = connection->owner.cookie,
+      .sent = connection->sent,
+      .received = connection->received,
+      .plaintext_sent = connection->plaintext_sent,
+      .plaintext_received = connection->plaintext_received,
+      .flags = connection->flags & CONNECTION_PLAINTEXT ? WIRE_HAS_PLAINTEXT : 0,
+  };
+  fill_header(&closed.header, WIRE_CONNECTION_CLOSED, sizeof(closed));
+  if (bpf_ringbuf_output(&ring, &closed, sizeof(closed), 0)) COUNT(ring_full_records, 1);
+}
+
 // The connect hooks run in the connecting process, and every other program may not: only they know who it is.
 static __always_inline int remember_owner(struct bpf_sock_addr* ctx) {
   if (ctx->type != SOCK_STREAM || ctx->protocol != IPPROTO_TCP) return 1;
@@ -15,6 +31,8 @@ static __always_inline int remember_owner(struct bpf_sock_addr* ctx) {
   connection.owner.cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
   connection.owner.uid = BPF_CORE_READ(task, cred, uid.val);
   connection.owner.exec_id = BPF_CORE_READ(task, group_leader, self_exec_id);
+  struct connection* former = bpf_map_lookup_elem(&connections, &connection.owner.cookie);
+  if (former) end_former(former);
   if (process_filtered()) connection.flags = CONNECTION_FILTERED;
   if (is_own_process(connection.owner.process.tgid)) connection.flags = CONNECTION_OURS;
   if (bpf_map_update_elem(&connections, &connection.owner.cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
@@ -70,7 +88,10 @@ static __always_inline void mark_accepted(struct bpf_sock_ops* ctx, struct sock*
     turn_tuple(&connection.tuple);
     connection.owner.netns_cookie = connection.tuple.netns_cookie;
     struct wire_owner* client = bpf_map_lookup_elem(&tuples, &connection.tuple);
-    if (client) client->accepted = 1;
+    if (client) {
+      client->accepted = 1;
+      connection.client_cookie = client->cookie;
+    }
   }
   connection.owner.cookie = bpf_get_socket_cookie(ctx);
   if (bpf_map_update_elem(&connections, &connection.owner.cookie, &connection, BPF_ANY)) COUNT(table_full, 1);
@@ -88,15 +109,15 @@ static __always_inline bool fin_was_queued(int state) {
 
 // The kernel's counters hold FIN, and the SYN of who connects, as a byte each. What the process wrote and the
 // peer hasn't acknowledged is in write_seq - snd_una.
-static __always_inline void fill_totals(struct wire_closed* record, const struct tcp_sock* tcp, bool accepted,
-                                        bool fin_sent) {
+static __always_inline void fill_totals(__u64* sent_bytes, __u64* received_bytes, const struct sock* sk,
+                                        bool accepted, bool fin_sent) {
+  const struct tcp_sock* tcp = (const struct tcp_sock*)sk;
   __u32 unacknowledged = BPF_CORE_READ(tcp, write_seq) - BPF_CORE_READ(tcp, snd_una);
   __u64 sent = BPF_CORE_READ(tcp, bytes_acked) + unacknowledged;
   __u64 received = BPF_CORE_READ(tcp, bytes_received);
   __u64 sent_flags = !accepted + fin_sent;
-  bool fin_received = fin_was_received((const struct sock*)tcp);
-  record->sent = sent > sent_flags ? sent - sent_flags : 0;
-  record->received = fin_received && received ? received - 1 : received;
+  *sent_bytes = sent > sent_flags ? sent - sent_flags : 0;
+  *received_bytes = fin_was_received(sk) && received ? received - 1 : received;
 }
 
 // Of a connection that can be told about: what its first bytes were, if they were looked at in time.
@@ -105,7 +126,8 @@ static __always_inline __u32 closed_flags(const struct connection* connection, c
   __u32 flags = fin_sent ? WIRE_SENT_FIN : 0;
   if (fin_was_received(sk)) flags |= WIRE_RECEIVED_FIN;
   if (connection->flags & CONNECTION_PLAINTEXT) flags |= WIRE_HAS_PLAINTEXT;
-  bool known = connection->flags & (CONNECTION_HELLO | CONNECTION_CLEARTEXT | CONNECTION_LINKED | CONNECTION_OLD);
+  bool known =
+      connection->flags & (CONNECTION_HELLO | CONNECTION_CLEARTEXT | CONNECTION_LINKED | CONNECTION_OLD);
   if (cleartext_wanted && connection->beginnings && !known) flags |= WIRE_OTHER_PROTOCOL;
   return flags;
 }
@@ -117,12 +139,19 @@ static __always_inline void tell_closed(struct connection* connection, const str
   closed->cookie = connection->owner.cookie;
   closed->plaintext_sent = connection->plaintext_sent;
   closed->plaintext_received = connection->plaintext_received;
-  bool clear_from_start = (connection->flags & (CONNECTION_CLEARTEXT | CONNECTION_OLD)) == CONNECTION_CLEARTEXT;
+  bool clear_from_start =
+      (connection->flags & (CONNECTION_CLEARTEXT | CONNECTION_OLD | CONNECTION_MULTIPATH)) ==
+      CONNECTION_CLEARTEXT;
   __u64 taken = clear_from_start ? bytes_taken(sk) : 0;
   if (taken > closed->plaintext_received) closed->plaintext_received = taken;
   closed->flags = closed_flags(connection, sk, fin_sent);
   closed->error = BPF_CORE_READ(sk, sk_err);
-  fill_totals(closed, (const struct tcp_sock*)sk, connection->flags & CONNECTION_ACCEPTED, fin_sent);
+  if (connection->flags & CONNECTION_UNREAD) {
+    closed->sent = connection->sent;
+    closed->received = connection->received;
+  } else {
+    fill_totals(&closed->sent, &closed->received, sk, connection->flags & CONNECTION_ACCEPTED, fin_sent);
+  }
   bool opened_told = !(connection->flags & CONNECTION_UNTOLD) || tell_opened(connection);
   if (opened_told && !bpf_ringbuf_output(&ring, closed, sizeof(*closed), 0)) return;
 
@@ -146,7 +175,7 @@ static __always_inline void forget_tuple(const struct connection* connection) {
   bool accepted = connection->flags & CONNECTION_ACCEPTED;
   struct wire_owner* owner = bpf_map_lookup_elem(&tuples, &connection->tuple);
   if (!owner || !owner->accepted != !accepted) return;
-  if (!accepted && owner->cookie != connection->owner.cookie) return;
+  if (owner->cookie != (accepted ? connection->client_cookie : connection->owner.cookie)) return;
   bpf_map_delete_elem(&tuples, &connection->tuple);
 }
 
@@ -166,6 +195,8 @@ static __always_inline void end_connection(const struct sock* sk, __u64 cookie, 
   if (!connection) return;
   bool fin_sent = fin_was_queued(old_state) || (connection->flags & CONNECTION_FIN_SENT);
   if (!gone && may_be_read(sk, fin_sent)) {
+    bool accepted = connection->flags & CONNECTION_ACCEPTED;
+    fill_totals(&connection->sent, &connection->received, sk, accepted, fin_sent);
     connection->flags |= CONNECTION_UNREAD | (fin_sent ? CONNECTION_FIN_SENT : 0);
     return;
   }

@@ -100,8 +100,8 @@ int go_return(struct pt_regs* ctx) {
 }
 
 // The socket under a tls.Conn that nothing wraps: its first member is the interface of a *net.TCPConn, whose
-// first is its *netFD, which begins with a lock of 16 bytes and the descriptor (internal/poll/fd_unix.go). What
-// isn't a socket of this process that carried a ClientHello is none.
+// first is its *netFD, which begins with a lock of 16 bytes and the descriptor (internal/poll/fd_unix.go).
+// What isn't a socket of this process that carried a ClientHello is none.
 static __always_inline __u64 socket_under(__u64 connection) {
   __u64 tcp = 0, descriptor_holder = 0;
   __s32 descriptor = -1;

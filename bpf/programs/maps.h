@@ -24,6 +24,10 @@ struct connection {
   struct wire_tuple tuple;  // an accepted one: its client's
   __u64 opened_boot_ns;
   struct untold_losses lost;  // of cleartext
+  __u64 client_cookie;        // an accepted one: its client's, where that is a socket of this host
+  __u64 reader;               // the thread that has received so far
+  __u64 sent;                 // of one that is over, but for what its process may still read
+  __u64 received;
 };
 #define CONNECTION_OURS 1u      // weir's own socket: never told
 #define CONNECTION_ACCEPTED 2u  // a server's side
@@ -38,6 +42,8 @@ struct connection {
 #define CONNECTION_REDIRECTED 1024u  // to the proxy
 #define CONNECTION_UNREAD 2048u    // over, but for what its process may still read: told when the socket goes
 #define CONNECTION_FIN_SENT 4096u  // of such a one
+#define CONNECTION_MULTIPATH 8192u  // what it takes from the network is not what its process takes
+#define CONNECTION_READERS 16384u   // several threads receive
 
 struct tls_key {
   __u64 pointer;

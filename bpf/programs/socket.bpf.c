@@ -189,14 +189,15 @@ static __always_inline void fill_cleartext(struct payload* payload, const struct
 // What a process took from the socket without a receiving call: splice(), a mapping of the received pages.
 static __always_inline __u64 taken_unseen(const struct connection* connection, const struct sock* sk,
                                           __u64 length, __u32 direction) {
-  if (direction == WIRE_SENT || (connection->flags & CONNECTION_OLD)) return 0;
+  __u32 uncertain = CONNECTION_OLD | CONNECTION_MULTIPATH | CONNECTION_READERS;
+  if (direction == WIRE_SENT || (connection->flags & uncertain)) return 0;
   __u64 known = connection->plaintext_received + length;
   __u64 taken = bytes_taken(sk);
   return taken > known ? taken - known : 0;
 }
 
-// These two are functions of their own for the verifier: it looks at each once. `unseen`: of what was received
-// before.
+// These two are functions of their own for the verifier: it looks at each once. `unseen`: of what was
+// received before.
 __noinline int tell_cleartext(struct connection* connection, const struct memory* memory, __u64 length,
                               __u32 direction, __u64 unseen) {
   if (!connection || !memory) return 0;
@@ -346,8 +347,18 @@ static __always_inline bool is_undecided(const struct connection* connection) {
 
 // ---- the events
 
+// Where several receive, one has taken its bytes from the socket before another is told of its own.
+static __always_inline void note_reader(struct connection* connection) {
+  __u64 thread = bpf_get_current_pid_tgid();
+  if (!connection->reader)
+    connection->reader = thread;
+  else if (connection->reader != thread)
+    connection->flags |= CONNECTION_READERS;
+}
+
 // `copied`: into memory, or from it.
-static __always_inline int socket_used(struct sock* sk, __u64 cookie, int length, __u32 direction, bool copied) {
+static __always_inline int socket_used(struct sock* sk, __u64 cookie, int length, __u32 direction,
+                                       bool copied, bool multipath) {
   struct tls_call* call = open_call();
   struct connection* connection = bpf_map_lookup_elem(&connections, &cookie);
   bool awaited = !call && direction == WIRE_SENT && length >= CIPHERTEXT_BYTES && ciphertext_awaited();
@@ -367,6 +378,8 @@ static __always_inline int socket_used(struct sock* sk, __u64 cookie, int length
   bool cleartext = wanted && (flags & CONNECTION_CLEARTEXT);
   if (flags & (CONNECTION_LINKED | CONNECTION_CLEARTEXT)) awaited = false;
   if (!undecided && !cleartext && !awaited) return 0;
+  if (multipath) connection->flags |= CONNECTION_MULTIPATH;
+  if (direction == WIRE_RECEIVED) note_reader(connection);
 
   struct memory memory = {};
   bool found = copied && find_memory(registers(), &memory);
@@ -389,11 +402,11 @@ static __always_inline int used(struct sock* sk, int length, __u32 direction, bo
   if (sk->sk_protocol == IPPROTO_TCP) {
     __u64 cookie = sk->__sk_common.skc_cookie.counter;  // 0: nobody has asked for it yet
     if (!cookie) cookie = bpf_get_socket_cookie(sk);
-    return socket_used(sk, cookie, length, direction, copied);
+    return socket_used(sk, cookie, length, direction, copied, false);
   }
   struct sock* first = first_subflow(sk);
   __u64 cookie = first ? BPF_CORE_READ(first, __sk_common.skc_cookie.counter) : 0;
-  return cookie ? socket_used(first, cookie, length, direction, copied) : 0;
+  return cookie ? socket_used(first, cookie, length, direction, copied, true) : 0;
 }
 
 SEC("tp_btf/sock_send_length")

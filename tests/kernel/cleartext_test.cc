@@ -172,8 +172,10 @@ TEST_F(Cleartext, WhatIsNeitherTlsNorHttpIsSaidToBe) {
 TEST_F(Cleartext, OverMultipathTcp) {
   Child python({"python3", "-c", std::string(kEnds) + R"(
 client, peer = connect(262)
-client.sendall(b"GET / HTTP/1.1\r\n\r\n"); peer.recv(100); peer.sendall(answer(2)); peer.close()
-read_all(client); client.close()
+client.sendall(b"GET / HTTP/1.1\r\n\r\n"); peer.recv(100); peer.sendall(answer(200000)); peer.close()
+while client.recv(10000):
+    pass
+client.close()
 )"});
   const std::uint32_t pid = python.pid();
   python.finish();
@@ -181,7 +183,44 @@ read_all(client); client.close()
   cookie_ = tap_->events().opened_by(pid).back()->cookie;
   ASSERT_TRUE(tap_->wait_for([&] { return !tap_->events().closed(cookie_).empty(); }));
   EXPECT_EQ(sent(), kGet);
-  EXPECT_EQ(received(), kSmallAnswer);
+  EXPECT_EQ(received(), "HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + std::string(200'000, 'x'));
+  EXPECT_TRUE(gaps().empty());
+}
+
+TEST_F(Cleartext, ReceivedBySeveralThreads) {
+  const auto* closed = run(R"(
+import threading
+client.sendall(b"GET / HTTP/1.1\r\n\r\n"); peer.recv(100)
+threads = [threading.Thread(target=read_all, args=(client,)) for _ in range(4)]
+for thread in threads: thread.start()
+for _ in range(500): peer.sendall(answer(2))
+peer.close()
+for thread in threads: thread.join()
+client.close()
+)");
+  ASSERT_NE(closed, nullptr);
+  EXPECT_EQ(closed->plaintext_received, closed->bytes_received);
+}
+
+// What it had received goes with the first connection.
+TEST_F(Cleartext, ASocketThatConnectsAgainBeforeItHasRead) {
+  Child python({"python3", "-c", std::string(kEnds) + R"(
+import ctypes
+client.sendall(b"GET / HTTP/1.1\r\n\r\n"); client.shutdown(socket.SHUT_WR)
+read_all(peer); peer.sendall(answer(2)); peer.close()
+wait_until_over(client)
+assert ctypes.CDLL(None).connect(client.fileno(), bytes(16), 16) == 0  # AF_UNSPEC
+client.connect(server.getsockname()); peer = server.accept()[0]
+client.sendall(b"GET /again HTTP/1.1\r\n\r\n"); client.close(); read_all(peer); peer.close()
+)"});
+  cookie_ = {std::stoull(python.read_line())};
+  python.finish();
+  ASSERT_TRUE(tap_->wait_for([&] { return tap_->events().closed(cookie_).size() == 2; }));
+  const auto closed = tap_->events().closed(cookie_);
+  EXPECT_EQ(closed[0]->bytes_sent, std::string(kGet).size());
+  EXPECT_EQ(closed[0]->bytes_received, std::string(kSmallAnswer).size());
+  EXPECT_EQ(closed[1]->bytes_sent, std::string("GET /again HTTP/1.1\r\n\r\n").size());
+  EXPECT_EQ(closed[1]->bytes_received, 0u);
 }
 
 }  // namespace

@@ -100,6 +100,38 @@ TEST(Socks, OtherProtocolsPassAndTheServerMaySpeakFirst) {
   EXPECT_EQ(world.events.all<DecisionMade>().front().decision, Decision::tunnelled);
 }
 
+// What may be the beginning of a ClientHello of another form is waited for no longer than half a request
+// line.
+TEST(Opening, AFewBytesOfAnotherProtocolAreLetThrough) {
+  World world;
+  world.start();
+  for (const string first : {string("\xfe\x01"), string("\xff\xfd\x01"), string("\x14")}) {
+    Origin origin(nullptr, [&](Wire& wire) {
+      EXPECT_EQ(wire.read_exactly(first.size()), first);
+      wire.write("answer");
+      wire.read_to_end();
+    });
+    auto client = world.connect_through("127.0.0.1:" + std::to_string(origin.port()));
+    client.write(first);
+    EXPECT_EQ(client.read_exactly(6), "answer");
+  }
+}
+
+TEST(Opening, ANameThatIsLeftClosedIsSoInTheClear) {
+  World world;
+  Config config;
+  config.passthrough = {"127.0.0.1"};
+  world.start(std::move(config));
+  Origin origin(nullptr, [&](Wire& wire) {
+    wire.read_until("\r\n\r\n");
+    wire.write("ICY 200 OK\r\n\r\nmusic");
+  });
+  auto client = world.connect_through("127.0.0.1:" + std::to_string(origin.port()));
+  client.write("GET /stream HTTP/1.0\r\n\r\n");
+  EXPECT_EQ(client.read_to_end(), "ICY 200 OK\r\n\r\nmusic");
+  EXPECT_EQ(world.events.all<DecisionMade>().front().decision, Decision::passed_through);
+}
+
 TEST(Socks, WhatIsNoTlsIsJudgedAsThat) {
   World world;
   world.decider.refuses_hello = [](const HelloFacts& hello) { return !hello.is_tls; };
