@@ -315,7 +315,7 @@ TEST(Bump, AnUpstreamOfHttp2ChangesNothingAboutARefusal) {
   });
   auto client = world.open(origin, kName);
   client.write("GET /secret HTTP/1.1\r\nHost: o\r\n\r\n");
-  EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 403 Forbidden\r\n"));
+  EXPECT_TRUE(client.read_until("\r\n\r\n").starts_with("HTTP/1.1 403 Forbidden\r\n"));
   const auto decision = world.events.all<DecisionMade>().back();
   EXPECT_EQ(decision.rule, "no target");
   EXPECT_FALSE(decision.stream);

@@ -232,7 +232,7 @@ TEST(Opening, AWebSocketThroughConnectIsReadAndRelayed) {
 TEST(Opening, AnUpstreamWhoseHandshakeTakesTooLongIsA502) {
   World world;
   Config config;
-  config.limits.handshake_timeout = std::chrono::milliseconds(700);
+  config.limits.handshake_timeout = std::chrono::milliseconds(2000);
   world.start(config);
   Origin origin(nullptr, [](Wire& wire) { wire.read_to_end(); });
   auto client = world.open(origin, kName);
