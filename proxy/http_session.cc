@@ -342,10 +342,11 @@ Task<Io> HttpSession::deliver() {
 // still reads shows by what its host says to the first bytes: on this host at once.
 Task<Io> HttpSession::give(std::span<const std::byte> bytes) {
   const bool first = !std::exchange(given_, true);
-  if (first && client_.peer_reset()) co_return Io::failed;
-  const bool may_have_left = first && client_.peer_ended();
+  const PeerState before = first ? client_.peer_state() : PeerState::open;
+  if (before == PeerState::reset) co_return Io::failed;
   const Io status = co_await client_.write(bytes);
-  co_return may_have_left&& client_.peer_reset() ? Io::failed : status;
+  const bool has_left = before == PeerState::ended && client_.peer_state() == PeerState::reset;
+  co_return has_left ? Io::failed : status;
 }
 
 // What became of the exchange, in the client's terms; true when another request may follow.

@@ -404,14 +404,11 @@ std::size_t Stream::peek_now(std::span<std::byte> buffer) {
   return count > 0 ? static_cast<std::size_t>(count) : 0;
 }
 
-bool Stream::peer_ended() {
+PeerState Stream::peer_state() {
   pollfd entry{socket_.native_handle(), POLLRDHUP, 0};
-  return ::poll(&entry, 1, 0) != 0;
-}
-
-bool Stream::peer_reset() {
-  pollfd entry{socket_.native_handle(), 0, 0};
-  return ::poll(&entry, 1, 0) != 0;
+  ::poll(&entry, 1, 0);
+  if ((entry.revents & ~POLLRDHUP) != 0) return PeerState::reset;
+  return entry.revents != 0 ? PeerState::ended : PeerState::open;
 }
 
 bool Stream::is_quiet() {

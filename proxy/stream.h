@@ -29,6 +29,9 @@ using asio::ip::tcp;
 template <typename T>
 using Task = asio::awaitable<T>;
 
+// `ended`: it sends no more. `reset`: nor does it read; a socket that was closed answers the next write so.
+enum class PeerState { open, ended, reset };
+
 enum class Io {
   ok,
   end,        // orderly: FIN in the clear, close_notify under TLS
@@ -88,12 +91,10 @@ class Stream {
   void expire();
 
   bool is_open() const { return socket_.is_open(); }
-  // These consume nothing. The peer sends no more: a FIN came, or a reset.
-  bool peer_ended();
-  // It reads no more either: a reset came. A socket that was closed answers the next write with one.
-  bool peer_reset();
+  // Consumes nothing.
+  PeerState peer_state();
   // It is taken for gone: reset or, under TLS, FIN; in the clear a FIN may be a half-close.
-  bool peer_left() { return ssl_ ? peer_ended() : peer_reset(); }
+  bool peer_left() { return ssl_ ? peer_state() != PeerState::open : peer_state() == PeerState::reset; }
   // No byte of a message and no end has come. Takes in what TLS itself has sent, as session tickets.
   bool is_quiet();
   bool expired() const { return expired_; }
