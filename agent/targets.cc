@@ -2,7 +2,6 @@
 #include "agent/targets.h"
 
 #include <poll.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,6 +11,7 @@
 #include "agent/file_changes.h"
 #include "agent/log.h"
 #include "agent/tls_files.h"
+#include "bpf/probes/file_version.h"
 
 namespace weir::agent {
 namespace {
@@ -29,24 +29,6 @@ Time now() {
 
 bpf::FileIdentity identity_of(const Reply& reply) {
   return {reply.device, reply.inode, reply.inode_generation};
-}
-
-// What tells that a file was written to.
-struct Version {
-  off_t size = 0;
-  std::int64_t modified_ns = 0;
-  std::int64_t changed_ns = 0;
-  bool operator==(const Version&) const = default;
-};
-
-std::int64_t nanoseconds(const timespec& time) {
-  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
-}
-
-Version version_of(int file) {
-  struct stat status{};
-  if (::fstat(file, &status) != 0) return {};
-  return {status.st_size, nanoseconds(status.st_mtim), nanoseconds(status.st_ctim)};
 }
 
 bool is_named_like_tls(std::string_view name) {
@@ -216,7 +198,7 @@ void Targets::consider(const BrokerClient::Answer& answer, const std::string& na
 // would break the code of who runs it.
 void Targets::search(int descriptor, const std::string& name, std::uint32_t handle, File& into) {
   for (int look = 0; look < most_looks; ++look) {
-    const Version before = version_of(descriptor);
+    const bpf::FileVersion before = bpf::version_of(descriptor);
     const auto found = find_tls_libraries(cache_, descriptor, name);
     if (!found || found->empty()) {
       if (look == 0) return;
@@ -224,7 +206,7 @@ void Targets::search(int descriptor, const std::string& name, std::uint32_t hand
     }
     std::string error;
     for (const bpf::FoundLibrary& library : *found) attach(handle, library, into, error);
-    if (version_of(descriptor) == before) {
+    if (bpf::version_of(descriptor) == before) {
       if (!error.empty()) failed(error);
       return count(into);
     }

@@ -5,19 +5,10 @@
 #include <algorithm>
 
 namespace weir::bpf {
-namespace {
-
-std::int64_t nanoseconds(const timespec& time) {
-  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
-}
-
-}  // namespace
-
 LibraryCache::Key LibraryCache::key_of(int file_descriptor) {
   struct stat status{};
   ::fstat(file_descriptor, &status);
-  return {status.st_dev, status.st_ino, status.st_size, nanoseconds(status.st_mtim),
-          nanoseconds(status.st_ctim)};
+  return {status.st_dev, status.st_ino, version_of(file_descriptor)};
 }
 
 std::expected<std::vector<FoundLibrary>, std::string> LibraryCache::find(int file_descriptor) {

@@ -16,6 +16,7 @@
 #include <tuple>
 #include <vector>
 
+#include "bpf/probes/file_version.h"
 #include "bpf/probes/tls_probes.h"
 
 namespace weir::bpf {
@@ -32,8 +33,7 @@ class LibraryCache {
   std::size_t size() const { return entries_.size(); }
 
  private:
-  // Device, inode, size, and when content and inode were last changed, in nanoseconds.
-  using Key = std::tuple<dev_t, ino_t, off_t, std::int64_t, std::int64_t>;
+  using Key = std::tuple<dev_t, ino_t, FileVersion>;
   struct Entry {
     std::vector<FoundLibrary> libraries;
     std::uint64_t used = 0;
