@@ -12,10 +12,14 @@
 #include <optional>
 
 // Read by jemalloc at its start. Few arenas, as few threads allocate at a time and each keeps some of its
-// own: one for two processors. Their addresses stay together, for less book-keeping. What is freed goes back
-// at once: it is the broker that lives long by these settings, and it seldom allocates.
+// own: one for two processors. Their addresses stay together, for less book-keeping. A freed extent is split
+// for a request of any size: by default only for one of a 64th of it, so what a body's pieces gave back, once
+// coalesced, would serve no further piece, and a large body would take new memory until the old one decays.
+// What is freed goes back at once: it is the broker that lives long by these settings, and it seldom
+// allocates.
 extern "C" const char* malloc_conf;
-const char* malloc_conf = "narenas_ratio:0.5,retain:true,dirty_decay_ms:0,muzzy_decay_ms:0";
+const char* malloc_conf =
+    "narenas_ratio:0.5,retain:true,lg_extent_max_active_fit:47,dirty_decay_ms:0,muzzy_decay_ms:0";
 
 extern "C" [[gnu::weak]] int mallctl(const char* name, void* old_value, std::size_t* old_size,
                                      void* new_value, std::size_t new_size);
