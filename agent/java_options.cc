@@ -56,7 +56,7 @@ bool sets(const Word& word, const JavaProperty& property) {
 }
 
 // There is no escape: a double quote stands between two parts, in single quotes of its own.
-std::string quoted(std::string_view value) {
+std::string java_quoted(std::string_view value) {
   const bool plain =
       std::ranges::none_of(value, [](char c) { return is_one_of(c, white_space) || is_one_of(c, quotes); });
   if (plain) return std::string(value);
@@ -75,7 +75,7 @@ std::string with_java_properties(std::string_view options, std::span<const JavaP
     if (!replaced) out += word.raw + ' ';
   }
   for (const JavaProperty& property : properties)
-    out += "-D" + property.name + '=' + quoted(property.value) + ' ';
+    out += "-D" + property.name + '=' + java_quoted(property.value) + ' ';
   if (!out.empty()) out.pop_back();
   return out;
 }

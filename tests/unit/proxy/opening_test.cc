@@ -105,7 +105,7 @@ TEST(Socks, OtherProtocolsPassAndTheServerMaySpeakFirst) {
 TEST(Opening, AFewBytesOfAnotherProtocolAreLetThrough) {
   World world;
   world.start();
-  for (const string first : {string("\xfe\x01"), string("\xff\xfd\x01"), string("\x14")}) {
+  for (const string& first : {string("\xfe\x01"), string("\xff\xfd\x01"), string("\x14")}) {
     Origin origin(nullptr, [&](Wire& wire) {
       EXPECT_EQ(wire.read_exactly(first.size()), first);
       wire.write("answer");
