@@ -17,7 +17,7 @@ struct RunnerConfig {
   unsigned shards = 1;
   std::size_t queue_events = 65'536;           // of one queue
   std::size_t queue_bytes = 64 * 1024 * 1024;  // payload held by one queue
-  std::function<void()> when_idle;  // called by each shard's thread that has had no event for a while
+  std::function<void()> when_idle{};  // called by each shard's thread that has had no event for a while
 };
 
 struct RunnerCounters {
