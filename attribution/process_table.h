@@ -19,6 +19,8 @@ struct ImageText {
   std::string creation_time{};  // of its process; "" when not known
   std::vector<std::string> arguments;
   ContainerFacts container;
+  std::optional<std::uint32_t> owner{};  // with whom `fields` says it
+  std::string fields{};                  // all that a record says of it, as JSON; "": not made yet
 };
 
 // What a process runs between two execs.
@@ -34,7 +36,7 @@ struct ProcessImage {
   std::string cgroup_path{};
   std::uint64_t cgroup_id = 0;
   std::shared_ptr<const ContainerNames> container{};  // null: not known, or in none
-  mutable std::shared_ptr<const ImageText> text{};  // made by the first record that asks; apply() forgets it
+  mutable std::shared_ptr<ImageText> text{};  // made by the first record that asks; apply() forgets it
 };
 
 // What is known of a TLS library that the process has mapped.

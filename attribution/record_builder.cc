@@ -166,8 +166,7 @@ void add_identity(FieldWriter& out, const RecordContext& context, std::optional<
              context.config.boot_id.empty() ? cookie : concat({context.config.boot_id, "-", cookie}));
 }
 
-void add_container_names(FieldWriter& out, Record& record, const ContainerNames& names) {
-  record.container_name = names.name;
+void add_container_names(FieldWriter& out, const ContainerNames& names) {
   const ImageName image = split_image(names.image);
   out.known("container.name", names.name);
   out.known("container.image.name", image.name);
@@ -177,15 +176,14 @@ void add_container_names(FieldWriter& out, Record& record, const ContainerNames&
   out.known("k8s.container.name", names.k8s_container);
 }
 
-void add_container(FieldWriter& out, Record& record, const ContainerFacts& facts, bool host_pid) {
-  record.container_id = facts.container_id;
+void add_container(FieldWriter& out, const ContainerFacts& facts, bool host_pid) {
   if (!facts.container_id.empty() || facts.host || host_pid) out.always("container.id", facts.container_id);
   out.known("k8s.pod.uid", facts.pod_uid);
   out.known("weir.systemd.unit", facts.systemd_unit);
 }
 
 // What an image's records say of it, worked out once.
-const ImageText& text_of(const EngineConfig& config, const Process& process, const ProcessImage& image) {
+ImageText& text_of(const EngineConfig& config, const Process& process, const ProcessImage& image) {
   if (image.text) return *image.text;
   const std::string& path = image.executable_path;
   ImageText text{.executable_name = path.substr(path.rfind('/') + 1),
@@ -194,7 +192,7 @@ const ImageText& text_of(const EngineConfig& config, const Process& process, con
   const auto start = process.key.start_boottime_ns;
   if (start != 0 && start <= kLatestBootNs && config.boot_time != Time{})
     text.creation_time = to_rfc3339(config.boot_time + std::chrono::nanoseconds(start));
-  image.text = std::make_shared<const ImageText>(std::move(text));
+  image.text = std::make_shared<ImageText>(std::move(text));
   return *image.text;
 }
 
@@ -209,26 +207,38 @@ std::optional<std::uint32_t> uid_at_connect(const RecordContext& context) {
   return opened && opened->owner == context.process_key ? opened->owner_uid : std::nullopt;
 }
 
-void add_process(FieldWriter& out, Record& record, const EngineConfig& config, const ProcessKey& key,
-                 const Process* process, std::optional<std::uint32_t> uid = std::nullopt) {
-  record.pid = key.pid;
-  if (!key) return;
-  out.always("process.pid", std::uint64_t{key.pid});
-  if (process == nullptr) return;
-  const ProcessImage& image = process->image_at(record.timestamp);
-  const ImageText& text = text_of(config, *process, image);
-  record.executable_name = text.executable_name;
-  out.known("process.parent_pid", process->parent.pid);
+void add_image(FieldWriter& out, const EngineConfig& config, const Process& process,
+               const ProcessImage& image, const ImageText& text) {
+  out.always("process.pid", std::uint64_t{process.key.pid});
+  out.known("process.parent_pid", process.parent.pid);
   out.known("process.creation.time", text.creation_time);
   out.known("process.executable.name", text.executable_name);
   out.known("process.executable.path", image.executable_path);
   if (!text.arguments.empty()) out.always("process.command_args", text.arguments);
   if (image.arguments_truncated) out.always("weir.process.command_args.truncated", true);
+  if (text.owner) out.always("process.owner", user_name(config, *text.owner));
+  out.known("weir.process.inner_pid", process.inner_pid);
+  if (!image.cgroup_path.empty()) add_container(out, text.container, process.inner_pid == process.key.pid);
+  if (image.container) add_container_names(out, *image.container);
+}
+
+// An image's records say the same of it, field for field, unless it connected as another user.
+void add_process(FieldWriter& out, Record& record, const EngineConfig& config, const ProcessKey& key,
+                 const Process* process, std::optional<std::uint32_t> uid = std::nullopt) {
+  record.pid = key.pid;
+  if (!key) return;
+  if (process == nullptr) return out.always("process.pid", std::uint64_t{key.pid});
+  const ProcessImage& image = process->image_at(record.timestamp);
+  ImageText& text = text_of(config, *process, image);
+  record.executable_name = text.executable_name;
+  if (!image.cgroup_path.empty()) record.container_id = text.container.container_id;
+  if (image.container) record.container_name = image.container->name;
   if (!uid) uid = image.uid;
-  if (uid) out.always("process.owner", user_name(config, *uid));
-  out.known("weir.process.inner_pid", process->inner_pid);
-  if (!image.cgroup_path.empty()) add_container(out, record, text.container, process->inner_pid == key.pid);
-  if (image.container) add_container_names(out, record, *image.container);
+  if (!text.fields.empty() && text.owner == uid) return out.json().fields(text.fields);
+  text.owner = uid;
+  const std::size_t before = out.json().size();
+  add_image(out, config, *process, image, text);
+  text.fields = out.json().since(before);
 }
 
 void add_network(FieldWriter& out, const RecordContext& context, const DecisionMade* decision) {

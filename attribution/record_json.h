@@ -32,6 +32,11 @@ class RecordWriter {
   void item(std::string_view value);
   void end_list();
 
+  // What was written since it was so large: whole fields, which another record can have as they are.
+  std::size_t size() const { return static_cast<std::size_t>(at_ - out_.data()); }
+  std::string_view since(std::size_t size) const { return {out_.data() + size, at_}; }
+  void fields(std::string_view written) { raw(written); }
+
   std::string finish();  // the line, without the newline; once
 
  private:

@@ -130,6 +130,35 @@ TEST_F(Native, TheOwnerIsWhoTheProcessWasWhenItConnected) {
   EXPECT_EQ(text(*connections().at(0), "process.owner"), "33");
 }
 
+TEST_F(Native, EachRecordHasItsOwnOwnerAndWhatIsKnownByThen) {
+  ProcessEvent event{.time = at(0), .process = kCurl};
+  event.uid = 0;
+  engine().consume(event);
+  const auto say = [&](std::uint64_t cookie, double when, std::optional<std::uint32_t> uid) {
+    opened(cookie, kOrigin, when, kCurl, uid);
+    View(engine(), cookie, Tap::native).exchange("/", "x", when + 0.1);
+  };
+  say(1, 1, 33);
+  say(2, 2, 44);
+  say(3, 3, std::nullopt);
+  say(4, 4, 33);
+  event.what = ProcessEvent::What::seen;
+  event.time = at(5);
+  event.inner_pid = 7;
+  event.cgroup_path = "0::/system.slice/cron.service";
+  engine().consume(event);
+  say(5, 6, 33);
+
+  const auto all = exchanges();
+  ASSERT_EQ(all.size(), 5u);
+  std::string owners;
+  for (const RecordPtr& record : all) owners += text(*record, "process.owner") + " ";
+  EXPECT_EQ(owners, "33 44 0 33 33 ");
+  EXPECT_EQ(text(*all[3], "weir.process.inner_pid"), "(absent)");
+  EXPECT_EQ(text(*all[4], "weir.process.inner_pid"), "7");
+  EXPECT_EQ(text(*all[4], "weir.systemd.unit"), "cron.service");
+}
+
 TEST_F(Native, CreationTimeAndOwnersNameComeFromTheConfiguration) {
   EngineConfig config = default_config();
   config.boot_time = at(-5);
