@@ -16,8 +16,6 @@ namespace weir {
 // How records put what they say of an image.
 struct ImageText {
   std::string executable_name;
-  std::string creation_time{};  // of its process; "" when not known
-  std::vector<std::string> arguments;
   ContainerFacts container;
   std::optional<std::uint32_t> owner{};  // with whom `fields` says it
   std::string fields{};                  // all that a record says of it, as JSON; "": not made yet

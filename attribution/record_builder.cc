@@ -183,17 +183,19 @@ void add_container(FieldWriter& out, const ContainerFacts& facts, bool host_pid)
 }
 
 // What an image's records say of it, worked out once.
-ImageText& text_of(const EngineConfig& config, const Process& process, const ProcessImage& image) {
+ImageText& text_of(const ProcessImage& image) {
   if (image.text) return *image.text;
   const std::string& path = image.executable_path;
-  ImageText text{.executable_name = path.substr(path.rfind('/') + 1),
-                 .arguments = config.redact ? redact_arguments(image.arguments) : image.arguments,
-                 .container = container_facts(image.cgroup_path)};
-  const auto start = process.key.start_boottime_ns;
-  if (start != 0 && start <= kLatestBootNs && config.boot_time != Time{})
-    text.creation_time = to_rfc3339(config.boot_time + std::chrono::nanoseconds(start));
-  image.text = std::make_shared<ImageText>(std::move(text));
+  image.text = std::make_shared<ImageText>(ImageText{.executable_name = path.substr(path.rfind('/') + 1),
+                                                     .container = container_facts(image.cgroup_path)});
   return *image.text;
+}
+
+// "" when not known.
+std::string creation_time(const EngineConfig& config, const ProcessKey& key) {
+  const auto start = key.start_boottime_ns;
+  if (start == 0 || start > kLatestBootNs || config.boot_time == Time{}) return {};
+  return to_rfc3339(config.boot_time + std::chrono::nanoseconds(start));
 }
 
 std::string user_name(const EngineConfig& config, std::uint32_t uid) {
@@ -211,10 +213,11 @@ void add_image(FieldWriter& out, const EngineConfig& config, const Process& proc
                const ProcessImage& image, const ImageText& text) {
   out.always("process.pid", std::uint64_t{process.key.pid});
   out.known("process.parent_pid", process.parent.pid);
-  out.known("process.creation.time", text.creation_time);
+  out.known("process.creation.time", creation_time(config, process.key));
   out.known("process.executable.name", text.executable_name);
   out.known("process.executable.path", image.executable_path);
-  if (!text.arguments.empty()) out.always("process.command_args", text.arguments);
+  if (!image.arguments.empty())
+    out.always("process.command_args", config.redact ? redact_arguments(image.arguments) : image.arguments);
   if (image.arguments_truncated) out.always("weir.process.command_args.truncated", true);
   if (text.owner) out.always("process.owner", user_name(config, *text.owner));
   out.known("weir.process.inner_pid", process.inner_pid);
@@ -229,7 +232,7 @@ void add_process(FieldWriter& out, Record& record, const EngineConfig& config, c
   if (!key) return;
   if (process == nullptr) return out.always("process.pid", std::uint64_t{key.pid});
   const ProcessImage& image = process->image_at(record.timestamp);
-  ImageText& text = text_of(config, *process, image);
+  ImageText& text = text_of(image);
   record.executable_name = text.executable_name;
   if (!image.cgroup_path.empty()) record.container_id = text.container.container_id;
   if (image.container) record.container_name = image.container->name;

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <atomic>
 
 #include "tests/unit/proxy/harness.h"
 
@@ -234,9 +235,14 @@ TEST(Opening, AnUpstreamWhoseHandshakeTakesTooLongIsA502) {
   Config config;
   config.limits.handshake_timeout = std::chrono::milliseconds(2000);
   world.start(config);
-  Origin origin(nullptr, [](Wire& wire) { wire.read_to_end(); });
+  std::atomic<bool> greeted = false;
+  Origin origin(nullptr, [&](Wire& wire) {
+    wire.read_exactly(1);
+    greeted = true;
+    wire.read_to_end();
+  });
   auto client = world.open(origin, kName);
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // it is waited for
+  ASSERT_TRUE(wait_for([&] { return greeted.load(); }));  // whose handshake is waited for from now on
   client.write(kRequest);
   EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 502 "));
 }
