@@ -270,7 +270,7 @@ PlaintextStream& Engine::State::stream(Connection& connection, Tap tap, const Tl
     const Direction requests = connection.role == Role::server ? Direction::received : Direction::sent;
     slot = std::make_unique<PlaintextStream>(
         requests, exchange_limits,
-        [this, &connection, tap, cleartext = tap == Tap::native && !object](http::Exchange exchange) {
+        [this, &connection, tap, cleartext = tap == Tap::native && !object](http::Exchange&& exchange) {
           hold(connection, tap, cleartext, std::move(exchange));
         });
     if (joined_late(connection, tap)) slot->join(latest);

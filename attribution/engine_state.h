@@ -52,7 +52,7 @@ struct Engine::State {
   void count(Connection& connection, Tap tap, Direction direction, const PlaintextStream::Account& account);
   void finish(Connection& connection, Tap tap, PlaintextStream& plaintext, Time when);
   void supersede_native(Connection& connection);
-  void hold(Connection& connection, Tap tap, bool cleartext, http::Exchange exchange);
+  void hold(Connection& connection, Tap tap, bool cleartext, http::Exchange&& exchange);
 
   void write_interim(Connection& connection, HeldExchange&& held);
   bool calls_may_follow(const Connection& connection) const;

@@ -49,7 +49,7 @@ void Engine::State::supersede_native(Connection& connection) {
   std::erase_if(connection.held, [](const HeldExchange& held) { return held.tap == Tap::native; });
 }
 
-void Engine::State::hold(Connection& connection, Tap tap, bool cleartext, http::Exchange exchange) {
+void Engine::State::hold(Connection& connection, Tap tap, bool cleartext, http::Exchange&& exchange) {
   if (tap == Tap::native && connection.superseded) return;
   const bool tunnels = cleartext && asks_for_tunnel(exchange);
   if (tunnels && exchange.upgraded) connection.tunnel_to = exchange.request.target;
@@ -57,9 +57,11 @@ void Engine::State::hold(Connection& connection, Tap tap, bool cleartext, http::
   if (tunnels && proxied(connection)) return;
   const DecisionPtr& active = connection.active_decision;
   // Before it says anything of a client's TLS the proxy tells the handshake.
-  const bool opened_nothing = to_lower(exchange.request.target).starts_with("http://") ||
-                              (active && active->decision != Decision::bumped);
-  if (tap == Tap::proxy && !connection.tls.seen && opened_nothing) connection.tls.library = TlsLibrary::none;
+  if (tap == Tap::proxy && !connection.tls.seen) {
+    const bool opened_nothing = to_lower(exchange.request.target).starts_with("http://") ||
+                                (active && active->decision != Decision::bumped);
+    if (opened_nothing) connection.tls.library = TlsLibrary::none;
+  }
   DecisionPtr decision = tap == Tap::proxy ? connection.active_decision : nullptr;
   const auto own = tap == Tap::proxy && exchange.stream_id
                        ? connection.stream_decisions.find(*exchange.stream_id)
@@ -68,15 +70,13 @@ void Engine::State::hold(Connection& connection, Tap tap, bool cleartext, http::
     decision = own->second;
     if (exchange.final) connection.stream_decisions.erase(own);
   }
-  HeldExchange held{.exchange = std::move(exchange),
-                    .tap = tap,
-                    .decision = std::move(decision),
-                    .caller = tap == Tap::native ? connection.native_caller : ProcessKey{},
-                    .cleartext = cleartext,
-                    .since = latest};
+  std::list<HeldExchange> one;
+  HeldExchange& held =
+      one.emplace_back(std::move(exchange), tap, std::move(decision),
+                       tap == Tap::native ? connection.native_caller : ProcessKey{}, cleartext, latest);
   if (!held.exchange.final) return write_interim(connection, std::move(held));
   connection.held_body_bytes += body_bytes(held);
-  connection.held.push_back(std::move(held));
+  connection.held.splice(connection.held.end(), one);
 }
 
 // What waits for facts has no interim records: the next one, or the final one, will have them.
@@ -132,11 +132,11 @@ void Engine::State::settle(Connection& connection) {
                           connection.held_body_bytes > kHeldBodies * config.limits.body_bytes;
     wait = release_time(connection, connection.held.front());
     if (!too_many && (!wait || *wait > now)) break;
-    HeldExchange held = std::move(connection.held.front());
-    connection.held.pop_front();
-    connection.held_body_bytes -= body_bytes(held);
+    std::list<HeldExchange> ripe;
+    ripe.splice(ripe.begin(), connection.held, connection.held.begin());
+    connection.held_body_bytes -= body_bytes(ripe.front());
     wait.reset();
-    write(connection, std::move(held));
+    write(connection, std::move(ripe.front()));
   }
 
   const std::optional<Time> ends = end_time(connection);

@@ -101,7 +101,8 @@ std::size_t add_content(Body& body, std::span<const std::byte> content, const Ex
 // What the bytes turned out to be.
 enum class Protocol : std::uint8_t { undecided, http1, http2, other };
 
-using OnExchange = std::function<void(Exchange)>;
+// An exchange is large: who takes it moves it out of the giver's hands.
+using OnExchange = std::function<void(Exchange&&)>;
 
 // Reads both byte streams of one connection and gives out its exchanges. Each protocol's reader says what it
 // does about gaps; all may be fed the two sides in any interleaving, also a response's bytes before its

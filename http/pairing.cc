@@ -359,8 +359,9 @@ void Pairing::settle() {
 }
 
 void Pairing::give_out() {
-  auto done = std::move(open.front().exchange);
-  open.pop_front();
+  std::list<Open> given;
+  given.splice(given.begin(), open, open.begin());
+  Exchange& done = given.front().exchange;
   if (done.incomplete.empty() && done.number >= doubt_end && open.empty()) in_doubt = false;
   on_exchange(std::move(done));
 }
