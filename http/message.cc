@@ -6,10 +6,6 @@
 namespace weir::http {
 namespace {
 
-char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
 std::string_view trimmed(std::string_view text) {
   const auto first = text.find_first_not_of(" \t");
   if (first == std::string_view::npos) return {};
@@ -17,10 +13,6 @@ std::string_view trimmed(std::string_view text) {
 }
 
 }  // namespace
-
-bool equals_ignoring_case(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, {}, lower, lower);
-}
 
 const Field* find_field(const Fields& fields, std::string_view name) {
   const auto found = std::ranges::find_if(

@@ -18,7 +18,16 @@ struct Field {
 
 using Fields = std::vector<Field>;
 
-bool equals_ignoring_case(std::string_view a, std::string_view b);
+constexpr char lower_letter(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+// Most texts that are compared differ in their lengths or first letters.
+inline bool equals_ignoring_case(std::string_view a, std::string_view b) {
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (lower_letter(a[i]) != lower_letter(b[i])) return false;
+  return true;
+}
 // The first field of that name (any case), or nullptr.
 const Field* find_field(const Fields& fields, std::string_view name);
 // Takes the next item off a comma-separated list, without the space around it; "" when none is left.
