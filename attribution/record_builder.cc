@@ -2,6 +2,7 @@
 #include "attribution/record_builder.h"
 
 #include <algorithm>
+#include <bitset>
 #include <charconv>
 #include <cstring>
 #include <initializer_list>
@@ -31,19 +32,34 @@ std::string concat(std::initializer_list<std::string_view> parts) {
   return text;
 }
 
+// A number as text, in no memory but its own.
+class Decimal {
+ public:
+  template <typename Number>
+  explicit Decimal(Number number) : end_(std::to_chars(std::begin(text_), std::end(text_), number).ptr) {}
+  Decimal(const Decimal&) = delete;
+  Decimal& operator=(const Decimal&) = delete;
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  operator std::string_view() const { return {text_, end_}; }
+
+ private:
+  char text_[20];  // of 64 bits, with a sign
+  char* end_;
+};
+
 class FieldWriter {
  public:
   // `record` has its kind, id, `final` and timestamp.
   explicit FieldWriter(const Record& record) : json_(record) {}
 
   template <typename Value>
-  void always(std::string_view key, const Value& value) {
+  [[gnu::always_inline]] void always(std::string_view key, const Value& value) {
     json_.field(key, value);
   }
-  void known(std::string_view key, std::string_view value) {
+  [[gnu::always_inline]] void known(std::string_view key, std::string_view value) {
     if (!value.empty()) json_.field(key, value);
   }
-  void known(std::string_view key, std::uint64_t value) {
+  [[gnu::always_inline]] void known(std::string_view key, std::uint64_t value) {
     if (value != 0) json_.field(key, value);
   }
   void endpoint(std::string_view address_key, std::string_view port_key, const Endpoint& endpoint) {
@@ -73,15 +89,16 @@ std::string_view name_of(Tap tap) {
 }
 
 struct Authority {
-  std::string host;  // no brackets
+  std::string_view host{};  // no brackets
   std::uint16_t port = 0;
 };
 
+// `text` must outlive what is returned.
 Authority parse_authority(std::string_view text) {
   text.remove_prefix(text.rfind('@') + 1);  // npos + 1 is 0
   const std::size_t bracket = text.find(']');
   const std::size_t colon = text.find(':', bracket == std::string_view::npos ? 0 : bracket);
-  Authority authority{.host = std::string(text.substr(0, colon))};
+  Authority authority{.host = text.substr(0, colon)};
   if (authority.host.starts_with('[') && authority.host.ends_with(']')) {
     authority.host = authority.host.substr(1, authority.host.size() - 2);
   }
@@ -157,13 +174,13 @@ void add_host(FieldWriter& out, const EngineConfig& config) {
 
 void add_identity(FieldWriter& out, const RecordContext& context, std::optional<Tap> source,
                   TlsLibrary library) {
-  const std::string cookie = std::to_string(context.connection.cookie.value);
+  const Decimal cookie(context.connection.cookie.value);
+  const std::string& boot_id = context.config.boot_id;
   add_host(out, context.config);
   if (source) out.list("weir.source", name_of(*source));
   out.known("weir.tls.library", name_of(library));
-  out.always("weir.socket.cookie", cookie);
-  out.always("weir.connection.id",
-             context.config.boot_id.empty() ? cookie : concat({context.config.boot_id, "-", cookie}));
+  out.always("weir.socket.cookie", std::string_view(cookie));
+  out.json().joined("weir.connection.id", {boot_id, boot_id.empty() ? "" : "-", cookie});
 }
 
 void add_container_names(FieldWriter& out, const ContainerNames& names) {
@@ -256,14 +273,14 @@ void add_network(FieldWriter& out, const RecordContext& context, const DecisionM
 // `said`: what the request says; where it says nothing, the TLS session, then the proxy's decision, then what
 // a proxy was asked for, then the server's side of the socket.
 void add_server(FieldWriter& out, Record& record, const RecordContext& context, const DecisionMade* decision,
-                Authority said) {
+                const Authority& said) {
   const Connection& connection = context.connection;
   const bool accepted = connection.opened && connection.opened->accepted;
   const Endpoint server = accepted ? connection.opened->tuple.local : true_peer(context, decision);
   const Authority tunnel = parse_authority(connection.tunnel_to);
   const std::uint16_t decided_port = decision == nullptr ? std::uint16_t{0} : decision->server_port;
   std::string& address = record.server_address;
-  address = std::move(said.host);
+  address = said.host;
   if (address.empty()) address = connection.tls.sni;
   if (address.empty() && decision != nullptr) address = decision->server_name;
   if (address.empty()) address = tunnel.host;
@@ -282,18 +299,35 @@ void add_tls(FieldWriter& out, const TlsFacts& tls) {
   out.known("tls.next_protocol", tls.alpn);
 }
 
-// Repeats survive, in their order, under one key. Takes names and values.
+// False when no name stands there twice, as in most heads. Looks at lengths and letters at the ends only.
+bool may_repeat(const Fields& fields) {
+  std::bitset<256> seen;
+  for (const auto& [name, value] : fields) {
+    if (name.empty()) return true;
+    const std::size_t mixed = name.size() * 67 + static_cast<std::size_t>(name.front()) * 5 +
+                              static_cast<std::size_t>(name.back()) * 3;
+    if (seen[mixed % seen.size()]) return true;
+    seen.set(mixed % seen.size());
+  }
+  return false;
+}
+
+void add_header_value(FieldWriter& out, const http::Field& field, bool redact) {
+  const auto shown = redact ? redacted_header(field.name, field.value) : std::nullopt;
+  out.json().item(shown ? *shown : field.value);
+}
+
+// Repeats survive, in their order, under one key. Makes names lower-case.
 void add_header_fields(FieldWriter& out, std::string_view prefix, Fields& fields, bool redact) {
   for (http::Field& field : fields) make_lower(field.name);
+  const bool repeats = may_repeat(fields);
   for (auto field = fields.begin(); field != fields.end(); ++field) {
     const auto same_name = [&](const http::Field& other) { return other.name == field->name; };
-    if (std::any_of(fields.begin(), field, same_name)) continue;
+    if (repeats && std::any_of(fields.begin(), field, same_name)) continue;
     out.json().begin_list(prefix, field->name);
-    for (auto one = field; one != fields.end(); ++one) {
-      if (!same_name(*one)) continue;
-      if (redact) one->value = redact_header(one->name, std::move(one->value));
-      out.json().item(one->value);
-    }
+    add_header_value(out, *field, redact);
+    for (auto one = field + 1; repeats && one != fields.end(); ++one)
+      if (same_name(*one)) add_header_value(out, *one, redact);
     out.json().end_list();
   }
 }
@@ -350,9 +384,9 @@ void add_exchange(FieldWriter& out, const EngineConfig& config, Exchange& exchan
 
 // As OpenTelemetry writes it: "1.1", "2".
 std::string version_text(const http::Version& version) {
-  std::string text = std::to_string(version.major);
-  if (version.major < 2) text.append(".").append(std::to_string(version.minor));
-  return text;
+  const Decimal major(version.major);
+  const Decimal minor(version.minor);
+  return version.major < 2 ? concat({major, ".", minor}) : std::string(major);
 }
 
 // The status codes' names (grpc/doc/statuscodes.md), which OpenTelemetry asks for; the number where there is
@@ -417,11 +451,11 @@ void add_decision(FieldWriter& out, const DecisionMade* decision) {
 }
 
 // Unique over evictions and restarts too: a cookie lives as long as its boot, and a time comes once.
-std::string record_id(const RecordContext& context, Time when, const std::string& which) {
+std::string record_id(const RecordContext& context, Time when, std::string_view which) {
   const EngineConfig& config = context.config;
   return concat({config.boot_id.empty() ? config.host_id : config.boot_id, "-",
-                 std::to_string(context.connection.cookie.value), "-",
-                 std::to_string(when.time_since_epoch().count()), "-", which});
+                 Decimal(context.connection.cookie.value), "-", Decimal(when.time_since_epoch().count()), "-",
+                 which});
 }
 
 // What was read and what was missed make up what was said.
@@ -472,7 +506,7 @@ RecordPtr exchange_record(const RecordContext& context, HeldExchange&& held) {
   const Grpc grpc = grpc_of(exchange);
   auto record = std::make_shared<Record>();
   record->kind = RecordKind::exchange;
-  record->id = record_id(context, exchange.began, std::to_string(exchange.number));
+  record->id = record_id(context, exchange.began, Decimal(exchange.number));
   record->final = exchange.final;
   record->replaces = exchange.copied;
   record->timestamp = exchange.began;

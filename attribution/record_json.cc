@@ -45,9 +45,6 @@ Word word_at(const char* from) {
   return word;
 }
 
-// Quotes, brackets, colons and commas between two calls of room() are fewer.
-constexpr std::size_t kPunctuation = 8;
-
 // What a line is written in before it gets a place of its own size: to grow that one would be to copy it.
 thread_local std::string scratch;
 constexpr std::size_t kKeptBytes = std::size_t{64} << 10;
@@ -71,10 +68,42 @@ std::optional<std::int64_t> fraction_ns(std::string_view text) {
   return value ? std::optional<std::int64_t>(*value) : std::nullopt;
 }
 
-// A Time's year has four digits: 1677 to 2262.
-void set_digits(std::string& text, std::size_t at, std::size_t count, std::int64_t value) {
+constexpr std::string_view kTimeShape = "0000-00-00T00:00:00.000000000Z";
+using TimeText = std::array<char, kTimeShape.size()>;
+
+void set_digits(TimeText& text, std::size_t at, std::size_t count, unsigned value) {
   for (std::size_t i = at + count; i > at; --i, value /= 10)
     text[i - 1] = static_cast<char>('0' + value % 10);
+}
+
+// A Time's year has four digits: 1677 to 2262.
+TimeText second_text(std::chrono::sys_seconds time) {
+  const auto day = std::chrono::floor<std::chrono::days>(time);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss clock(time - day);
+  TimeText text;
+  std::ranges::copy(kTimeShape, text.begin());
+  set_digits(text, 0, 4, static_cast<unsigned>(static_cast<int>(date.year())));
+  set_digits(text, 5, 2, static_cast<unsigned>(date.month()));
+  set_digits(text, 8, 2, static_cast<unsigned>(date.day()));
+  set_digits(text, 11, 2, static_cast<unsigned>(clock.hours().count()));
+  set_digits(text, 14, 2, static_cast<unsigned>(clock.minutes().count()));
+  set_digits(text, 17, 2, static_cast<unsigned>(clock.seconds().count()));
+  return text;
+}
+
+// One record's time is mostly in the same second as that of the one before.
+TimeText time_text(Time time) {
+  struct Second {
+    std::chrono::sys_seconds time;
+    TimeText text;
+  };
+  thread_local Second last{{}, second_text({})};
+  const auto second = std::chrono::floor<std::chrono::seconds>(time);
+  if (last.time != second) last = {second, second_text(second)};
+  TimeText text = last.text;
+  set_digits(text, 20, 9, static_cast<unsigned>((time - second).count()));
+  return text;
 }
 
 }  // namespace
@@ -83,7 +112,8 @@ RecordWriter::RecordWriter(const Record& record)
     : out_(std::move(scratch)), at_(out_.data()), end_(out_.data() + out_.size()) {
   room(kUsualLength);
   put('{');
-  field("timestamp", to_rfc3339(record.timestamp));
+  const TimeText time = time_text(record.timestamp);
+  field("timestamp", std::string_view(time.data(), time.size()));
   field("weir.record", to_string(record.kind));
   field("weir.record.id", record.id);
   field("weir.final", record.final);
@@ -93,59 +123,38 @@ RecordWriter::~RecordWriter() {
   if (out_.size() <= kKeptBytes) scratch = std::move(out_);
 }
 
-void RecordWriter::field(std::string_view name, std::string_view value) {
-  key(name);
-  text(value);
-  put(',');
-}
-
-void RecordWriter::field(std::string_view name, std::int64_t value) {
-  key(name);
-  number(value);
-}
-
-void RecordWriter::field(std::string_view name, std::uint64_t value) {
-  key(name);
-  number(value);
-}
-
-void RecordWriter::field(std::string_view name, bool value) {
-  key(name);
-  raw(value ? "true," : "false,");
-}
-
 void RecordWriter::field(std::string_view name, std::span<const std::string> values) {
   begin_list(name, {});
   for (const std::string& value : values) item(value);
   end_list();
 }
 
+void RecordWriter::joined(std::string_view name, std::initializer_list<std::string_view> parts) {
+  key(name);
+  put('"');
+  for (const std::string_view part : parts) characters(part);
+  put('"');
+  put(',');
+}
+
 void RecordWriter::begin_list(std::string_view prefix, std::string_view name) {
   put('"');
   raw(prefix);
   characters(name);
-  raw("\":[");
-}
-
-void RecordWriter::item(std::string_view value) {
-  text(value);
-  put(',');
+  put('"');
+  put(':');
+  put('[');
 }
 
 void RecordWriter::end_list() {
   if (at_[-1] == ',') --at_;
-  raw("],");
+  put(']');
+  put(',');
 }
 
 std::string RecordWriter::finish() {
   at_[-1] = '}';
   return {out_.data(), static_cast<std::size_t>(at_ - out_.data())};
-}
-
-// Where the next `count` characters go.
-char* RecordWriter::room(std::size_t count) {
-  if (static_cast<std::size_t>(end_ - at_) < count + kPunctuation) grow(count);
-  return at_;
 }
 
 void RecordWriter::grow(std::size_t count) {
@@ -155,23 +164,11 @@ void RecordWriter::grow(std::size_t count) {
   end_ = out_.data() + out_.size();
 }
 
-void RecordWriter::raw(std::string_view plain) {
-  std::memcpy(room(plain.size()), plain.data(), plain.size());
-  at_ += plain.size();
-}
-
-// Ours: plain, all of them.
-void RecordWriter::key(std::string_view key) {
-  put('"');
-  raw(key);
-  put('"');
-  put(':');
-}
-
 void RecordWriter::text(std::string_view value) {
   put('"');
   characters(value);
   put('"');
+  put(',');
 }
 
 void RecordWriter::characters(std::string_view value) {
@@ -234,26 +231,21 @@ std::size_t RecordWriter::character(std::string_view value) {
   return length == 0 ? 1 : length;
 }
 
-template <typename Number>
-void RecordWriter::number(Number value) {
+void RecordWriter::number(std::int64_t value) {
+  char* const to = room(kLongestNumber);
+  at_ = std::to_chars(to, to + kLongestNumber, value).ptr;
+  put(',');
+}
+
+void RecordWriter::number(std::uint64_t value) {
   char* const to = room(kLongestNumber);
   at_ = std::to_chars(to, to + kLongestNumber, value).ptr;
   put(',');
 }
 
 std::string to_rfc3339(Time time) {
-  const auto day = std::chrono::floor<std::chrono::days>(time);
-  const std::chrono::year_month_day date(day);
-  const std::chrono::hh_mm_ss clock(time - day);
-  std::string text = "0000-00-00T00:00:00.000000000Z";
-  set_digits(text, 0, 4, static_cast<int>(date.year()));
-  set_digits(text, 5, 2, static_cast<unsigned>(date.month()));
-  set_digits(text, 8, 2, static_cast<unsigned>(date.day()));
-  set_digits(text, 11, 2, clock.hours().count());
-  set_digits(text, 14, 2, clock.minutes().count());
-  set_digits(text, 17, 2, clock.seconds().count());
-  set_digits(text, 20, 9, clock.subseconds().count());
-  return text;
+  const TimeText text = time_text(time);
+  return {text.data(), text.size()};
 }
 
 std::expected<Time, std::string> parse_rfc3339(std::string_view text) {

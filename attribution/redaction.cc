@@ -38,14 +38,22 @@ class WordTable {
   }
   constexpr const auto& words() const { return words_; }
   constexpr bool contains(std::string_view text) const {
-    if (text.empty() || text.size() >= first_letters_.size()) return false;
-    if ((first_letters_[text.size()] & bit(text.front())) == 0) return false;
-    return std::any_of(words_.begin() + begin_[text.size()], words_.begin() + begin_[text.size() + 1],
-                       [&](std::string_view word) { return equals_ignoring_case(text, word); });
+    return any_word(text, [&](std::string_view word) { return equals_ignoring_case(text, word); });
+  }
+  // `text` is in lower case.
+  constexpr bool contains_lower(std::string_view text) const {
+    return any_word(text,
+                    [&](std::string_view word) { return word.front() == text.front() && word == text; });
   }
 
  private:
   static constexpr std::uint32_t bit(char letter) { return std::uint32_t{1} << (letter & 31); }
+  template <typename Is>
+  constexpr bool any_word(std::string_view text, Is is) const {
+    if (text.empty() || text.size() >= first_letters_.size()) return false;
+    if ((first_letters_[text.size()] & bit(text.front())) == 0) return false;
+    return std::any_of(words_.begin() + begin_[text.size()], words_.begin() + begin_[text.size() + 1], is);
+  }
 
   std::array<std::string_view, Size> words_;
   std::array<std::uint32_t, 64> first_letters_{};  // by length
@@ -261,7 +269,9 @@ void append_pair(std::string& out, std::string_view pair) {
     out += pair;
     return;
   }
-  const std::string name = percent_decoded(pair.substr(0, equals));
+  std::string decoded;
+  std::string_view name = pair.substr(0, equals);
+  if (name.find('%') != std::string_view::npos) name = decoded = percent_decoded(name);
   const bool secret =
       is_secret_name(name) || kSecretParameters.contains(name) || hides_userinfo(pair.substr(equals + 1));
   if (secret) {
@@ -516,25 +526,29 @@ std::string redact_command(std::string_view text) {
 
 }  // namespace
 
-std::string redact_header(std::string_view name, std::string value) {
-  if (kPlainHeaders.contains(name)) return value;
-  // Case means nothing in a field's name, so it begins no word.
-  if (std::ranges::any_of(name, [](char c) { return c >= 'A' && c <= 'Z'; }))
-    return redact_header(to_lower(name), std::move(value));
+std::optional<std::string> redacted_header(std::string_view name, std::string_view value) {
+  if (kPlainHeaders.contains_lower(name)) return std::nullopt;
   if (is_secret_header(name)) return std::string(kRedacted);
   if (name == "sec-websocket-protocol") return redact_protocols(value);
-  if (kUrlHeaders.contains(name)) return redact_url(value);
-  return value;
+  if (kUrlHeaders.contains_lower(name)) return redact_url(value);
+  return std::nullopt;
+}
+
+// Case means nothing in a field's name, so it begins no word.
+std::string redact_header(std::string_view name, std::string value) {
+  auto shown = redacted_header(to_lower(name), value);
+  return shown ? std::move(*shown) : value;
 }
 
 std::string redact_url(std::string_view url) {
-  std::string text = cut_userinfo(url);
-  const std::size_t query = find_any<'?', '#'>(text);
-  if (query == std::string::npos) return text;
+  std::string cut;
+  if (url.find('@') != std::string_view::npos) url = cut = cut_userinfo(url);
+  const std::size_t query = std::min(url.find('?'), url.find('#'));
+  if (query == std::string_view::npos) return std::string(url);
   std::string out;
-  out.reserve(text.size() + kRedacted.size());
-  out.append(text, 0, query);
-  append_parameters(out, std::string_view(text).substr(query));
+  out.reserve(url.size() + kRedacted.size());
+  out.append(url.substr(0, query));
+  append_parameters(out, url.substr(query));
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstring>
 
 namespace weir {
 namespace {
@@ -99,7 +100,19 @@ std::string to_lower(std::string_view text) {
   return lower;
 }
 
+// Eight characters at once; the last ones with some of those before them once more.
 void make_lower(std::span<char> text) {
+  using Block = unsigned char __attribute__((vector_size(8)));
+  const auto lower_block = [&](std::size_t at) {
+    Block block;
+    std::memcpy(&block, &text[at], sizeof block);
+    block |= (block - 'A' < 26) & 0x20;
+    std::memcpy(&text[at], &block, sizeof block);
+  };
+  if (text.size() >= sizeof(Block)) {
+    for (std::size_t at = 0; at + sizeof(Block) < text.size(); at += sizeof(Block)) lower_block(at);
+    return lower_block(text.size() - sizeof(Block));
+  }
   for (char& c : text) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   }
