@@ -3,6 +3,7 @@
 #include "http/h1_head.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <optional>
 
@@ -31,7 +32,12 @@ bool is_target(std::string_view target, std::string_view method) {
 }
 
 bool is_host(std::string_view value) {
-  return value.find_first_of(" \t,/?#@\\") == std::string_view::npos;
+  static constexpr auto kForbidden = [] {
+    std::array<bool, 256> table{};
+    for (const char c : std::string_view(" \t,/?#@\\")) table[static_cast<unsigned char>(c)] = true;
+    return table;
+  }();
+  return std::ranges::none_of(value, [](char c) { return kForbidden[static_cast<unsigned char>(c)]; });
 }
 
 std::expected<void, ParseError> check_host(const RequestHead& head) {

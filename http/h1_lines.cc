@@ -72,19 +72,22 @@ std::optional<ParseError> check_field_line(std::string_view line) {
   return malformed("field name is not a token");
 }
 
-Fields& fields_of(llhttp_t* parser) {
-  return *static_cast<Fields*>(parser->data);
-}
-
 bool is_blank(char c) {
   return c == ' ' || c == '\t';
 }
 
-void trim(std::string& value) {
-  if (value.empty() || (!is_blank(value.front()) && !is_blank(value.back()))) return;
-  value.erase(value.find_last_not_of(" \t") + 1);
-  value.erase(0, value.find_first_not_of(" \t"));
+std::string_view trimmed(std::string_view value) {
+  while (!value.empty() && is_blank(value.back())) value.remove_suffix(1);
+  while (!value.empty() && is_blank(value.front())) value.remove_prefix(1);
+  return value;
 }
+
+// Becomes a field's string where that stands.
+struct Text {
+  std::string_view text;
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  operator std::string() const { return std::string(text); }
+};
 
 }  // namespace
 
@@ -134,7 +137,7 @@ void LineReader::clear() {
 
 FieldSection::FieldSection() {
   llhttp_init(&fresh_, HTTP_RESPONSE, &callbacks());
-  fresh_.data = &fields_;
+  fresh_.data = this;
   llhttp_execute(&fresh_, kNeutralStartLine.data(), kNeutralStartLine.size());
   begin();
 }
@@ -144,14 +147,11 @@ const llhttp_settings_t& FieldSection::callbacks() {
     llhttp_settings_t s;
     llhttp_settings_init(&s);
     s.on_header_field = [](llhttp_t* parser, const char* at, std::size_t length) {
-      // A line comes whole, so a name does too.
-      Fields& fields = fields_of(parser);
-      if (fields.empty()) fields.reserve(kUsualFields);
-      fields.emplace_back(std::string(at, length));
+      static_cast<FieldSection*>(parser->data)->name_ = {at, length};
       return 0;
     };
     s.on_header_value = [](llhttp_t* parser, const char* at, std::size_t length) {
-      fields_of(parser).back().value.append(at, length);
+      static_cast<FieldSection*>(parser->data)->value_ = {at, length};
       return 0;
     };
     s.on_headers_complete = [](llhttp_t*) -> int { return HPE_PAUSED; };
@@ -163,28 +163,23 @@ const llhttp_settings_t& FieldSection::callbacks() {
 void FieldSection::begin() {
   parser_ = fresh_;
   fields_.clear();
-  lines_ = 0;
 }
 
 std::optional<ParseError> FieldSection::add(const LineReader& line, std::size_t max_fields) {
   const bool last = line.line().empty();
   if (!last) {
-    if (++lines_ > max_fields) return ParseError{ParseError::Kind::too_large, "too many fields", 0};
+    if (fields_.size() >= max_fields) return ParseError{ParseError::Kind::too_large, "too many fields", 0};
     if (auto error = check_field_line(line.line())) return error;
   }
-  const auto before = fields_.size();
+  name_ = value_ = {};
   const auto result = llhttp_execute(&parser_, line.raw().data(), line.raw().size());
-  if (result != (last ? HPE_PAUSED : HPE_OK)) {
-    fields_.resize(std::min(fields_.size(), before));
-    return malformed(llhttp_get_error_reason(&parser_));
-  }
-  if (last && fields_.size() != lines_) return malformed("field section read in two ways");
+  if (result != (last ? HPE_PAUSED : HPE_OK)) return malformed(llhttp_get_error_reason(&parser_));
+  // A line comes whole, so a name and a value do too. An empty value is told with the next line.
+  if (last != name_.empty() || (last && !value_.empty())) return malformed("field section read in two ways");
+  if (last) return std::nullopt;
+  if (fields_.empty()) fields_.reserve(kUsualFields);
+  fields_.emplace_back(Text{name_}, Text{trimmed(value_)});
   return std::nullopt;
-}
-
-Fields FieldSection::take() {
-  for (auto& field : fields_) trim(field.value);
-  return std::move(fields_);
 }
 
 }  // namespace weir::http

@@ -48,15 +48,16 @@ class FieldSection {
 
   void begin();
   std::optional<ParseError> add(const LineReader& line, std::size_t max_fields);
-  Fields take();
+  Fields take() { return std::move(fields_); }
 
  private:
   static const llhttp_settings_t& callbacks();
 
   llhttp_t fresh_{};  // as it is before the first field
   llhttp_t parser_{};
+  std::string_view name_;   // as llhttp read them in the line
+  std::string_view value_;  // that is being added
   Fields fields_;
-  std::size_t lines_ = 0;
 };
 
 }  // namespace weir::http

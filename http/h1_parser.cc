@@ -70,7 +70,7 @@ struct H1Parser::State {
                                                    std::string_view what);
   Stepped begin(std::span<const std::byte> data);
   Stepped read_start_line(std::span<const std::byte> data);
-  Stepped read_field(std::span<const std::byte> data, H1Handler& handler);
+  Stepped read_fields(std::span<const std::byte> data, H1Handler& handler);
   Stepped read_content(std::span<const std::byte> data, H1Handler& handler);
   Stepped read_chunk_size(std::span<const std::byte> data);
   Stepped read_chunk_end(std::span<const std::byte> data);
@@ -115,7 +115,7 @@ H1Parser::State::Stepped H1Parser::State::step(std::span<const std::byte> data, 
     case Phase::start_line:
       return read_start_line(data);
     case Phase::fields:
-      return read_field(data, handler);
+      return read_fields(data, handler);
     case Phase::length_body:
     case Phase::until_close:
     case Phase::chunk_data:
@@ -177,19 +177,26 @@ H1Parser::State::Stepped H1Parser::State::read_start_line(std::span<const std::b
   return Step{*used};
 }
 
-H1Parser::State::Stepped H1Parser::State::read_field(std::span<const std::byte> data, H1Handler& handler) {
-  const auto used = take_line(data, limits.head - section_bytes, "header section");
-  if (!used) return std::unexpected(used.error());
-  if (!line.complete()) return Step{*used};
+// As many lines as there are.
+H1Parser::State::Stepped H1Parser::State::read_fields(std::span<const std::byte> data, H1Handler& handler) {
+  std::size_t done = 0;
+  while (true) {
+    const auto used = take_line(data.subspan(done), limits.head - section_bytes, "header section");
+    line_taken += done;
+    if (!used) return std::unexpected(used.error());
+    done += *used;
+    if (!line.complete()) return Step{done};
 
-  if (auto refused = section.add(line, limits.fields)) return std::unexpected(*refused);
-  section_bytes += line.raw().size();
-  const bool last = line.line().empty();
-  line.clear();
-  if (!last) return Step{*used};
+    if (auto refused = section.add(line, limits.fields)) return std::unexpected(*refused);
+    section_bytes += line.raw().size();
+    const bool last = line.line().empty();
+    line.clear();
+    if (last) break;
+    if (done == data.size()) return Step{done};
+  }
   const auto next = finish_head(handler);
   if (!next) return std::unexpected(next.error());
-  return Step{*used, *next};
+  return Step{done, *next};
 }
 
 std::expected<Next, ParseError> H1Parser::State::finish_head(H1Handler& handler) {

@@ -15,9 +15,9 @@ std::string_view trimmed(std::string_view text) {
 }  // namespace
 
 const Field* find_field(const Fields& fields, std::string_view name) {
-  const auto found = std::ranges::find_if(
-      fields, [name](const Field& field) { return equals_ignoring_case(field.name, name); });
-  return found == fields.end() ? nullptr : &*found;
+  for (const Field& field : fields)
+    if (equals_ignoring_case(field.name, name)) return &field;
+  return nullptr;
 }
 
 std::string_view take_item(std::string_view& list) {
