@@ -26,10 +26,11 @@ constexpr auto kPlain = [] {
 
 // Sixteen characters at once.
 constexpr std::size_t kBlock = 16;
-using Block = unsigned char __attribute__((vector_size(kBlock)));
+using Block = signed char __attribute__((vector_size(kBlock)));
 
+// What isn't ASCII is negative.
 bool all_plain(Block block) {
-  const auto wrong = (block < 0x20) | (block > 0x7e) | (block == '"') | (block == '\\');
+  const auto wrong = (block < 0x20) | (block == 0x7f) | (block == '"') | (block == '\\');
   const auto halves = std::bit_cast<std::array<std::uint64_t, 2>>(wrong);
   return (halves[0] | halves[1]) == 0;
 }
@@ -171,8 +172,7 @@ void RecordWriter::text(std::string_view value) {
   put(',');
 }
 
-void RecordWriter::characters(std::string_view value) {
-  value.remove_prefix(plain(value));
+void RecordWriter::escaped(std::string_view value) {
   while (!value.empty()) {
     value.remove_prefix(character(value));
     value.remove_prefix(plain(value));

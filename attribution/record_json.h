@@ -70,7 +70,11 @@ class RecordWriter {
     put(':');
   }
   void text(std::string_view value);
-  void characters(std::string_view value);
+  void characters(std::string_view value) {
+    const std::size_t done = plain(value);
+    if (done < value.size()) escaped(value.substr(done));
+  }
+  void escaped(std::string_view value);
   std::size_t plain(std::string_view value);
   std::size_t character(std::string_view value);
   void number(std::int64_t value);

@@ -23,18 +23,16 @@ constexpr bool equals_ignoring_case(std::string_view text, std::string_view lowe
                                                         [](char a, char b) { return lower(a) == b; });
 }
 
-// Lower-case words, to be found in any case. They stand in the order of their lengths, and most of what is
-// looked up is in no table and shows it by its length and first letter.
+// Lower-case words, to be found in any case. Those of one length and first letter stand together: most of
+// what is looked up is in no table, and shows it by these two.
 template <std::size_t Size>
 class WordTable {
  public:
   constexpr explicit WordTable(const std::string_view (&words)[Size]) {
     std::ranges::copy(words, words_.begin());
-    std::ranges::sort(words_, {}, &std::string_view::size);
-    for (const std::string_view word : words_) {
-      first_letters_[word.size()] |= bit(word.front());
-      for (std::size_t longer = word.size() + 1; longer < begin_.size(); ++longer) ++begin_[longer];
-    }
+    std::ranges::sort(words_, {}, place);
+    for (const std::string_view word : words_)
+      for (std::size_t next = place(word) + 1; next < begin_.size(); ++next) ++begin_[next];
   }
   constexpr const auto& words() const { return words_; }
   constexpr bool contains(std::string_view text) const {
@@ -42,22 +40,26 @@ class WordTable {
   }
   // `text` is in lower case.
   constexpr bool contains_lower(std::string_view text) const {
-    return any_word(text,
-                    [&](std::string_view word) { return word.front() == text.front() && word == text; });
+    return any_word(text, [&](std::string_view word) { return text == word; });
   }
 
  private:
-  static constexpr std::uint32_t bit(char letter) { return std::uint32_t{1} << (letter & 31); }
+  static constexpr std::size_t kPlaces = 256;
+
+  static constexpr std::size_t place(std::string_view word) {
+    return (word.size() * 32 + static_cast<std::size_t>(word.front() & 31)) % kPlaces;
+  }
   template <typename Is>
   constexpr bool any_word(std::string_view text, Is is) const {
-    if (text.empty() || text.size() >= first_letters_.size()) return false;
-    if ((first_letters_[text.size()] & bit(text.front())) == 0) return false;
-    return std::any_of(words_.begin() + begin_[text.size()], words_.begin() + begin_[text.size() + 1], is);
+    if (text.empty()) return false;
+    const std::size_t at = place(text);
+    for (std::size_t i = begin_[at]; i < begin_[at + 1]; ++i)
+      if (is(words_[i])) return true;
+    return false;
   }
 
   std::array<std::string_view, Size> words_;
-  std::array<std::uint32_t, 64> first_letters_{};  // by length
-  std::array<std::uint16_t, 65> begin_{};          // of the words of a length
+  std::array<std::uint16_t, kPlaces + 1> begin_{};  // of the words of a place
 };
 
 constexpr WordTable kSecretHeaders({
