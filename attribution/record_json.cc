@@ -175,14 +175,15 @@ void RecordWriter::text(std::string_view value) {
 void RecordWriter::escaped(std::string_view value) {
   while (!value.empty()) {
     value.remove_prefix(character(value));
+    room(value.size());
     value.remove_prefix(plain(value));
   }
 }
 
 // Copies up to what isn't plain, and returns how many bytes that were. A text that is no multiple of a block
-// long ends with a block that overlaps the one before, a short one is two words that overlap.
+// long ends with a block that overlaps the one before, a short one is two words that overlap. There is room.
 std::size_t RecordWriter::plain(std::string_view value) {
-  char* const to = room(value.size());
+  char* const to = at_;
   const char* const from = value.data();
   const std::size_t size = value.size();
   std::size_t done = 0;

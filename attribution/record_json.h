@@ -71,6 +71,7 @@ class RecordWriter {
   }
   void text(std::string_view value);
   void characters(std::string_view value) {
+    room(value.size());
     const std::size_t done = plain(value);
     if (done < value.size()) escaped(value.substr(done));
   }

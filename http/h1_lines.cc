@@ -35,18 +35,28 @@ constexpr auto kPlain = [] {
   return table;
 }();
 
-// Eight characters at once while all of them are plain; a tab, or what the last block leaves, goes one by
+// Where the first byte of the block stands that isn't 0; 16 when there is none.
+template <typename Block>
+std::size_t first_set(Block block) {
+  static_assert(std::endian::native == std::endian::little);  // the first byte is the lowest
+  const auto halves = std::bit_cast<std::array<std::uint64_t, 2>>(block);
+  return static_cast<std::size_t>(halves[0] != 0 ? std::countr_zero(halves[0])
+                                                 : 64 + std::countr_zero(halves[1])) /
+         8;
+}
+
+// Sixteen characters at once while all of them are plain; a tab, or what the last block leaves, goes one by
 // one.
 std::size_t plain_length(std::string_view text) {
-  using Block = unsigned char __attribute__((vector_size(8)));
+  using Block = unsigned char __attribute__((vector_size(16)));
   std::size_t length = 0;
   for (; length + sizeof(Block) <= text.size(); length += sizeof(Block)) {
     Block block;
     std::memcpy(&block, text.data() + length, sizeof block);
-    const auto other = std::bit_cast<std::uint64_t>((block < 0x20) | (block == 0x7f));
-    if (other == 0) continue;
-    const bool little = std::endian::native == std::endian::little;
-    length += static_cast<std::size_t>(little ? std::countr_zero(other) : std::countl_zero(other)) / 8;
+    const auto other = ((block & 0xe0) == 0) | (block == 0x7f);
+    const std::size_t at = first_set(other);
+    if (at == sizeof(Block)) continue;
+    length += at;
     if (text[length] != '\t') return length;
     break;
   }

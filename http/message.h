@@ -25,7 +25,7 @@ constexpr char lower_letter(char c) {
 inline bool equals_ignoring_case(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
   for (std::size_t i = 0; i < a.size(); ++i)
-    if (lower_letter(a[i]) != lower_letter(b[i])) return false;
+    if (a[i] != b[i] && lower_letter(a[i]) != lower_letter(b[i])) return false;
   return true;
 }
 // The first field of that name (any case), or nullptr.
@@ -39,6 +39,7 @@ bool lists_token(const Fields& fields, std::string_view name, std::string_view t
 struct Version {
   std::uint8_t major = 1;
   std::uint8_t minor = 1;
+  bool operator==(const Version&) const = default;
 };
 
 struct RequestHead {
