@@ -52,6 +52,30 @@ struct TapAccount {
   std::uint64_t gap_bytes() const { return sent.gap + received.gap; }
 };
 
+// What its exchanges' records say of a connection, as JSON, and of which facts they said it. The cookie and
+// the configuration, which it tells too, stay the same.
+template <typename Facts>
+struct Told {
+  Facts facts{};
+  std::string json{};  // "": nothing was said yet
+};
+struct IdentityFacts {
+  std::optional<Tap> source{};
+  TlsLibrary library = TlsLibrary::unknown;
+  bool operator==(const IdentityFacts&) const = default;
+};
+struct NetworkFacts {
+  Endpoint local{};
+  Endpoint peer{};
+  Endpoint upstream_local{};
+  http::Version version{};
+  bool operator==(const NetworkFacts&) const = default;
+};
+struct ConnectionText {
+  Told<IdentityFacts> identity;
+  Told<NetworkFacts> network;
+};
+
 struct Connection {
   SocketCookie cookie;
   Time first_seen{};
@@ -80,7 +104,8 @@ struct Connection {
   std::uint64_t exchanges = 0;  // recorded, but for the one that asked for a tunnel
   std::string tunnel_to;        // what a proxy was asked for by a CONNECT in the clear, and granted
   bool spoke_http = false;
-  std::optional<Time> deadline;     // its entry among the table's deadlines
+  mutable std::unique_ptr<ConnectionText> text;  // from the second exchange on: many have but one
+  std::optional<Time> deadline;                  // its entry among the table's deadlines
   std::uint32_t waits_for_pid = 0;  // its entry among those that wait for a process to become known
 };
 

@@ -27,8 +27,10 @@ std::string concat(std::initializer_list<std::string_view> parts) {
   std::size_t size = 0;
   for (const std::string_view part : parts) size += part.size();
   std::string text;
-  text.reserve(size);
-  for (const std::string_view part : parts) text += part;
+  text.resize_and_overwrite(size, [&](char* to, std::size_t) {
+    for (const std::string_view part : parts) to += part.copy(to, part.size());
+    return size;
+  });
   return text;
 }
 
@@ -172,13 +174,28 @@ void add_host(FieldWriter& out, const EngineConfig& config) {
   out.known("weir.boot.id", config.boot_id);
 }
 
-void add_identity(FieldWriter& out, const RecordContext& context, std::optional<Tap> source,
-                  TlsLibrary library) {
+// What `add` writes of the facts; as long as they are the same, what it wrote the last time.
+template <typename Facts, typename Add>
+void add_told(FieldWriter& out, Told<Facts>* told, const Facts& facts, Add add) {
+  if (told == nullptr) return add(facts);
+  if (!told->json.empty() && told->facts == facts) return out.json().fields(told->json);
+  const std::size_t before = out.json().size();
+  add(facts);
+  *told = {.facts = facts, .json = std::string(out.json().since(before))};
+}
+
+// Null while a connection has but one exchange.
+ConnectionText* text_of(const Connection& connection) {
+  if (!connection.text && connection.exchanges > 1) connection.text = std::make_unique<ConnectionText>();
+  return connection.text.get();
+}
+
+void add_identity(FieldWriter& out, const RecordContext& context, const IdentityFacts& facts) {
   const Decimal cookie(context.connection.cookie.value);
   const std::string& boot_id = context.config.boot_id;
   add_host(out, context.config);
-  if (source) out.list("weir.source", name_of(*source));
-  out.known("weir.tls.library", name_of(library));
+  if (facts.source) out.list("weir.source", name_of(*facts.source));
+  out.known("weir.tls.library", name_of(facts.library));
   out.always("weir.socket.cookie", std::string_view(cookie));
   out.json().joined("weir.connection.id", {boot_id, boot_id.empty() ? "" : "-", cookie});
 }
@@ -261,13 +278,34 @@ void add_process(FieldWriter& out, Record& record, const EngineConfig& config, c
   text.fields = out.json().since(before);
 }
 
-void add_network(FieldWriter& out, const RecordContext& context, const DecisionMade* decision) {
+NetworkFacts network_of(const RecordContext& context, const DecisionMade* decision,
+                        const http::Version& version = {}) {
+  const auto& opened = context.connection.opened;
+  const bool upstream = decision != nullptr && decision->upstream_local;
+  return {.local = opened ? opened->tuple.local : Endpoint{},
+          .peer = true_peer(context, decision),
+          .upstream_local = upstream ? *decision->upstream_local : Endpoint{},
+          .version = version};
+}
+
+void add_network(FieldWriter& out, const NetworkFacts& facts) {
   out.always("network.transport", "tcp");
-  if (context.connection.opened)
-    out.endpoint("network.local.address", "network.local.port", context.connection.opened->tuple.local);
-  out.endpoint("network.peer.address", "network.peer.port", true_peer(context, decision));
-  if (decision != nullptr && decision->upstream_local)
-    out.endpoint("weir.upstream.local.address", "weir.upstream.local.port", *decision->upstream_local);
+  out.endpoint("network.local.address", "network.local.port", facts.local);
+  out.endpoint("network.peer.address", "network.peer.port", facts.peer);
+  out.endpoint("weir.upstream.local.address", "weir.upstream.local.port", facts.upstream_local);
+}
+
+// As OpenTelemetry writes it: "1.1", "2".
+std::string version_text(const http::Version& version) {
+  const Decimal major(version.major);
+  const Decimal minor(version.minor);
+  return version.major < 2 ? concat({major, ".", minor}) : std::string(major);
+}
+
+void add_http(FieldWriter& out, const NetworkFacts& facts) {
+  add_network(out, facts);
+  out.always("network.protocol.name", "http");
+  out.always("network.protocol.version", version_text(facts.version));
 }
 
 // `said`: what the request says; where it says nothing, the TLS session, then the proxy's decision, then what
@@ -380,13 +418,6 @@ void add_exchange(FieldWriter& out, const EngineConfig& config, Exchange& exchan
   add_body(out, "weir.response.body", exchange.response_body);
   if (exchange.request_body.truncated || exchange.response_body.truncated)
     out.always("weir.body.truncated", true);
-}
-
-// As OpenTelemetry writes it: "1.1", "2".
-std::string version_text(const http::Version& version) {
-  const Decimal major(version.major);
-  const Decimal minor(version.minor);
-  return version.major < 2 ? concat({major, ".", minor}) : std::string(major);
 }
 
 // The status codes' names (grpc/doc/statuscodes.md), which OpenTelemetry asks for; the number where there is
@@ -513,11 +544,14 @@ RecordPtr exchange_record(const RecordContext& context, HeldExchange&& held) {
   record->status_code = exchange.response ? exchange.response->status : 0;
 
   FieldWriter out(*record);
-  add_identity(out, context, held.tap, library_of(context, held, target.cleartext));
+  ConnectionText* const text = text_of(context.connection);
+  const IdentityFacts identity{held.tap, library_of(context, held, target.cleartext)};
+  add_told(out, text == nullptr ? nullptr : &text->identity, identity,
+           [&](const IdentityFacts& facts) { add_identity(out, context, facts); });
   add_process(out, *record, context.config, context.process_key, context.process, uid_at_connect(context));
-  add_network(out, context, decision);
-  out.always("network.protocol.name", "http");
-  out.always("network.protocol.version", version_text(exchange.request.version));
+  add_told(out, text == nullptr ? nullptr : &text->network,
+           network_of(context, decision, exchange.request.version),
+           [&](const NetworkFacts& facts) { add_http(out, facts); });
   out.known("weir.stream.id", exchange.stream_id.value_or(0));
   add_server(out, *record, context, decision, parse_authority(target.authority));
   add_tls(out, context.connection.tls);
@@ -544,10 +578,12 @@ RecordPtr connection_record(const RecordContext& context) {
   record->id = record_id(context, record->timestamp, "c");
 
   FieldWriter out(*record);
-  add_identity(out, context, read ? std::optional(native ? Tap::native : Tap::proxy) : std::nullopt,
-               read && !connection.tls.seen && native ? TlsLibrary::none : connection.tls.library);
+  const IdentityFacts identity{
+      read ? std::optional(native ? Tap::native : Tap::proxy) : std::nullopt,
+      read && !connection.tls.seen && native ? TlsLibrary::none : connection.tls.library};
+  add_identity(out, context, identity);
   add_process(out, *record, context.config, context.process_key, context.process, uid_at_connect(context));
-  add_network(out, context, decision);
+  add_network(out, network_of(context, decision));
   if (connection.spoke_http) out.always("network.protocol.name", "http");
   add_server(out, *record, context, decision, {});
   add_tls(out, connection.tls);

@@ -46,6 +46,50 @@ TEST_F(Native, KeepAliveGivesOneRecordForEachExchange) {
   EXPECT_NE(exchanges()[0]->id, exchanges()[1]->id);
 }
 
+// From the second exchange on a connection's records have in common what is said of it, as long as it stays.
+TEST_F(Native, WhatChangesOnAConnectionIsInItsNextRecord) {
+  const auto last = [&](std::string_view key) { return text(*exchanges().back(), key); };
+  View native(engine(), 1, Tap::native);
+  native.handshake(0.1, "example.test").exchange("/", "x", 1).exchange("/", "x", 1.1).exchange("/", "x", 1.2);
+  engine().advance(at(5));
+  ASSERT_EQ(exchanges().size(), 3u);
+  EXPECT_EQ(last("weir.tls.library"), "openssl");
+  EXPECT_EQ(last("network.local.address"), "(absent)");
+  EXPECT_EQ(last("network.peer.address"), "(absent)");
+
+  opened(1, kOrigin);
+  native.exchange("/", "x", 6);
+  EXPECT_EQ(last("network.local.port"), "40000");
+  EXPECT_EQ(last("network.peer.address"), "192.0.2.7");
+  EXPECT_EQ(last("network.protocol.version"), "1.1");
+
+  engine().consume(Handshake{.time = at(7), .cookie = {1}, .library = TlsLibrary::go});
+  native.sent("GET / HTTP/1.0\r\n\r\n", 7.1).received(ok("x"), 7.2);
+  EXPECT_EQ(last("weir.tls.library"), "go");
+  EXPECT_EQ(last("network.protocol.version"), "1.0");
+
+  DecisionMade decided{.time = at(8), .cookie = {1}, .decision = Decision::tunnelled};
+  decided.upstream_peer = endpoint("192.0.2.9", 444);
+  engine().consume(decided);
+  native.exchange("/", "x", 8.1);
+  EXPECT_EQ(last("network.peer.address"), "192.0.2.9");
+  EXPECT_EQ(last("network.peer.port"), "444");
+  EXPECT_EQ(last("weir.upstream.local.port"), "(absent)");
+
+  decided.upstream_local = endpoint("10.0.0.1", 50000);
+  engine().consume(decided);
+  native.exchange("/", "x", 8.2);
+  EXPECT_EQ(last("weir.upstream.local.port"), "50000");
+  EXPECT_EQ(last("weir.source"), "native");
+
+  decided.decision = Decision::bumped;
+  engine().consume(decided);
+  View(engine(), 1, Tap::proxy).exchange("/", "x", 9);
+  EXPECT_EQ(last("weir.source"), "proxy");
+  EXPECT_EQ(last("weir.tls.library"), "(absent)");
+  EXPECT_EQ(exchanges().size(), 8u);
+}
+
 TEST_F(Native, ClosingGivesTheConnectionsRecordWithTotals) {
   opened(1, kOrigin);
   View(engine(), 1, Tap::native).exchange("/", "x", 1);
