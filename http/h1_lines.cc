@@ -108,13 +108,20 @@ bool is_token(std::string_view text) {
 std::expected<std::size_t, ParseError> LineReader::feed(std::span<const std::byte> data, std::size_t limit,
                                                         std::string_view what) {
   const auto text = std::string_view(reinterpret_cast<const char*>(data.data()), data.size());
+  if (!text_.empty()) return gather(text, limit, what);
+  const auto within = text.substr(0, limit);
+  const std::size_t plain = plain_length(within);
+  if (!within.substr(plain).starts_with("\r\n")) return gather(text, limit, what);
+  complete_ = true;
+  raw_ = within.substr(0, plain + 2);
+  return raw_.size();
+}
+
+// Of a line that comes in pieces, or is refused.
+std::expected<std::size_t, ParseError> LineReader::gather(std::string_view text, std::size_t limit,
+                                                          std::string_view what) {
   std::size_t used = 0;
-  const std::size_t left = limit - std::min(limit, text_.size());
-  if (!cr_) used = plain_length(text.substr(0, left));
-  if (!cr_ && used + 2 <= left && text.substr(used).starts_with("\r\n")) {
-    used += 2;
-    complete_ = true;
-  }
+  if (!cr_) used = plain_length(text.substr(0, limit - std::min(limit, text_.size())));
   while (used < text.size() && !complete_) {
     const auto c = static_cast<unsigned char>(text[used]);
     const auto refuse = [&](std::string_view why, ParseError::Kind kind = ParseError::Kind::malformed) {
@@ -129,12 +136,8 @@ std::expected<std::size_t, ParseError> LineReader::feed(std::span<const std::byt
     cr_ = c == '\r';
     complete_ = c == '\n';
   }
-  if (complete_ && text_.empty()) {
-    raw_ = text.substr(0, used);
-  } else {
-    text_.append(text.substr(0, used));
-    raw_ = text_;
-  }
+  text_.append(text.substr(0, used));
+  raw_ = text_;
   return used;
 }
 

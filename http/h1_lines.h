@@ -33,6 +33,9 @@ class LineReader {
   void clear();
 
  private:
+  std::expected<std::size_t, ParseError> gather(std::string_view text, std::size_t limit,
+                                                std::string_view what);
+
   std::string text_;      // of a line that came in pieces
   std::string_view raw_;  // of one that is complete
   bool cr_ = false;
