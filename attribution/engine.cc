@@ -300,7 +300,7 @@ void Engine::consume(Event event) {
   ++state.counters.events;
   state.latest = std::max(state.latest, time_of(event));
   state.linker.take(std::move(event),
-                    [&](Event linked) { std::visit([&](auto& one) { state.on(one); }, linked); });
+                    [&](Event&& linked) { std::visit([&](auto& one) { state.on(one); }, linked); });
 }
 
 void Engine::set_proxy_listeners(std::vector<Endpoint> listeners) {

@@ -28,7 +28,7 @@ void set_cookie(Event& event, SocketCookie cookie) {
 
 }  // namespace
 
-void ObjectLinker::take(Event event, const Pass& pass) {
+void ObjectLinker::take(Event&& event, const Pass& pass) {
   const TlsObjectId* id = object_of(event);
   if (id == nullptr) return pass(std::move(event));
 

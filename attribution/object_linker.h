@@ -14,13 +14,13 @@ namespace weir {
 
 class ObjectLinker {
  public:
-  using Pass = std::function<void(Event)>;
+  using Pass = std::function<void(Event&&)>;
 
   // `objects`: tracked at once; `bytes_per_object`: payload that waits for one of them.
   ObjectLinker(std::size_t objects, std::size_t bytes_per_object)
       : object_limit_(objects), byte_limit_(bytes_per_object) {}
 
-  void take(Event event, const Pass& pass);
+  void take(Event&& event, const Pass& pass);
   // Gives up on objects that have waited too long.
   void advance(Time now);
   std::uint64_t dropped_bytes() const { return dropped_bytes_; }

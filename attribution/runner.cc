@@ -162,7 +162,7 @@ class Source final : public EventPublisher {
     if (shards_.size() == 1) return push(0, std::move(event));
     // A TLS object's first events may not name their socket, and only the socket names the shard.
     linker_.advance(time_of(event));
-    linker_.take(std::move(event), [this](Event linked) { route(std::move(linked)); });
+    linker_.take(std::move(event), [this](Event&& linked) { route(std::move(linked)); });
     unlinked_dropped_.store(linker_.dropped_bytes(), std::memory_order_relaxed);
   }
 
