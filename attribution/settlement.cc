@@ -70,7 +70,7 @@ void Engine::State::hold(Connection& connection, Tap tap, bool cleartext, http::
     decision = own->second;
     if (exchange.final) connection.stream_decisions.erase(own);
   }
-  std::list<HeldExchange> one;
+  std::list<HeldExchange> one;  // it is made where it stays
   HeldExchange& held =
       one.emplace_back(std::move(exchange), tap, std::move(decision),
                        tap == Tap::native ? connection.native_caller : ProcessKey{}, cleartext, latest);

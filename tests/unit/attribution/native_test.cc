@@ -119,6 +119,22 @@ TEST_F(Native, RepeatedHeadersSurviveAndSecretsDoNot) {
   EXPECT_THAT(record.json, testing::Not(testing::HasSubstr("abc")));
 }
 
+// Names are taken for one another by their letters alone: not by what is looked at before them.
+TEST_F(Native, NamesThatAreNearlyTheSameStayApart) {
+  opened(1, kOrigin);
+  View(engine(), 1, Tap::native)
+      .sent(
+          "GET / HTTP/1.1\r\nHost: h\r\nX-Ab-Z: 1\r\nX-Cd-Z: 2\r\nx-aB-z: 3\r\nX-ABCDEFG-HIJKLMN: 4\r\n"
+          "X-ABCDEFG-hijklmn: 5\r\nX-ABCDEFG-HIJKLMO: 6\r\n\r\n",
+          1)
+      .received(ok("x"), 2);
+  const Record& record = *exchanges().at(0);
+  EXPECT_EQ(text(record, "http.request.header.x-ab-z"), "1|3");
+  EXPECT_EQ(text(record, "http.request.header.x-cd-z"), "2");
+  EXPECT_EQ(text(record, "http.request.header.x-abcdefg-hijklmn"), "4|5");
+  EXPECT_EQ(text(record, "http.request.header.x-abcdefg-hijklmo"), "6");
+}
+
 TEST_F(Native, BodiesAreCapturedWhenConfigured) {
   EngineConfig config = default_config();
   config.capture_bodies = true;
