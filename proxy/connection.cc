@@ -37,9 +37,9 @@ bool is_rejection(std::uint8_t alert) {
 
 class Connection final : public Supervised {
  public:
-  Connection(Shard& shard, const Entrance& entrance, tcp::socket socket, Client client)
+  Connection(Shard& shard, const Entrance& entrance, Socket socket, Client client)
       : shard_(shard),
-        client_(std::move(socket)),
+        client_(shard.poller, std::move(socket)),
         upstream_(shard, entrance.make_socket),
         events_(shard.publisher, client),
         gate_(shard.shared.decider, events_),
@@ -512,11 +512,10 @@ DecisionMade Connection::describe_failure(const UpstreamFailure& failure) {
 
 }  // namespace
 
-Task<void> serve(Shard& shard, std::shared_ptr<const Entrance> entrance, tcp::socket socket, Endpoint from) {
-  boost::system::error_code error;
-  const auto listener = socket.local_endpoint(error);
-  if (error) co_return;
-  const Tuple tuple{from, to_endpoint(listener)};
+Task<void> serve(Shard& shard, std::shared_ptr<const Entrance> entrance, Socket socket, Endpoint from) {
+  const auto listener = socket.local();
+  if (!listener) co_return;
+  const Tuple tuple{from, *listener};
   auto client = entrance->resolver->resolve(tuple);
   if (client && !entrance->redirected) client->redirected_from.reset();
   if (!client || (entrance->redirected && !client->redirected_from)) {

@@ -15,6 +15,6 @@ struct Entrance {
 };
 
 // `from` is what accept() returned. Ends when the connection has; it throws nothing.
-Task<void> serve(Shard& shard, std::shared_ptr<const Entrance> entrance, tcp::socket socket, Endpoint from);
+Task<void> serve(Shard& shard, std::shared_ptr<const Entrance> entrance, Socket socket, Endpoint from);
 
 }  // namespace weir::proxy

@@ -345,7 +345,7 @@ Task<Io> HttpSession::give(std::span<const std::byte> bytes) {
   const PeerState before = first ? client_.peer_state() : PeerState::open;
   if (before == PeerState::reset) co_return Io::failed;
   const Io status = co_await client_.write(bytes);
-  const bool has_left = before == PeerState::ended && client_.peer_state() == PeerState::reset;
+  const bool has_left = before == PeerState::ended && client_.peer_state_now() == PeerState::reset;
   co_return has_left ? Io::failed : status;
 }
 

@@ -64,8 +64,8 @@ class ProxyImpl final : public Proxy {
   bool is_full() const;
   Shard* with_longest_idle() const;
   void hand_out(EntrancePtr entrance, tcp::socket socket, const Endpoint& from);
-  void replace(Shard& shard, EntrancePtr entrance, tcp::socket socket, const Endpoint& from);
-  void begin(Shard& shard, EntrancePtr entrance, tcp::socket socket, const Endpoint& from);
+  void replace(Shard& shard, EntrancePtr entrance, Socket socket, const Endpoint& from);
+  void begin(Shard& shard, EntrancePtr entrance, Socket socket, const Endpoint& from);
   void on_every_shard(const std::function<void(Shard&)>& action);
   void connection_ended();
 
@@ -157,6 +157,7 @@ void ProxyImpl::start() {
   for (auto& shard : shards_) {
     work_.push_back(asio::make_work_guard(shard->context));
     asio::co_spawn(shard->context, tick(*shard), rethrow);
+    asio::co_spawn(shard->context, shard->poller.run(), rethrow);
     threads_.emplace_back([&context = shard->context] {
       block_broken_pipe();
       context.run();
@@ -206,17 +207,16 @@ void ProxyImpl::hand_out(EntrancePtr entrance, tcp::socket socket, const Endpoin
   if (!full) count(counters.active);
   // A socket belongs to one context; its descriptor moves to that of its new thread.
   boost::system::error_code error;
-  const auto protocol = entrance->acceptor.local_endpoint(error).protocol();
-  const int descriptor = socket.release(error);
-  asio::post(shard->context, [this, shard, full, entrance = std::move(entrance), protocol, descriptor, from] {
-    tcp::socket moved(shard->context, protocol, descriptor);
-    if (full) return replace(*shard, entrance, std::move(moved), from);
-    begin(*shard, entrance, std::move(moved), from);
+  Socket released(socket.release(error));
+  asio::post(shard->context, [this, shard, full, entrance = std::move(entrance), moved = std::move(released),
+                              from]() mutable {
+    if (full) return replace(*shard, std::move(entrance), std::move(moved), from);
+    begin(*shard, std::move(entrance), std::move(moved), from);
   });
 }
 
 // The one that ends and the new one are counted both, until the former's coroutine has ended: at once.
-void ProxyImpl::replace(Shard& shard, EntrancePtr entrance, tcp::socket socket, const Endpoint& from) {
+void ProxyImpl::replace(Shard& shard, EntrancePtr entrance, Socket socket, const Endpoint& from) {
   auto& counters = shared_.counters;
   if (!shard.idle.shed_oldest()) return count(counters.over_limit_closed);
   count(counters.idle_shed);
@@ -224,7 +224,7 @@ void ProxyImpl::replace(Shard& shard, EntrancePtr entrance, tcp::socket socket, 
   begin(shard, std::move(entrance), std::move(socket), from);
 }
 
-void ProxyImpl::begin(Shard& shard, EntrancePtr entrance, tcp::socket socket, const Endpoint& from) {
+void ProxyImpl::begin(Shard& shard, EntrancePtr entrance, Socket socket, const Endpoint& from) {
   count(shared_.counters.accepted);
   asio::co_spawn(shard.context, serve(shard, std::move(entrance), std::move(socket), from),
                  [this](const std::exception_ptr& exception) {

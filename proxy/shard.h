@@ -9,6 +9,7 @@
 
 #include "proxy/client_identities.h"
 #include "proxy/idle.h"
+#include "proxy/poller.h"
 #include "proxy/proxy.h"
 #include "proxy/stream.h"
 #include "proxy/tls.h"
@@ -62,12 +63,16 @@ class Supervised {
 struct Shard {
   Shard(Shared& all, EventPublisher& events)
       : shared(all), publisher(events), sessions(all.config.limits.upstream_sessions) {}
+  ~Shard() { poller.abandon(); }
+  Shard(const Shard&) = delete;
+  Shard& operator=(const Shard&) = delete;
   Shared& shared;
   EventPublisher& publisher;
   UpstreamSessions sessions;
   std::list<Supervised*> connections;
   IdleQueue idle;
   bool stopping = false;
+  Poller poller{context};
   asio::io_context context{1};  // last: what still hangs in it when it goes refers to the rest
 };
 

@@ -9,7 +9,6 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
@@ -64,8 +63,6 @@ constexpr std::size_t kSplice = 1024 * 1024;  // as much as the pipe takes
 // OpenSSL's reasons for received alerts are this number and the alert (ssl.h, SSL_AD_REASON_OFFSET).
 constexpr int kAlertReasons = SSL_AD_REASON_OFFSET;
 
-constexpr auto use_result = asio::as_tuple(asio::use_awaitable);
-
 // Else SSL_get_error() would tell an earlier error. To clear costs more than to look.
 void forget_errors() {
   if (ERR_peek_error() != 0) ERR_clear_error();
@@ -73,46 +70,20 @@ void forget_errors() {
 
 }  // namespace
 
-Endpoint to_endpoint(const tcp::endpoint& endpoint) {
-  const auto address = endpoint.address();
-  if (address.is_v4()) return {IpAddress::v4(address.to_v4().to_bytes().data()), endpoint.port()};
-  return {IpAddress::v6(address.to_v6().to_bytes().data()), endpoint.port()};
-}
-
-tcp::endpoint to_asio(const Endpoint& endpoint) {
-  if (endpoint.address.family == IpAddress::Family::v4) {
-    asio::ip::address_v4::bytes_type bytes;
-    std::copy_n(endpoint.address.bytes.begin(), bytes.size(), bytes.begin());
-    return {asio::ip::address_v4(bytes), endpoint.port};
-  }
-  return {asio::ip::address_v6(endpoint.address.bytes), endpoint.port};
-}
-
-Stream::Stream(tcp::socket socket) : socket_(std::move(socket)) {
-  boost::system::error_code ignored;
-  if (!socket_.is_open()) return;
-  socket_.native_non_blocking(true, ignored);
-  socket_.set_option(tcp::no_delay(true), ignored);
-}
-
-Stream::~Stream() {
-  close();
-}
-
 Task<Io> Stream::connect(Endpoint peer) {
+  if (!socket_.is_open()) socket_ = Socket::make(peer.address.family);
   const auto endpoint = to_asio(peer);
-  boost::system::error_code failure;
-  if (!socket_.is_open()) socket_.open(endpoint.protocol(), failure);
-  if (!failure) {
-    auto [error] = co_await socket_.async_connect(endpoint, use_result);
-    failure = error;
+  const bool done =
+      socket_.is_open() && ::connect(socket_.descriptor(), endpoint.data(), endpoint.size()) == 0;
+  last_errno_ = done ? 0 : errno;
+  if (last_errno_ == EINPROGRESS) {
+    last_errno_ = ECANCELED;
+    socklen_t length = sizeof last_errno_;
+    if (co_await readiness_.wait(socket_.descriptor(), Way::write))
+      ::getsockopt(socket_.descriptor(), SOL_SOCKET, SO_ERROR, &last_errno_, &length);
   }
-  last_errno_ = failure.value();
   if (expired_) co_return Io::timed_out;
-  if (failure) co_return Io::failed;
-  socket_.native_non_blocking(true, failure);
-  socket_.set_option(tcp::no_delay(true), failure);
-  co_return Io::ok;
+  co_return last_errno_ == 0 ? Io::ok : Io::failed;
 }
 
 Task<Io> Stream::handshake(Ssl ssl, bool as_server) {
@@ -250,7 +221,7 @@ Stream::Attempt Stream::tls_failure(int result, Io orderly_end) {
 Task<ReadResult> Stream::splice_into(int pipe) {
   for (;;) {
     const long count =
-        ::splice(socket_.native_handle(), nullptr, pipe, nullptr, kSplice, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        ::splice(socket_.descriptor(), nullptr, pipe, nullptr, kSplice, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     if (count > 0) {
       moved();
       co_await yield_if_greedy();
@@ -270,7 +241,7 @@ Task<ReadResult> Stream::splice_into(int pipe) {
 Task<Io> Stream::splice_out_of(int pipe, std::size_t size) {
   while (size > 0) {
     const long count =
-        ::splice(pipe, nullptr, socket_.native_handle(), nullptr, size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        ::splice(pipe, nullptr, socket_.descriptor(), nullptr, size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     if (count > 0) {
       size -= static_cast<std::size_t>(count);
       moved();
@@ -284,19 +255,25 @@ Task<Io> Stream::splice_out_of(int pipe, std::size_t size) {
   co_return Io::ok;
 }
 
+// Also where nothing needs to be waited for, others have their turn.
 Task<Io> Stream::wait(Want want) {
   streak_ = 0;
   if (expired_) co_return Io::timed_out;
-  const auto type = want == Want::readable ? tcp::socket::wait_read : tcp::socket::wait_write;
-  auto [error] = co_await socket_.async_wait(type, use_result);
+  const Way way = want == Want::readable ? Way::read : Way::write;
+  const int descriptor = socket_.descriptor();
+  bool ready = readiness_.is_ready(descriptor, way);
+  if (ready)
+    co_await asio::post(asio::use_awaitable);
+  else
+    ready = co_await readiness_.wait(descriptor, way);
   if (expired_) co_return Io::timed_out;
-  co_return error ? Io::failed : Io::ok;
+  co_return ready ? Io::ok : Io::failed;
 }
 
 Task<void> Stream::yield_if_greedy() {
   if (++streak_ < kGreedyStreak) co_return;
   streak_ = 0;
-  co_await asio::post(socket_.get_executor(), asio::use_awaitable);
+  co_await asio::post(asio::use_awaitable);
 }
 
 long Stream::receive(void* data, std::size_t size) {
@@ -310,16 +287,28 @@ long Stream::receive(void* data, std::size_t size) {
     }
     return static_cast<long>(count);
   }
-  const long count = ::recv(socket_.native_handle(), data, size, 0);
+  if (!readiness_.may(Way::read)) return would_block();
+  const long count = ::recv(socket_.descriptor(), data, size, 0);
   if (count == 0) saw_end_ = true;
-  if (count < 0) last_errno_ = errno;
+  if (count > 0 && static_cast<std::size_t>(count) < size) readiness_.read_short();
+  if (count >= 0) return count;
+  last_errno_ = errno;
+  if (errno == EAGAIN) readiness_.exhausted(Way::read);
   return count;
 }
 
 long Stream::send(const void* data, std::size_t size) {
-  const long count = ::send(socket_.native_handle(), data, size, MSG_NOSIGNAL);
-  if (count < 0) last_errno_ = errno;
+  if (!readiness_.may(Way::write)) return would_block();
+  const long count = ::send(socket_.descriptor(), data, size, MSG_NOSIGNAL);
+  if (count >= 0) return count;
+  last_errno_ = errno;
+  if (errno == EAGAIN) readiness_.exhausted(Way::write);
   return count;
+}
+
+long Stream::would_block() {
+  last_errno_ = errno = EAGAIN;
+  return -1;
 }
 
 void Stream::unread(std::span<const std::byte> data) {
@@ -342,19 +331,18 @@ void Stream::shutdown_write() {
     forget_errors();
     SSL_shutdown(ssl_.get());
   }
-  boost::system::error_code ignored;
-  socket_.shutdown(tcp::socket::shutdown_send, ignored);
+  ::shutdown(socket_.descriptor(), SHUT_WR);
 }
 
 void Stream::close() {
-  boost::system::error_code ignored;
-  socket_.close(ignored);
+  readiness_.forget();
+  socket_.close();
 }
 
 void Stream::abort() {
-  boost::system::error_code ignored;
-  socket_.set_option(tcp::socket::linger(true, 0), ignored);
-  socket_.close(ignored);
+  const linger at_once{.l_onoff = 1, .l_linger = 0};
+  ::setsockopt(socket_.descriptor(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  close();
 }
 
 void Stream::set_deadline(std::chrono::milliseconds from_now) {
@@ -379,20 +367,19 @@ void Stream::check_deadline(Clock::time_point now) {
 
 void Stream::expire() {
   expired_ = true;
-  boost::system::error_code ignored;
-  socket_.cancel(ignored);
+  readiness_.call_off();
 }
 
 bool Stream::readable_now() {
   if (prefix_taken_ < prefix_.size()) return true;
-  pollfd entry{socket_.native_handle(), POLLIN, 0};
+  pollfd entry{socket_.descriptor(), POLLIN, 0};
   return ::poll(&entry, 1, 0) != 0;
 }
 
 std::optional<std::byte> Stream::first_byte() {
   if (prefix_taken_ < prefix_.size()) return prefix_[prefix_taken_];
   std::byte first{};
-  const long count = ::recv(socket_.native_handle(), &first, 1, MSG_PEEK | MSG_DONTWAIT);
+  const long count = ::recv(socket_.descriptor(), &first, 1, MSG_PEEK | MSG_DONTWAIT);
   return count == 1 ? std::optional(first) : std::nullopt;
 }
 
@@ -400,12 +387,18 @@ std::size_t Stream::peek_now(std::span<std::byte> buffer) {
   const std::size_t put_back = std::min(buffer.size(), prefix_.size() - prefix_taken_);
   std::copy_n(prefix_.begin() + static_cast<std::ptrdiff_t>(prefix_taken_), put_back, buffer.begin());
   if (put_back > 0) return put_back;
-  const long count = ::recv(socket_.native_handle(), buffer.data(), buffer.size(), MSG_PEEK | MSG_DONTWAIT);
+  const long count = ::recv(socket_.descriptor(), buffer.data(), buffer.size(), MSG_PEEK | MSG_DONTWAIT);
   return count > 0 ? static_cast<std::size_t>(count) : 0;
 }
 
-PeerState Stream::peer_state() {
-  pollfd entry{socket_.native_handle(), POLLRDHUP, 0};
+PeerState Stream::peer_state() const {
+  if (!readiness_.watched()) return peer_state_now();
+  if (readiness_.failed()) return PeerState::reset;
+  return readiness_.peer_ended() ? PeerState::ended : PeerState::open;
+}
+
+PeerState Stream::peer_state_now() const {
+  pollfd entry{socket_.descriptor(), POLLRDHUP, 0};
   ::poll(&entry, 1, 0);
   if ((entry.revents & ~POLLRDHUP) != 0) return PeerState::reset;
   return entry.revents != 0 ? PeerState::ended : PeerState::open;
@@ -421,19 +414,9 @@ bool Stream::is_quiet() {
   return starved_;
 }
 
-std::optional<Endpoint> Stream::local() const {
-  boost::system::error_code error;
-  const auto endpoint = socket_.local_endpoint(error);
-  return error ? std::nullopt : std::optional(to_endpoint(endpoint));
-}
-
 std::optional<Endpoint> Stream::peer() const {
-  if (!socket_.is_open()) return std::nullopt;
-  if (peer_) return peer_;
-  boost::system::error_code error;
-  const auto endpoint = socket_.remote_endpoint(error);
-  if (!error) peer_ = to_endpoint(endpoint);
-  return peer_;
+  if (!peer_ && socket_.is_open()) peer_ = socket_.peer();
+  return socket_.is_open() ? peer_ : std::nullopt;
 }
 
 }  // namespace weir::proxy

@@ -5,8 +5,6 @@
 
 #include <openssl/ssl.h>
 
-#include <boost/asio/awaitable.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <chrono>
 #include <cstddef>
 #include <optional>
@@ -15,19 +13,11 @@
 #include <vector>
 
 #include "attribution/identity.h"
+#include "proxy/poller.h"
+#include "proxy/socket.h"
 #include "proxy/tls.h"
 
-// GCC 12 takes Asio's coroutine frames, whose promise has its own new and delete, for a mismatch once one is
-// inlined into another. Not popped: it warns where the coroutines are, not here.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-
 namespace weir::proxy {
-
-namespace asio = boost::asio;
-using asio::ip::tcp;
-
-template <typename T>
-using Task = asio::awaitable<T>;
 
 // `ended`: it sends no more. `reset`: nor does it read; a socket that was closed answers the next write so.
 enum class PeerState { open, ended, reset };
@@ -49,8 +39,9 @@ class Stream {
  public:
   using Clock = std::chrono::steady_clock;
 
-  explicit Stream(tcp::socket socket);
-  ~Stream();
+  // A socket that isn't open is made by connect().
+  explicit Stream(Poller& poller, Socket socket = {}) : socket_(std::move(socket)), readiness_(poller) {}
+  ~Stream() { close(); }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
@@ -91,10 +82,11 @@ class Stream {
   void expire();
 
   bool is_open() const { return socket_.is_open(); }
-  // Consumes nothing.
-  PeerState peer_state();
+  // As far as the kernel has told: what came before anything else that was told of.
+  PeerState peer_state() const;
+  PeerState peer_state_now() const;  // asks for it
   // It is taken for gone: reset or, under TLS, FIN; in the clear a FIN may be a half-close.
-  bool peer_left() { return ssl_ ? peer_state() != PeerState::open : peer_state() == PeerState::reset; }
+  bool peer_left() const { return ssl_ ? peer_state() != PeerState::open : peer_state() == PeerState::reset; }
   // No byte of a message and no end has come. Takes in what TLS itself has sent, as session tickets.
   bool is_quiet();
   bool expired() const { return expired_; }
@@ -103,7 +95,7 @@ class Stream {
   std::optional<std::uint8_t> alert() const { return alert_; }  // received from the peer
   const std::string& tls_error() const { return tls_error_; }
   bool saw_end() const { return saw_end_; }
-  std::optional<Endpoint> local() const;
+  std::optional<Endpoint> local() const { return socket_.local(); }
   std::optional<Endpoint> peer() const;
 
  private:
@@ -124,8 +116,10 @@ class Stream {
   // Socket calls; -1 and errno as the kernel gives them.
   long receive(void* data, std::size_t size);
   long send(const void* data, std::size_t size);
+  long would_block();
 
-  tcp::socket socket_;
+  Socket socket_;
+  Readiness readiness_;
   std::vector<std::byte> prefix_;  // read before and put back
   std::size_t prefix_taken_ = 0;
   Clock::time_point deadline_ = Clock::time_point::max();
@@ -140,8 +134,5 @@ class Stream {
   mutable std::optional<Endpoint> peer_;  // once asked for
   Ssl ssl_;                               // refers to this stream
 };
-
-Endpoint to_endpoint(const tcp::endpoint& endpoint);
-tcp::endpoint to_asio(const Endpoint& endpoint);
 
 }  // namespace weir::proxy

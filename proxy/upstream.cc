@@ -174,7 +174,7 @@ Task<void> Upstream::race() {
         ++next;
         continue;
       }
-      auto stream = std::make_unique<Stream>(std::move(*socket));
+      auto stream = std::make_unique<Stream>(shard_.poller, std::move(*socket));
       stream->set_deadline(shard_.shared.config.limits.connect_timeout);
       state->running.push_back(std::move(stream));
       asio::co_spawn(shard_.context, Race::attempt(state, std::prev(state->running.end()), order[next++]),
@@ -191,11 +191,11 @@ Task<void> Upstream::race() {
 }
 
 // Our own is opened when it connects.
-std::optional<tcp::socket> Upstream::open_socket(IpAddress::Family family) const {
-  if (!make_socket_) return tcp::socket(shard_.context);
+std::optional<Socket> Upstream::open_socket(IpAddress::Family family) const {
+  if (!make_socket_) return Socket();
   const int descriptor = make_socket_(family);
   if (descriptor < 0) return std::nullopt;
-  return tcp::socket(shard_.context, family == IpAddress::Family::v4 ? tcp::v4() : tcp::v6(), descriptor);
+  return Socket(descriptor);
 }
 
 // The upstream proxy is asked for the destination.

@@ -85,7 +85,7 @@ class Upstream {
   Task<std::optional<UpstreamFailure>> look_up(std::string name, std::uint16_t port);
   Task<void> race();
   Task<std::optional<UpstreamFailure>> greet_proxy();
-  std::optional<tcp::socket> open_socket(IpAddress::Family family) const;
+  std::optional<Socket> open_socket(IpAddress::Family family) const;
   std::string hop() const;  // what the socket connects to, for a sentence
 
   Shard& shard_;
