@@ -19,7 +19,7 @@
 // allocates.
 extern "C" const char* malloc_conf;
 const char* malloc_conf =
-    "narenas_ratio:0.5,retain:true,lg_extent_max_active_fit:47,dirty_decay_ms:0,muzzy_decay_ms:0";
+    "narenas_ratio:0.5,retain:true,lg_extent_max_active_fit:47,tcache_gc_incr_bytes:1048576,dirty_decay_ms:0,muzzy_decay_ms:0";
 
 extern "C" [[gnu::weak]] int mallctl(const char* name, void* old_value, std::size_t* old_size,
                                      void* new_value, std::size_t new_size);

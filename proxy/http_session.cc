@@ -90,7 +90,10 @@ Task<bool> HttpSession::read_head() {
       client_.set_deadline(limits_.head_timeout);
     }
     idle_.set(!begun);
-    if (!begun && begin_ == end_) co_await rest();
+    if (!begun && begin_ == end_) {
+      rest();
+      co_await client_.wait_readable();
+    }
     const Io status = co_await read_client();
     idle_.end();
     if (status == Io::ok) continue;
@@ -106,7 +109,12 @@ Task<bool> HttpSession::serve_request() {
   client_keeps_alive_ = wants_keep_alive(head, !tls_);
   drop_http_upgrade(head);
   asks_for_upgrade_ = asks_for_upgrade(head);
-  const auto refusal = co_await route(head);
+  std::optional<Refusal> refusal;
+  if (tls_)
+    refusal = judge_inside(head);
+  else
+    refusal = co_await route_absolute(head);
+  if (tls_ && !refusal && !upstream_.connected()) refusal = co_await connect_upstream(false);
   publish_head();
   if (refusal) {
     co_await answer(*refusal);
@@ -118,22 +126,25 @@ Task<bool> HttpSession::serve_request() {
       http::serialize(upstream_.forwards() ? to_proxy_request(head, credentials_for(*above)) : head));
   const bool may_repeat = !request_.has_body() && is_idempotent(method_);
   const Outcome outcome = co_await exchange(head, may_repeat);
-  co_return co_await conclude(outcome);
+  awaits_response_ = false;
+  if (outcome != Outcome::keep) {
+    co_await conclude(outcome);
+    co_return false;
+  }
+  upstream_.stream().set_idle_timeout(std::chrono::milliseconds(0));
+  co_return true;
 }
 
-Task<std::optional<HttpSession::Refusal>> HttpSession::route(http::RequestHead& head) {
-  if (!tls_) co_return co_await route_absolute(head);
+std::optional<HttpSession::Refusal> HttpSession::judge_inside(const http::RequestHead& head) {
   const std::string_view misfit = head.method == "CONNECT" ? "CONNECT inside an opened connection"
                                   : names_two_hosts(head)  ? "the target's host is not Host's"
                                                            : "";
   if (!misfit.empty()) {
     gate_.refuse(tls_->destination, std::string(misfit));
-    co_return Refusal{400, std::string(misfit)};
+    return Refusal{400, std::string(misfit)};
   }
-  if (tls_->failure) co_return Refusal{502, tls_->failure->what};
-  if (auto refusal = ask_policy(tls_->destination, head)) co_return refusal;
-  if (upstream_.connected()) co_return std::nullopt;
-  co_return co_await connect_upstream(false);
+  if (tls_->failure) return Refusal{502, tls_->failure->what};
+  return ask_policy(tls_->destination, head);
 }
 
 Task<std::optional<HttpSession::Refusal>> HttpSession::route_absolute(http::RequestHead& head) {
@@ -331,31 +342,26 @@ Task<HttpSession::Outcome> HttpSession::end_of_response(Io status) {
 
 Task<Io> HttpSession::deliver() {
   auto output = response_.take_output();
-  if (output.empty()) co_return Io::ok;
-  client_.set_idle_timeout(limits_.idle_timeout);
-  const Io status = co_await give(output);
-  if (status == Io::ok) events_.bytes(Direction::received, std::move(output));
-  co_return status;
+  if (!output.empty()) client_.set_idle_timeout(limits_.idle_timeout);
+  return give(std::move(output));
 }
 
 // A client that left while it waited must not be said to have its answer. Whether one that sends no more
 // still reads shows by what its host says to the first bytes: on this host at once.
-Task<Io> HttpSession::give(std::span<const std::byte> bytes) {
+Task<Io> HttpSession::give(std::vector<std::byte> bytes) {
+  if (bytes.empty()) co_return Io::ok;
   const bool first = !std::exchange(given_, true);
   const PeerState before = first ? client_.peer_state() : PeerState::open;
   if (before == PeerState::reset) co_return Io::failed;
   const Io status = co_await client_.write(bytes);
   const bool has_left = before == PeerState::ended && client_.peer_state_now() == PeerState::reset;
-  co_return has_left ? Io::failed : status;
+  if (has_left) co_return Io::failed;
+  if (status == Io::ok) events_.bytes(Direction::received, std::move(bytes));
+  co_return status;
 }
 
-// What became of the exchange, in the client's terms; true when another request may follow.
-Task<bool> HttpSession::conclude(Outcome outcome) {
-  awaits_response_ = false;
-  if (outcome == Outcome::keep) {
-    upstream_.stream().set_idle_timeout(std::chrono::milliseconds(0));
-    co_return true;
-  }
+// What became of the exchange, in the client's terms, when it is the last.
+Task<void> HttpSession::conclude(Outcome outcome) {
   const std::string& upstream = upstream_.destination().name;
   if (outcome == Outcome::unanswered) refusal_ = told_failure(upstream_closed(upstream));
   if (outcome == Outcome::timed_out) refusal_ = told_failure(upstream_timed_out(upstream));
@@ -365,7 +371,6 @@ Task<bool> HttpSession::conclude(Outcome outcome) {
   if (outcome == Outcome::close && !request_.complete()) co_await linger();
   if (refusal_ && outcome != Outcome::gone) co_await answer(*refusal_);
   upstream_.close();
-  co_return false;
 }
 
 Task<void> HttpSession::switch_protocols() {
@@ -384,9 +389,7 @@ Task<void> HttpSession::switch_protocols() {
 Task<void> HttpSession::answer(const Refusal& refusal) {
   auto bytes = to_bytes(own_response(refusal.status, refusal.text, method_ == "HEAD"));
   client_.set_deadline(limits_.head_timeout);
-  if (co_await give(bytes) != Io::ok) co_return;
-  events_.bytes(Direction::received, std::move(bytes));
-  co_await linger();
+  if (co_await give(std::move(bytes)) == Io::ok) co_await linger();
 }
 
 Task<void> HttpSession::answer_unpublished(int status, std::string text) {
@@ -432,12 +435,11 @@ void HttpSession::consume(std::size_t size) {
 
 // Most connections are idle most of the time: one that waits for its next request holds no buffer. What ended
 // the wait shows at the read.
-Task<void> HttpSession::rest() {
+void HttpSession::rest() {
   IoBuffer().swap(input_);
   IoBuffer().swap(output_);
   client_.release_write_buffer();
   if (upstream_.connected()) upstream_.stream().release_write_buffer();
-  co_await client_.wait_readable();
 }
 
 Task<Io> HttpSession::read_client() {

@@ -67,7 +67,7 @@ class HttpSession {
 
   Task<bool> read_head();
   Task<bool> serve_request();
-  Task<std::optional<Refusal>> route(http::RequestHead& head);
+  std::optional<Refusal> judge_inside(const http::RequestHead& head);
   Task<std::optional<Refusal>> route_absolute(http::RequestHead& head);
   std::optional<Refusal> ask_policy(Destination destination, const http::RequestHead& head);
   Task<std::optional<Refusal>> connect_upstream(bool may_forward);
@@ -83,16 +83,16 @@ class HttpSession {
   Task<Outcome> take_response(std::span<const std::byte> data);
   Task<Outcome> end_of_response(Io status);
   Task<Io> deliver();
-  Task<Io> give(std::span<const std::byte> bytes);
-  Task<void> answer(const Refusal& refusal);  // as answer_unpublished, and published
+  Task<Io> give(std::vector<std::byte> bytes);  // and publishes them
+  Task<void> answer(const Refusal& refusal);    // as answer_unpublished, and published
   Task<void> linger();
-  Task<bool> conclude(Outcome outcome);
+  Task<void> conclude(Outcome outcome);
   Task<void> switch_protocols();
 
   // Feeds the parser what has been read; false when the client's bytes are malformed: refusal_ says how.
   bool feed_request();
   void consume(std::size_t count);
-  Task<void> rest();
+  void rest();
   Task<Io> read_client();
   void publish_head();
 

@@ -113,7 +113,7 @@ Task<ReadResult> Stream::read(std::span<std::byte> buffer) {
     if (attempt.want == Want::nothing) {
       if (attempt.status == Io::ok) {
         moved();
-        co_await yield_if_greedy();
+        if (is_greedy()) co_await asio::post(asio::use_awaitable);
       }
       co_return ReadResult{attempt.status, attempt.size};
     }
@@ -133,7 +133,7 @@ Task<Io> Stream::write(std::span<const std::byte> data) {
     if (attempt.status != Io::ok) co_return attempt.status;
     data = data.subspan(attempt.size);
     moved();
-    co_await yield_if_greedy();
+    if (is_greedy()) co_await asio::post(asio::use_awaitable);
   }
   co_return Io::ok;
 }
@@ -141,8 +141,7 @@ Task<Io> Stream::write(std::span<const std::byte> data) {
 Task<Io> Stream::wait_readable() {
   // Half a record is pending, too, and nothing to read.
   const bool pending = ssl_ && !starved_ && SSL_has_pending(ssl_.get()) == 1;
-  if (prefix_taken_ < prefix_.size() || pending) co_return Io::ok;
-  co_return co_await wait(Want::readable);
+  return wait(Want::readable, prefix_taken_ < prefix_.size() || pending);
 }
 
 std::optional<ReadResult> Stream::read_now(std::span<std::byte> buffer) {
@@ -224,7 +223,7 @@ Task<ReadResult> Stream::splice_into(int pipe) {
         ::splice(socket_.descriptor(), nullptr, pipe, nullptr, kSplice, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     if (count > 0) {
       moved();
-      co_await yield_if_greedy();
+      if (is_greedy()) co_await asio::post(asio::use_awaitable);
       co_return ReadResult{Io::ok, static_cast<std::size_t>(count)};
     }
     if (count == 0) {
@@ -256,7 +255,8 @@ Task<Io> Stream::splice_out_of(int pipe, std::size_t size) {
 }
 
 // Also where nothing needs to be waited for, others have their turn.
-Task<Io> Stream::wait(Want want) {
+Task<Io> Stream::wait(Want want, bool is_there) {
+  if (is_there) co_return Io::ok;
   streak_ = 0;
   if (expired_) co_return Io::timed_out;
   const Way way = want == Want::readable ? Way::read : Way::write;
@@ -270,10 +270,8 @@ Task<Io> Stream::wait(Want want) {
   co_return ready ? Io::ok : Io::failed;
 }
 
-Task<void> Stream::yield_if_greedy() {
-  if (++streak_ < kGreedyStreak) co_return;
-  streak_ = 0;
-  co_await asio::post(asio::use_awaitable);
+bool Stream::is_greedy() {
+  return ++streak_ % kGreedyStreak == 0;
 }
 
 long Stream::receive(void* data, std::size_t size) {
@@ -406,6 +404,8 @@ PeerState Stream::peer_state_now() const {
 
 bool Stream::is_quiet() {
   if (!ssl_) return !readable_now();
+  const bool nothing_came = prefix_.empty() && !readiness_.may(Way::read) && SSL_has_pending(ssl_.get()) == 0;
+  if (nothing_came) return starved_ = true;
   forget_errors();
   std::byte next{};
   std::size_t size = 0;

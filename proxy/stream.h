@@ -110,8 +110,8 @@ class Stream {
   Attempt try_read(std::span<std::byte> buffer);
   Attempt try_write(std::span<const std::byte> data);
   Attempt tls_failure(int result, Io orderly_end);
-  Task<Io> wait(Want want);
-  Task<void> yield_if_greedy();
+  Task<Io> wait(Want want, bool is_there = false);
+  bool is_greedy();
   void moved();
   // Socket calls; -1 and errno as the kernel gives them.
   long receive(void* data, std::size_t size);
