@@ -22,9 +22,20 @@ bool tls_unread(const Connection& connection) {
          std::ranges::all_of(connection.native, [](const auto& one) { return !one.first; });
 }
 
-// A probe saw the session's end, and no call that said anything.
-bool without_content(const Connection& connection) {
-  return connection.tls.unused && tls_unread(connection);
+// Whether one of its process's libraries was probed only when the connection had begun.
+bool probed_after(Time began, const std::vector<TlsNote>& notes, Time probed_since) {
+  return began < probed_since ||
+         std::ranges::any_of(notes, [&](const auto& note) { return note.since > began; });
+}
+
+std::vector<TlsNote> notes_of(const Process* process, Time began) {
+  return process == nullptr ? std::vector<TlsNote>() : process->tls_notes_at(began);
+}
+
+// A probe saw the session's end, and no call that said anything: unless it came between the two.
+bool without_content(const Connection& connection, const Process* process, Time began, Time probed_since) {
+  return connection.tls.unused && tls_unread(connection) &&
+         !probed_after(began, notes_of(process, began), probed_since);
 }
 
 bool without_payload(const Connection& connection) {
@@ -43,12 +54,10 @@ constexpr const char* kUnseen = "no content seen";
 
 // Of a TLS session of which nothing was read: what is known of the process's libraries. "" is nothing.
 std::string library_reason(const Process* process, Time began, Time probed_since) {
-  const auto notes = process == nullptr ? std::vector<TlsNote>() : process->tls_notes_at(began);
+  const auto notes = notes_of(process, began);
   for (const TlsNote& note : notes | std::views::reverse)
     if (!note.unreadable.empty()) return note.unreadable;
-  const bool late = began < probed_since ||
-                    std::ranges::any_of(notes, [&](const TlsNote& note) { return note.since > began; });
-  if (late) return "opened before attach";
+  if (probed_after(began, notes, probed_since)) return "opened before attach";
   return notes.empty() ? "" : kUnseen;
 }
 
@@ -99,16 +108,16 @@ bool readable(const Connection& connection) {
   return read && !tls_unread(connection);
 }
 
-bool nothing_was_said(const Connection& connection) {
-  return without_payload(connection) || without_content(connection);
+bool nothing_was_said(const Connection& connection, const Process* process, Time began, Time probed_since) {
+  return without_payload(connection) || without_content(connection, process, began, probed_since);
 }
 
 bool reason_may_follow(const Connection& connection, const Process* process) {
   if (!connection.opened || connection.opened->before_start || readable(connection)) return false;
   if (!proxys_reason(connection).empty()) return false;
   const Time began = connection.opened->time;
-  if (tls_unread(connection))
-    return !without_content(connection) && may_be_explained(library_reason(process, began, Time{}));
+  if (tls_unread(connection) && connection.tls.unused) return notes_of(process, began).empty();
+  if (tls_unread(connection)) return may_be_explained(library_reason(process, began, Time{}));
   return connection.tls.seen && !library_noted(connection, process, began);
 }
 
@@ -130,7 +139,7 @@ std::string opaque_reason(const Connection& connection, const Process* process, 
       {connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes() > 0, "events lost"},
       {connection.opened && connection.opened->before_start, "opened before start"},
       {!read && !passed.empty(), passed},
-      {without_content(connection), "no content"},
+      {without_content(connection, process, began, probed_since), "no content"},
       {tls_unread(connection), tls_reason(process, began, probed_since)},
       {probed_late(connection, process, began), "opened before attach"},
       {!connection.tunnel_to.empty() && !connection.tls.seen, "in a tunnel"},

@@ -232,7 +232,9 @@ void Engine::State::end(Connection& connection, Time when, bool ended) {
     Process* process = processes.find(key);
     if (process != nullptr) {
       process->connections += 1;
-      process->readable_connections += readable(connection) || nothing_was_said(connection) ? 1 : 0;
+      const Time began = connection.opened ? connection.opened->time : connection.first_seen;
+      const bool blind = !readable(connection) && !nothing_was_said(connection, process, began, probed_since);
+      process->readable_connections += blind ? 0 : 1;
     }
     ++counters.records;
     emit(connection_record({config, connection, process, key, proxied(connection), probed_since}));

@@ -99,6 +99,21 @@ TEST_F(Native, WhatIsFoundOutAboutALibraryAfterTheConnectionsEndStillSaysWhy) {
   EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "opened before attach");
 }
 
+// The first thing that its probes saw was the session's end.
+TEST_F(Native, ASessionWhoseProbesCameAtItsEndIsNotWithoutContent) {
+  process(kCurl, "/usr/bin/curl");
+  opened(1, kOrigin);
+  engine().consume(Handshake{.time = at(1.6), .cookie = {1}, .library = TlsLibrary::openssl, .unused = true});
+  closed(1, 2);
+  EXPECT_THAT(connections(), IsEmpty()) << "when it was probed isn't known yet";
+  engine().consume(
+      TlsLibraryNoted{.time = at(1.5), .process = {.pid = kCurl.pid}, .library = TlsLibrary::openssl});
+  engine().advance(at(4));
+  ASSERT_EQ(connections().size(), 1u);
+  EXPECT_EQ(text(*connections()[0], "weir.opaque.reason"), "opened before attach");
+  EXPECT_EQ(engine().coverage().at(0).readable_connections, 0u);
+}
+
 TEST_F(Native, OnlyTheAnswerWasReadBecauseTheProbesCameInBetween) {
   process(kCurl, "/usr/bin/curl");
   opened(1, kOrigin);
