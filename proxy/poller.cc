@@ -22,23 +22,30 @@ constexpr std::uint32_t kWritable = EPOLLOUT | EPOLLHUP | EPOLLERR;
 
 }  // namespace
 
-bool Readiness::is_ready(int descriptor, Way way) {
-  bool& ready = ready_[index(way)];
-  if (!watched() || !ready) return false;
+bool Readiness::ask(int descriptor, Way way) {
   pollfd entry{descriptor, static_cast<short>(way == Way::read ? POLLIN : POLLOUT), 0};
-  ready = ::poll(&entry, 1, 0) != 0;
+  const bool ready = ::poll(&entry, 1, 0) != 0;
+  if (watched()) ready_[index(way)] = ready;
   return ready;
+}
+
+Readiness::Waiter* Readiness::free_place(Way way) {
+  for (Waiter& waiter : waiters_[index(way)])
+    if (!waiter) return &waiter;
+  return nullptr;
 }
 
 Task<bool> Readiness::wait(int descriptor, Way way) {
   return asio::async_initiate<const asio::use_awaitable_t<>, void(bool)>(
       [this, descriptor, way](auto handler) {
-        Waiter& waiter = waiters_[index(way)];
         auto slot = asio::get_associated_cancellation_slot(handler);
-        waiter.emplace(std::move(handler));
-        if (!watched() && !watch(descriptor)) return end_wait(waiter, false);
+        Waiter one_too_many;
+        Waiter* const place = free_place(way);
+        Waiter* const waiter = place != nullptr ? place : &one_too_many;
+        waiter->emplace(std::move(handler));
+        if (place == nullptr || (!watched() && !watch(descriptor))) return end_wait(*waiter, false);
         if (slot.is_connected())
-          slot.assign([this, &waiter](asio::cancellation_type) { end_wait(waiter, false); });
+          slot.assign([this, waiter](asio::cancellation_type) { end_wait(*waiter, false); });
       },
       asio::use_awaitable);
 }
@@ -71,7 +78,7 @@ void Readiness::notice(std::uint32_t events) {
   for (const auto& [way, mask] : {std::pair(Way::read, kReadable), std::pair(Way::write, kWritable)}) {
     if ((events & mask) == 0) continue;
     ready_[index(way)] = true;
-    end_wait(waiters_[index(way)], true);
+    for (Waiter& waiter : waiters_[index(way)]) end_wait(waiter, true);
   }
 }
 
@@ -87,7 +94,8 @@ void Readiness::end_wait(Waiter& waiter, bool ready) {
 }
 
 void Readiness::call_off() {
-  for (auto& waiter : waiters_) end_wait(waiter, false);
+  for (auto& one_way : waiters_)
+    for (Waiter& waiter : one_way) end_wait(waiter, false);
 }
 
 void Readiness::forget() {
@@ -125,7 +133,8 @@ void Poller::look() {
 
 void Poller::abandon() {
   for (Readiness& one : watched_)
-    for (auto& waiter : one.waiters_) waiter.reset();
+    for (auto& one_way : one.waiters_)
+      for (auto& waiter : one_way) waiter.reset();
 }
 
 }  // namespace weir::proxy

@@ -45,9 +45,12 @@ class Readiness : public boost::intrusive::list_base_hook<> {
   void exhausted(Way way);
   // A read got less than it asked for.
   void read_short();
-  // As may(), but asks the kernel where it may have changed: false only where wait() will be told.
-  bool is_ready(int descriptor, Way way);
-  // After is_ready() said no. False when it was called off. One wait each way at a time.
+  // As may(), but asks the kernel where something may have been taken: false only where wait() will be told.
+  bool is_ready(int descriptor, Way way) { return watched() && may(way) && ask(descriptor, way); }
+  // The kernel's answer of now, which may() gives from then on.
+  bool ask(int descriptor, Way way);
+  // After is_ready() said no. False when it was called off. Two waits each way at a time: under TLS who
+  // writes may have to read first, and the reverse.
   Task<bool> wait(int descriptor, Way way);
   void call_off();
   // Before the descriptor is closed.
@@ -56,12 +59,14 @@ class Readiness : public boost::intrusive::list_base_hook<> {
   bool watched() const { return is_linked(); }     // else nothing is known
   bool peer_ended() const { return peer_ended_; }  // FIN
   bool failed() const { return failed_; }          // reset, or both sides have ended
+  bool urgent() const { return urgent_; }          // there was urgent data
 
  private:
   friend class Poller;
   using Waiter = std::optional<asio::async_result<asio::use_awaitable_t<>, void(bool)>::handler_type>;
 
   static constexpr std::size_t index(Way way) { return static_cast<std::size_t>(way); }
+  Waiter* free_place(Way way);
   bool watch(int descriptor);
   void notice(std::uint32_t events);
   void end_wait(Waiter& waiter, bool ready);
@@ -69,7 +74,7 @@ class Readiness : public boost::intrusive::list_base_hook<> {
   Poller& poller_;
   int descriptor_ = -1;
   std::array<bool, 2> ready_{true, true};  // as long as nothing is known
-  std::array<Waiter, 2> waiters_;
+  std::array<std::array<Waiter, 2>, 2> waiters_;
   bool peer_ended_ = false;
   bool failed_ = false;
   bool urgent_ = false;  // data that reads stop at

@@ -7,8 +7,10 @@
 #include <openssl/err.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
@@ -174,6 +176,7 @@ Stream::Attempt Stream::try_read(std::span<std::byte> buffer) {
     const int result = SSL_read_ex(ssl_.get(), buffer.data() + total, buffer.size() - total, &got);
     total += got;
     starved_ = result != 1 && SSL_get_error(ssl_.get(), result) == SSL_ERROR_WANT_READ;
+    tls_over_ = result != 1 && !starved_;
     // What is already here goes along; an error after it shows at the next read.
     if (result != 1) return total > 0 ? Attempt{Want::nothing, Io::ok, total} : tls_failure(result, Io::end);
     if (total == buffer.size() || SSL_has_pending(ssl_.get()) == 0) return {Want::nothing, Io::ok, total};
@@ -183,6 +186,8 @@ Stream::Attempt Stream::try_read(std::span<std::byte> buffer) {
 Stream::Attempt Stream::try_write(std::span<const std::byte> data) {
   if (ssl_) {
     forget_errors();
+    // It may read first, and more than it needs.
+    if (SSL_in_init(ssl_.get()) != 0) starved_ = false;
     std::size_t sent = 0;
     const int result = SSL_write_ex(ssl_.get(), data.data(), data.size(), &sent);
     return result == 1 ? Attempt{Want::nothing, Io::ok, sent} : tls_failure(result, Io::failed);
@@ -232,9 +237,19 @@ Task<ReadResult> Stream::splice_into(int pipe) {
     }
     last_errno_ = errno;
     if (errno != EAGAIN && errno != EINTR) co_return ReadResult{Io::failed, 0};
+    if (const long by_hand = pass_by_hand(pipe); by_hand > 0)
+      co_return ReadResult{Io::ok, static_cast<std::size_t>(by_hand)};
     const Io waited = co_await wait(Want::readable);
     if (waited != Io::ok) co_return ReadResult{waited, 0};
   }
+}
+
+// Urgent data is where splice() stops for good, and a read doesn't.
+long Stream::pass_by_hand(int pipe) {
+  if (!readiness_.urgent()) return 0;
+  std::array<std::byte, 4096> piece;
+  const long count = ::recv(socket_.descriptor(), piece.data(), piece.size(), MSG_DONTWAIT);
+  return count > 0 ? ::write(pipe, piece.data(), static_cast<std::size_t>(count)) : 0;
 }
 
 Task<Io> Stream::splice_out_of(int pipe, std::size_t size) {
@@ -404,8 +419,8 @@ PeerState Stream::peer_state_now() const {
 
 bool Stream::is_quiet() {
   if (!ssl_) return !readable_now();
-  const bool nothing_came = prefix_.empty() && !readiness_.may(Way::read) && SSL_has_pending(ssl_.get()) == 0;
-  if (nothing_came) return starved_ = true;
+  const bool may_be_quiet = !tls_over_ && prefix_.empty() && SSL_has_pending(ssl_.get()) == 0;
+  if (may_be_quiet && !readiness_.ask(socket_.descriptor(), Way::read)) return starved_ = true;
   forget_errors();
   std::byte next{};
   std::size_t size = 0;

@@ -117,6 +117,7 @@ class Stream {
   long receive(void* data, std::size_t size);
   long send(const void* data, std::size_t size);
   long would_block();
+  long pass_by_hand(int pipe);
 
   Socket socket_;
   Readiness readiness_;
@@ -128,7 +129,8 @@ class Stream {
   unsigned streak_ = 0;
   bool expired_ = false;
   bool saw_end_ = false;
-  bool starved_ = false;  // TLS has no whole record: what it holds is the beginning of one
+  bool starved_ = false;   // TLS has no whole record: what it holds is the beginning of one
+  bool tls_over_ = false;  // its end, or a failure, came behind what was read
   std::optional<std::uint8_t> alert_;
   std::string tls_error_;
   mutable std::optional<Endpoint> peer_;  // once asked for

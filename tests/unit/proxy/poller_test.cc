@@ -1,8 +1,11 @@
 // What a Poller tells of sockets, on real ones: also where an edge alone would not be enough.
 #include "proxy/poller.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <openssl/x509.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <array>
 #include <boost/asio/co_spawn.hpp>
@@ -40,6 +43,74 @@ struct Pair {
   Socket peer;
   std::unique_ptr<Stream> ours;
 };
+
+// A server's side of TLS, which is asked for its bytes instead of sending them.
+class TlsPeer {
+ public:
+  explicit TlsPeer(const Pair& pair) : pair_(pair), context_(SSL_CTX_new(TLS_server_method())) {
+    EVP_PKEY* key = EVP_EC_gen("P-256");
+    X509* leaf = X509_new();
+    X509_gmtime_adj(X509_getm_notBefore(leaf), -100);
+    X509_gmtime_adj(X509_getm_notAfter(leaf), 10'000);
+    X509_set_pubkey(leaf, key);
+    X509_sign(leaf, key, EVP_sha256());
+    SSL_CTX_use_certificate(context_.get(), leaf);
+    SSL_CTX_use_PrivateKey(context_.get(), key);
+    X509_free(leaf);
+    EVP_PKEY_free(key);
+    SSL_CTX_set_num_tickets(context_.get(), 0);
+    // A ticket of several records.
+    const auto fill = [](SSL* ssl, void*) {
+      const std::array<char, 1'500> data{};
+      return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), data.data(), data.size());
+    };
+    SSL_CTX_set_session_ticket_cb(context_.get(), fill, nullptr, nullptr);
+    ssl_.reset(SSL_new(context_.get()));
+    SSL_set_max_send_fragment(ssl(), 512);
+    SSL_set_bio(ssl(), in_, out_);
+    SSL_set_accept_state(ssl());
+  }
+  SSL* ssl() const { return ssl_.get(); }
+  void write(std::string_view text) const { SSL_write(ssl(), text.data(), static_cast<int>(text.size())); }
+  std::string take_output() const {
+    char* data = nullptr;
+    const long size = BIO_get_mem_data(out_, &data);
+    std::string all(data, static_cast<std::size_t>(size));
+    EXPECT_EQ(BIO_reset(out_), 1);
+    return all;
+  }
+  Task<void> shake_hands() const {
+    bool done = false;
+    asio::co_spawn(
+        co_await asio::this_coro::executor,
+        [](Stream& stream, bool& over) -> Task<void> {
+          const SslContext context(SSL_CTX_new(TLS_client_method()));
+          SSL_CTX_set_read_ahead(context.get(), 1);
+          EXPECT_EQ(co_await stream.handshake(Ssl(SSL_new(context.get())), false), Io::ok);
+          over = true;
+        }(*pair_.ours, done),
+        asio::detached);
+    while (!done || SSL_is_init_finished(ssl()) == 0) {
+      std::array<char, 16'384> buffer{};
+      const auto got = ::recv(pair_.peer.descriptor(), buffer.data(), buffer.size(), 0);
+      if (got > 0) BIO_write(in_, buffer.data(), static_cast<int>(got));
+      SSL_do_handshake(ssl());
+      if (const auto output = take_output(); !output.empty()) pair_.say(output);
+      co_await asio::post(asio::use_awaitable);
+    }
+  }
+
+ private:
+  const Pair& pair_;
+  SslContext context_;
+  BIO* in_ = BIO_new(BIO_s_mem());
+  BIO* out_ = BIO_new(BIO_s_mem());
+  Ssl ssl_;
+};
+
+Task<void> turns(int count) {
+  for (int i = 0; i < count; ++i) co_await asio::post(asio::use_awaitable);
+}
 
 class PollerTest : public testing::Test {
  protected:
@@ -118,7 +189,7 @@ TEST_F(PollerTest, AFilledBufferMayHaveBeenAll) {
           readable = true;
         }(*pair.ours, told),
         asio::detached);
-    for (int i = 0; i < 10; ++i) co_await asio::post(asio::use_awaitable);
+    co_await turns(10);
     EXPECT_FALSE(told);
     pair.say("e");
     EXPECT_EQ(co_await read(*pair.ours), "e");
@@ -240,6 +311,113 @@ TEST_F(PollerTest, ManyAtOnceAndTheirEnds) {
     for (const auto& pair : pairs) pair->say("x");
     while (ended < kMany) co_await asio::post(asio::use_awaitable);
     EXPECT_GE(told, 1);
+  }(poller_));
+}
+
+// splice() doesn't get past it.
+TEST_F(PollerTest, UrgentDataDoesNotStopASplice) {
+  run([](Poller& poller) -> Task<void> {
+    const Pair pair(poller);
+    co_await greet(pair);
+    std::array<int, 2> ends{};
+    EXPECT_EQ(::pipe2(ends.data(), O_NONBLOCK | O_CLOEXEC), 0);
+    pair.say("!", MSG_OOB);
+    pair.say("after");
+    const ReadResult got = co_await pair.ours->splice_into(ends[1]);
+    EXPECT_EQ(got.status, Io::ok);
+    EXPECT_EQ(got.size, 5u);
+    for (const int end : ends) ::close(end);
+  }(poller_));
+}
+
+// Who writes may have to wait for bytes, too: a message of TLS's own has come in part.
+TEST_F(PollerTest, ReaderAndWriterBothWaitForTheRestOfATicket) {
+  run([](Poller& poller) -> Task<void> {
+    const Pair pair(poller);
+    const TlsPeer peer(pair);
+    co_await peer.shake_hands();
+    SSL_new_session_ticket(peer.ssl());
+    SSL_do_handshake(peer.ssl());
+    peer.write("answer");
+    const std::string all = peer.take_output();
+    const std::size_t first =
+        5 + static_cast<unsigned char>(all[3]) * 256u + static_cast<unsigned char>(all[4]);
+    EXPECT_LT(first, all.size());
+    std::string was_read;
+    Io was_written = Io::failed;
+    int over = 0;
+    const auto executor = co_await asio::this_coro::executor;
+    asio::co_spawn(
+        executor,
+        [](Stream& stream, std::string& text, int& count) -> Task<void> {
+          text = co_await read(stream);
+          ++count;
+        }(*pair.ours, was_read, over),
+        asio::detached);
+    pair.say(std::string_view(all).substr(0, first));
+    co_await turns(30);
+    asio::co_spawn(
+        executor,
+        [](Stream& stream, Io& status, int& count) -> Task<void> {
+          const std::array<std::byte, 4> data{};
+          status = co_await stream.write(data);
+          ++count;
+        }(*pair.ours, was_written, over),
+        asio::detached);
+    co_await turns(30);
+    EXPECT_EQ(over, 0);
+    pair.say(std::string_view(all).substr(first));
+    while (over < 2) co_await asio::post(asio::use_awaitable);
+    EXPECT_EQ(was_read, "answer");
+    EXPECT_EQ(was_written, Io::ok);
+  }(poller_));
+}
+
+TEST_F(PollerTest, TheEndOfTlsThatCameWithTheAnswerIsNotQuiet) {
+  run([](Poller& poller) -> Task<void> {
+    const Pair pair(poller);
+    const TlsPeer peer(pair);
+    co_await peer.shake_hands();
+    peer.write("answer");
+    SSL_shutdown(peer.ssl());
+    pair.say(peer.take_output());  // and no FIN
+    EXPECT_EQ(co_await pair.ours->wait_readable(), Io::ok);
+    EXPECT_EQ(co_await read(*pair.ours), "answer");
+    EXPECT_FALSE(pair.ours->is_quiet());
+    EXPECT_EQ(co_await read(*pair.ours), "the end");
+  }(poller_));
+}
+
+TEST_F(PollerTest, ABrokenRecordThatCameWithTheAnswerIsNotQuiet) {
+  run([](Poller& poller) -> Task<void> {
+    const Pair pair(poller);
+    const TlsPeer peer(pair);
+    co_await peer.shake_hands();
+    peer.write("answer");
+    pair.say(peer.take_output() + std::string("\x17\x03\x03\x00\x20", 5) + std::string(32, 'x'));
+    EXPECT_EQ(co_await pair.ours->wait_readable(), Io::ok);
+    EXPECT_EQ(co_await read(*pair.ours), "answer");
+    EXPECT_FALSE(pair.ours->is_quiet());
+  }(poller_));
+}
+
+// What came since the set was looked at.
+TEST_F(PollerTest, WhetherAStreamIsQuietIsAskedOfTheKernel) {
+  run([](Poller& poller) -> Task<void> {
+    const Pair pair(poller);
+    const TlsPeer peer(pair);
+    co_await peer.shake_hands();
+    peer.write("answer");
+    pair.say(peer.take_output());
+    EXPECT_EQ(co_await pair.ours->wait_readable(), Io::ok);
+    EXPECT_EQ(co_await read(*pair.ours), "answer");
+    EXPECT_TRUE(pair.ours->is_quiet());
+    peer.write("unasked");
+    pair.say(peer.take_output());
+    while (!pair.ours->readable_now()) {
+    }
+    EXPECT_FALSE(pair.ours->is_quiet());
+    EXPECT_EQ(co_await read(*pair.ours), "unasked");
   }(poller_));
 }
 
