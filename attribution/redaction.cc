@@ -330,7 +330,7 @@ std::optional<std::string> redact_header_argument(std::string_view argument) {
 }
 
 std::string redact_user(std::string_view argument) {
-  const std::string text = redact_assignments(argument);  // what looks like a user's name may be one
+  std::string text = redact_assignments(argument);  // what looks like a user's name may be one
   const std::size_t colon = text.find(':');
   if (colon == std::string::npos) return text;
   return text.substr(0, colon + 1).append(kRedacted);
