@@ -107,6 +107,8 @@ struct Connection {
   mutable std::unique_ptr<ConnectionText> text;  // from the second exchange on: many have but one
   std::optional<Time> deadline;                  // its entry among the table's deadlines
   std::uint32_t waits_for_pid = 0;  // its entry among those that wait for a process to become known
+
+  Time began() const { return opened ? opened->time : first_seen; }  // as far as it is known
 };
 
 // Bounded: the caller evicts when full(). An ended cookie is remembered for a minute, lest a late event of

@@ -33,7 +33,8 @@ std::vector<TlsNote> notes_of(const Process* process, Time began) {
 }
 
 // A probe saw the session's end, and no call that said anything: unless it came between the two.
-bool without_content(const Connection& connection, const Process* process, Time began, Time probed_since) {
+bool without_content(const Connection& connection, const Process* process, Time probed_since) {
+  const Time began = connection.began();
   return connection.tls.unused && tls_unread(connection) &&
          !probed_after(began, notes_of(process, began), probed_since);
 }
@@ -108,21 +109,21 @@ bool readable(const Connection& connection) {
   return read && !tls_unread(connection);
 }
 
-bool nothing_was_said(const Connection& connection, const Process* process, Time began, Time probed_since) {
-  return without_payload(connection) || without_content(connection, process, began, probed_since);
+bool nothing_was_said(const Connection& connection, const Process* process, Time probed_since) {
+  return without_payload(connection) || without_content(connection, process, probed_since);
 }
 
 bool reason_may_follow(const Connection& connection, const Process* process) {
   if (!connection.opened || connection.opened->before_start || readable(connection)) return false;
   if (!proxys_reason(connection).empty()) return false;
-  const Time began = connection.opened->time;
+  const Time began = connection.began();
   if (tls_unread(connection) && connection.tls.unused) return notes_of(process, began).empty();
   if (tls_unread(connection)) return may_be_explained(library_reason(process, began, Time{}));
   return connection.tls.seen && !library_noted(connection, process, began);
 }
 
-std::string opaque_reason(const Connection& connection, const Process* process, Time began,
-                          Time probed_since) {
+std::string opaque_reason(const Connection& connection, const Process* process, Time probed_since) {
+  const Time began = connection.began();
   const auto& closed = connection.closed;
   const bool read = connection.native_account.fresh_bytes() + connection.proxy_account.fresh_bytes() > 0;
   const bool no_payload = without_payload(connection);
@@ -139,7 +140,7 @@ std::string opaque_reason(const Connection& connection, const Process* process, 
       {connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes() > 0, "events lost"},
       {connection.opened && connection.opened->before_start, "opened before start"},
       {!read && !passed.empty(), passed},
-      {without_content(connection, process, began, probed_since), "no content"},
+      {without_content(connection, process, probed_since), "no content"},
       {tls_unread(connection), tls_reason(process, began, probed_since)},
       {probed_late(connection, process, began), "opened before attach"},
       {!connection.tunnel_to.empty() && !connection.tls.seen, "in a tunnel"},

@@ -10,14 +10,13 @@ namespace weir {
 
 // Whether any exchange that the connection carried was read.
 bool readable(const Connection& connection);
-// Below, the connection began at `began`. `process`: whose it is; null: not known. `probed_since`: since when
-// all libraries that were there at the start are probed.
+// Below, `process`: whose it is; null: not known. `probed_since`: since when all libraries that were there at
+// the start are probed.
 //
 // Whether there was nothing to read.
-bool nothing_was_said(const Connection& connection, const Process* process, Time began, Time probed_since);
+bool nothing_was_said(const Connection& connection, const Process* process, Time probed_since);
 // Why none was read.
-std::string opaque_reason(const Connection& connection, const Process* process, Time began,
-                          Time probed_since);
+std::string opaque_reason(const Connection& connection, const Process* process, Time probed_since);
 // Whether nothing, or nothing that makes sense, was read of its TLS and nothing is known yet that says why.
 bool reason_may_follow(const Connection& connection, const Process* process);
 

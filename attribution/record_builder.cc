@@ -574,7 +574,7 @@ RecordPtr connection_record(const RecordContext& context) {
       connection.native_account.gap_bytes() + connection.proxy_account.gap_bytes();
   auto record = std::make_shared<Record>();
   record->kind = RecordKind::connection;
-  record->timestamp = connection.opened ? connection.opened->time : connection.first_seen;
+  record->timestamp = connection.began();
   record->id = record_id(context, record->timestamp, "c");
 
   FieldWriter out(*record);
@@ -598,8 +598,7 @@ RecordPtr connection_record(const RecordContext& context) {
     out.always("weir.bytes.received", *connection.closed->bytes_received);
   }
   if (!read) {
-    record->opaque_reason =
-        opaque_reason(connection, context.process, record->timestamp, context.probed_since);
+    record->opaque_reason = opaque_reason(connection, context.process, context.probed_since);
     out.always("weir.opaque.reason", record->opaque_reason);
   }
   record->json = out.json().finish();

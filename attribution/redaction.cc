@@ -8,20 +8,14 @@
 #include <optional>
 
 #include "attribution/text.h"
+#include "http/message.h"
 
 namespace weir {
 namespace {
 
+using http::equals_ignoring_case;
+
 constexpr std::string_view kRedacted = "[redacted]";
-
-constexpr char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-constexpr bool equals_ignoring_case(std::string_view text, std::string_view lower_text) {
-  return text.size() == lower_text.size() && std::equal(text.begin(), text.end(), lower_text.begin(),
-                                                        [](char a, char b) { return lower(a) == b; });
-}
 
 // Lower-case words, to be found in any case. Those of one length and first letter stand together: most of
 // what is looked up is in no table, and shows it by these two.

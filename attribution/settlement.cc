@@ -232,8 +232,7 @@ void Engine::State::end(Connection& connection, Time when, bool ended) {
     Process* process = processes.find(key);
     if (process != nullptr) {
       process->connections += 1;
-      const Time began = connection.opened ? connection.opened->time : connection.first_seen;
-      const bool blind = !readable(connection) && !nothing_was_said(connection, process, began, probed_since);
+      const bool blind = !readable(connection) && !nothing_was_said(connection, process, probed_since);
       process->readable_connections += blind ? 0 : 1;
     }
     ++counters.records;

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "http/message.h"
+
 namespace weir {
 namespace {
 
@@ -113,9 +115,7 @@ void make_lower(std::span<char> text) {
     for (std::size_t at = 0; at + sizeof(Block) < text.size(); at += sizeof(Block)) lower_block(at);
     return lower_block(text.size() - sizeof(Block));
   }
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
+  for (char& c : text) c = http::lower_letter(c);
 }
 
 bool is_host_name(std::string_view name) {

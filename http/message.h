@@ -22,7 +22,7 @@ constexpr char lower_letter(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
 // Most texts that are compared differ in their lengths or first letters.
-inline bool equals_ignoring_case(std::string_view a, std::string_view b) {
+constexpr bool equals_ignoring_case(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
   for (std::size_t i = 0; i < a.size(); ++i)
     if (a[i] != b[i] && lower_letter(a[i]) != lower_letter(b[i])) return false;

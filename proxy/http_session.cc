@@ -351,10 +351,10 @@ Task<Io> HttpSession::deliver() {
 Task<Io> HttpSession::give(std::vector<std::byte> bytes) {
   if (bytes.empty()) co_return Io::ok;
   const bool first = !std::exchange(given_, true);
-  const PeerState before = first ? client_.peer_state_now() : PeerState::open;
+  const PeerState before = first ? client_.peer_state() : PeerState::open;
   if (before == PeerState::reset) co_return Io::failed;
   const Io status = co_await client_.write(bytes);
-  const bool has_left = before == PeerState::ended && client_.peer_state_now() == PeerState::reset;
+  const bool has_left = before == PeerState::ended && client_.peer_state() == PeerState::reset;
   if (has_left) co_return Io::failed;
   if (status == Io::ok) events_.bytes(Direction::received, std::move(bytes));
   co_return status;

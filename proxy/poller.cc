@@ -38,12 +38,10 @@ Readiness::Waiter* Readiness::free_place(Way way) {
 Task<bool> Readiness::wait(int descriptor, Way way) {
   return asio::async_initiate<const asio::use_awaitable_t<>, void(bool)>(
       [this, descriptor, way](auto handler) {
+        Waiter* const waiter = free_place(way);
+        if (waiter == nullptr || (!watched() && !watch(descriptor))) return resume(std::move(handler), false);
         auto slot = asio::get_associated_cancellation_slot(handler);
-        Waiter one_too_many;
-        Waiter* const place = free_place(way);
-        Waiter* const waiter = place != nullptr ? place : &one_too_many;
         waiter->emplace(std::move(handler));
-        if (place == nullptr || (!watched() && !watch(descriptor))) return end_wait(*waiter, false);
         if (slot.is_connected())
           slot.assign([this, waiter](asio::cancellation_type) { end_wait(*waiter, false); });
       },
@@ -62,11 +60,11 @@ bool Readiness::watch(int descriptor) {
   return true;
 }
 
-// What has ended stays readable: the end itself was told of, and is still to be read.
 void Readiness::exhausted(Way way) {
   if (watched()) ready_[index(way)] = false;
 }
 
+// What has ended stays readable: the end itself was told of, and is still to be read.
 void Readiness::read_short() {
   if (!peer_ended_ && !failed_ && !urgent_) exhausted(Way::read);
 }
@@ -82,12 +80,16 @@ void Readiness::notice(std::uint32_t events) {
   }
 }
 
-// It goes on later: it may end this, or another that was told of something, too. Its slot may hold the one
-// that calls this, and nothing of it is used after.
 void Readiness::end_wait(Waiter& waiter, bool ready) {
   if (!waiter) return;
   auto handler = std::move(*waiter);
   waiter.reset();
+  resume(std::move(handler), ready);
+}
+
+// It goes on later: it may end this, or another that was told of something, too. Its slot may hold the one
+// that calls this, and nothing of it is used after.
+void Readiness::resume(Handler handler, bool ready) {
   if (auto slot = asio::get_associated_cancellation_slot(handler); slot.is_connected()) slot.clear();
   asio::post(poller_.context_,
              [handler = std::move(handler), ready]() mutable { std::move(handler)(ready); });

@@ -56,28 +56,28 @@ class Readiness : public boost::intrusive::list_base_hook<> {
   // Before the descriptor is closed.
   void forget();
 
-  bool watched() const { return is_linked(); }     // else nothing is known
-  bool peer_ended() const { return peer_ended_; }  // FIN
-  bool failed() const { return failed_; }          // reset, or both sides have ended
-  bool urgent() const { return urgent_; }          // there was urgent data
+  bool watched() const { return is_linked(); }  // else nothing is known
+  bool urgent() const { return urgent_; }       // there was urgent data
 
  private:
   friend class Poller;
-  using Waiter = std::optional<asio::async_result<asio::use_awaitable_t<>, void(bool)>::handler_type>;
+  using Handler = asio::async_result<asio::use_awaitable_t<>, void(bool)>::handler_type;
+  using Waiter = std::optional<Handler>;
 
   static constexpr std::size_t index(Way way) { return static_cast<std::size_t>(way); }
   Waiter* free_place(Way way);
   bool watch(int descriptor);
   void notice(std::uint32_t events);
   void end_wait(Waiter& waiter, bool ready);
+  void resume(Handler handler, bool ready);
 
   Poller& poller_;
   int descriptor_ = -1;
   std::array<bool, 2> ready_{true, true};  // as long as nothing is known
   std::array<std::array<Waiter, 2>, 2> waiters_;
-  bool peer_ended_ = false;
-  bool failed_ = false;
-  bool urgent_ = false;  // data that reads stop at
+  bool peer_ended_ = false;  // FIN
+  bool failed_ = false;      // reset, or both sides have ended
+  bool urgent_ = false;      // data that reads stop at
 };
 
 class Poller {

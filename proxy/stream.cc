@@ -269,7 +269,7 @@ Task<Io> Stream::splice_out_of(int pipe, std::size_t size) {
   co_return Io::ok;
 }
 
-// Also where nothing needs to be waited for, others have their turn.
+// Where the kernel has nothing to be waited for, others have their turn all the same.
 Task<Io> Stream::wait(Want want, bool is_there) {
   if (is_there) co_return Io::ok;
   streak_ = 0;
@@ -384,9 +384,7 @@ void Stream::expire() {
 }
 
 bool Stream::readable_now() {
-  if (prefix_taken_ < prefix_.size()) return true;
-  pollfd entry{socket_.descriptor(), POLLIN, 0};
-  return ::poll(&entry, 1, 0) != 0;
+  return prefix_taken_ < prefix_.size() || readiness_.ask(socket_.descriptor(), Way::read);
 }
 
 std::optional<std::byte> Stream::first_byte() {
@@ -405,12 +403,6 @@ std::size_t Stream::peek_now(std::span<std::byte> buffer) {
 }
 
 PeerState Stream::peer_state() const {
-  if (!readiness_.watched()) return peer_state_now();
-  if (readiness_.failed()) return PeerState::reset;
-  return readiness_.peer_ended() ? PeerState::ended : PeerState::open;
-}
-
-PeerState Stream::peer_state_now() const {
   pollfd entry{socket_.descriptor(), POLLRDHUP, 0};
   ::poll(&entry, 1, 0);
   if ((entry.revents & ~POLLRDHUP) != 0) return PeerState::reset;
@@ -419,8 +411,7 @@ PeerState Stream::peer_state_now() const {
 
 bool Stream::is_quiet() {
   if (!ssl_) return !readable_now();
-  const bool may_be_quiet = !tls_over_ && prefix_.empty() && SSL_has_pending(ssl_.get()) == 0;
-  if (may_be_quiet && !readiness_.ask(socket_.descriptor(), Way::read)) return starved_ = true;
+  if (!tls_over_ && SSL_has_pending(ssl_.get()) == 0 && !readable_now()) return starved_ = true;
   forget_errors();
   std::byte next{};
   std::size_t size = 0;

@@ -82,9 +82,8 @@ class Stream {
   void expire();
 
   bool is_open() const { return socket_.is_open(); }
-  // As far as the kernel has told: what came before anything else that was told of.
+  // The kernel's answer of now. Consumes nothing.
   PeerState peer_state() const;
-  PeerState peer_state_now() const;  // asks for it
   // It is taken for gone: reset or, under TLS, FIN; in the clear a FIN may be a half-close.
   bool peer_left() const { return ssl_ ? peer_state() != PeerState::open : peer_state() == PeerState::reset; }
   // No byte of a message and no end has come. Takes in what TLS itself has sent, as session tickets.

@@ -129,6 +129,24 @@ class PollerTest : public testing::Test {
     EXPECT_TRUE(over) << "it waits for something that nobody tells of";
   }
 
+  // With a connection whose stream the Poller watches: from then on that is all that it has to go by.
+  void run_watched(Task<void> (*test)(const Pair&)) {
+    run([](Poller& poller, Task<void> (*then)(const Pair&)) -> Task<void> {
+      const Pair pair(poller);
+      co_await greet(pair);
+      co_await then(pair);
+    }(poller_, test));
+  }
+  // And under TLS.
+  void run_under_tls(Task<void> (*test)(const Pair&, const TlsPeer&)) {
+    run([](Poller& poller, Task<void> (*then)(const Pair&, const TlsPeer&)) -> Task<void> {
+      const Pair pair(poller);
+      const TlsPeer peer(pair);
+      co_await peer.shake_hands();
+      co_await then(pair, peer);
+    }(poller_, test));
+  }
+
   static Task<std::string> read(Stream& stream, std::size_t most = 64) {
     std::vector<std::byte> buffer(most);
     const ReadResult got = co_await stream.read(buffer);
@@ -137,7 +155,6 @@ class PollerTest : public testing::Test {
     co_return std::string(reinterpret_cast<const char*>(buffer.data()), got.size);
   }
 
-  // From then on the Poller is all that it has to go by.
   static Task<void> greet(const Pair& pair) {
     pair.say("hello");
     EXPECT_EQ(co_await pair.ours->wait_readable(), Io::ok);
@@ -164,21 +181,17 @@ TEST_F(PollerTest, WhatComesBeforeAndAfterAWait) {
 }
 
 TEST_F(PollerTest, APartThatIsLeftIsThereAtOnce) {
-  run([](Poller& poller) -> Task<void> {
-    const Pair pair(poller);
-    co_await greet(pair);
+  run_watched([](const Pair& pair) -> Task<void> {
     pair.say("abcdef");
     EXPECT_EQ(co_await read(*pair.ours, 4), "abcd");
     EXPECT_EQ(co_await pair.ours->wait_readable(), Io::ok);
     EXPECT_EQ(co_await read(*pair.ours, 4), "ef");
-  }(poller_));
+  });
 }
 
 // All of it was taken by a read that it just filled: nothing is there, though nothing said so.
 TEST_F(PollerTest, AFilledBufferMayHaveBeenAll) {
-  run([](Poller& poller) -> Task<void> {
-    const Pair pair(poller);
-    co_await greet(pair);
+  run_watched([](const Pair& pair) -> Task<void> {
     pair.say("abcd");
     EXPECT_EQ(co_await read(*pair.ours, 4), "abcd");
     bool told = false;
@@ -193,20 +206,18 @@ TEST_F(PollerTest, AFilledBufferMayHaveBeenAll) {
     EXPECT_FALSE(told);
     pair.say("e");
     EXPECT_EQ(co_await read(*pair.ours), "e");
-  }(poller_));
+  });
 }
 
 TEST_F(PollerTest, TheEndThatCameWithTheLastBytes) {
-  run([](Poller& poller) -> Task<void> {
-    const Pair pair(poller);
-    co_await greet(pair);
+  run_watched([](const Pair& pair) -> Task<void> {
     EXPECT_EQ(pair.ours->peer_state(), PeerState::open);
     pair.say("last");
     ::shutdown(pair.peer.descriptor(), SHUT_WR);
     EXPECT_EQ(co_await read(*pair.ours), "last");
     EXPECT_EQ(co_await read(*pair.ours), "the end");
     EXPECT_EQ(pair.ours->peer_state(), PeerState::ended);
-  }(poller_));
+  });
 }
 
 TEST_F(PollerTest, AReset) {
@@ -223,22 +234,18 @@ TEST_F(PollerTest, AReset) {
 
 // A read ends where urgent data is, whatever follows, and what follows was told of before.
 TEST_F(PollerTest, ReadsThatUrgentDataCutsShort) {
-  run([](Poller& poller) -> Task<void> {
-    const Pair pair(poller);
-    co_await greet(pair);
+  run_watched([](const Pair& pair) -> Task<void> {
     pair.say("before");
     pair.say("!", MSG_OOB);
     pair.say("after");
     std::string all;
     while (all.size() < 11) all += co_await read(*pair.ours);
     EXPECT_EQ(all, "beforeafter");
-  }(poller_));
+  });
 }
 
 TEST_F(PollerTest, RoomToWriteComesWhenThePeerReads) {
-  run([](Poller& poller) -> Task<void> {
-    const Pair pair(poller);
-    co_await greet(pair);
+  run_watched([](const Pair& pair) -> Task<void> {
     const std::vector<std::byte> piece(1 << 20);
     while (pair.ours->write_now(piece)) {
     }
@@ -255,7 +262,7 @@ TEST_F(PollerTest, RoomToWriteComesWhenThePeerReads) {
       }
       co_await asio::post(asio::use_awaitable);
     }
-  }(poller_));
+  });
 }
 
 TEST_F(PollerTest, AWaitThatIsCalledOffLeavesNothingBehind) {
@@ -316,9 +323,7 @@ TEST_F(PollerTest, ManyAtOnceAndTheirEnds) {
 
 // splice() doesn't get past it.
 TEST_F(PollerTest, UrgentDataDoesNotStopASplice) {
-  run([](Poller& poller) -> Task<void> {
-    const Pair pair(poller);
-    co_await greet(pair);
+  run_watched([](const Pair& pair) -> Task<void> {
     std::array<int, 2> ends{};
     EXPECT_EQ(::pipe2(ends.data(), O_NONBLOCK | O_CLOEXEC), 0);
     pair.say("!", MSG_OOB);
@@ -327,15 +332,12 @@ TEST_F(PollerTest, UrgentDataDoesNotStopASplice) {
     EXPECT_EQ(got.status, Io::ok);
     EXPECT_EQ(got.size, 5u);
     for (const int end : ends) ::close(end);
-  }(poller_));
+  });
 }
 
 // Who writes may have to wait for bytes, too: a message of TLS's own has come in part.
 TEST_F(PollerTest, ReaderAndWriterBothWaitForTheRestOfATicket) {
-  run([](Poller& poller) -> Task<void> {
-    const Pair pair(poller);
-    const TlsPeer peer(pair);
-    co_await peer.shake_hands();
+  run_under_tls([](const Pair& pair, const TlsPeer& peer) -> Task<void> {
     SSL_new_session_ticket(peer.ssl());
     SSL_do_handshake(peer.ssl());
     peer.write("answer");
@@ -370,14 +372,11 @@ TEST_F(PollerTest, ReaderAndWriterBothWaitForTheRestOfATicket) {
     while (over < 2) co_await asio::post(asio::use_awaitable);
     EXPECT_EQ(was_read, "answer");
     EXPECT_EQ(was_written, Io::ok);
-  }(poller_));
+  });
 }
 
 TEST_F(PollerTest, TheEndOfTlsThatCameWithTheAnswerIsNotQuiet) {
-  run([](Poller& poller) -> Task<void> {
-    const Pair pair(poller);
-    const TlsPeer peer(pair);
-    co_await peer.shake_hands();
+  run_under_tls([](const Pair& pair, const TlsPeer& peer) -> Task<void> {
     peer.write("answer");
     SSL_shutdown(peer.ssl());
     pair.say(peer.take_output());  // and no FIN
@@ -385,28 +384,22 @@ TEST_F(PollerTest, TheEndOfTlsThatCameWithTheAnswerIsNotQuiet) {
     EXPECT_EQ(co_await read(*pair.ours), "answer");
     EXPECT_FALSE(pair.ours->is_quiet());
     EXPECT_EQ(co_await read(*pair.ours), "the end");
-  }(poller_));
+  });
 }
 
 TEST_F(PollerTest, ABrokenRecordThatCameWithTheAnswerIsNotQuiet) {
-  run([](Poller& poller) -> Task<void> {
-    const Pair pair(poller);
-    const TlsPeer peer(pair);
-    co_await peer.shake_hands();
+  run_under_tls([](const Pair& pair, const TlsPeer& peer) -> Task<void> {
     peer.write("answer");
     pair.say(peer.take_output() + std::string("\x17\x03\x03\x00\x20", 5) + std::string(32, 'x'));
     EXPECT_EQ(co_await pair.ours->wait_readable(), Io::ok);
     EXPECT_EQ(co_await read(*pair.ours), "answer");
     EXPECT_FALSE(pair.ours->is_quiet());
-  }(poller_));
+  });
 }
 
 // What came since the set was looked at.
 TEST_F(PollerTest, WhetherAStreamIsQuietIsAskedOfTheKernel) {
-  run([](Poller& poller) -> Task<void> {
-    const Pair pair(poller);
-    const TlsPeer peer(pair);
-    co_await peer.shake_hands();
+  run_under_tls([](const Pair& pair, const TlsPeer& peer) -> Task<void> {
     peer.write("answer");
     pair.say(peer.take_output());
     EXPECT_EQ(co_await pair.ours->wait_readable(), Io::ok);
@@ -418,7 +411,7 @@ TEST_F(PollerTest, WhetherAStreamIsQuietIsAskedOfTheKernel) {
     }
     EXPECT_FALSE(pair.ours->is_quiet());
     EXPECT_EQ(co_await read(*pair.ours), "unasked");
-  }(poller_));
+  });
 }
 
 // The sanitizer tells if its coroutine is lost.
