@@ -44,7 +44,7 @@ class Sizes(EndToEndTest):
         try:
             self.transfer(way, paths)
             for path in paths:
-                faults, gap = self.faults_of(way, path)
+                faults, gap = self.faults_of(way, path, may_lose)
                 wrong += faults + ([f"{path}: {gap} bytes were lost"] if gap and not may_lose else [])
                 lost.append(gap)
         except AssertionError as error:
@@ -73,9 +73,10 @@ class Sizes(EndToEndTest):
         self.assertEqual(len(records), 1, path)
         return records[0]
 
-    def faults_of(self, way, path):
+    def faults_of(self, way, path, may_lose):
         """What is wrong with its record, and how many bytes it says were lost."""
         record = self.record_of(path)
+        gap = record.get("weir.gap.bytes", 0)
         size, sent = int(path.rpartition("/")[2]), path.startswith("/uploads/")
         body = (size, self.origin.hashes[size])
         expected = {
@@ -87,12 +88,16 @@ class Sizes(EndToEndTest):
             "http.request.body.size": size if sent else 0,
             "http.response.body.size": 0 if sent else size,
         }
+        # The answer to what filled the ring may come before there is room again: then it is in the gap, whole.
+        answer_is_lost = may_lose and sent and gap > 0 and "http.response.status_code" not in record
+        if answer_is_lost and way.version == "1.1":
+            expected |= {"http.response.status_code": None, "http.response.body.size": None}
+            gap -= self.answer_bytes(path)
         faults = [
             f"{path}: {key} is {record.get(key)!r}, not {value!r}"
             for key, value in expected.items()
             if record.get(key) != value
         ]
-        gap = record.get("weir.gap.bytes", 0)
         if gap and way.version == "2":
             return self.faults_of_stream(record, size, sent), gap
         kept = record.get("weir.request.body" if sent else "weir.response.body", EMPTY)
@@ -104,6 +109,9 @@ class Sizes(EndToEndTest):
             faults.append(f"{path}: a gap of {gap}")
         return faults, 0 if sent and way.unread else gap
 
+    def answer_bytes(self, path):
+        [request] = [request for request in self.origin.requests() if request["path"] == path]
+        return request["answer_bytes"]
 
     def faults_of_stream(self, record, size, sent):
         """Behind a gap nobody knows whose the next frames are: the connection accounts for the rest."""
@@ -172,6 +180,7 @@ class LargeSizeTest(Sizes):
             wrong += faults
             print(f"{way.name}: bytes lost, sent and received: {lost} {'WRONG' if faults else 'ok'}", flush=True)
         self.assert_no_mismatch(wrong)
+
 
 @unittest.skipUnless(SOAK, "in the long form")
 class LargeSizeInTheUsualRingTest(LargeSizeTest):

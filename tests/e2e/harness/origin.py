@@ -52,7 +52,8 @@ events {{ worker_connections 16384; }}
 http {{
   log_format exchanges escape=json
     '{{"path":"$uri","method":"$request_method","status":$status,"client_port":$remote_port,"client_address":"$remote_addr",'
-    '"port":$server_port,"connection":$connection,"body_size":"$content_length"}}';
+    '"port":$server_port,"connection":$connection,"body_size":"$content_length",'
+    '"answer_bytes":$bytes_sent}}';
   access_log {directory}/access.log exchanges;
   client_body_temp_path {directory}/temporary;
   proxy_temp_path {directory}/temporary;
