@@ -32,6 +32,7 @@ struct EngineLimits {
   std::size_t body_bytes =
       8 * 1024 * 1024;  // a captured body; the rest is counted and said (weir.body.truncated)
   std::size_t head_bytes = 64 * 1024;
+  std::size_t early_bytes = 64 * 1024 * 1024;  // of responses before their requests, all connections together
 };
 
 struct EngineConfig {

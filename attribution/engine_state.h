@@ -24,6 +24,8 @@ struct Engine::State {
     exchange_limits.capture_bodies = config.capture_bodies;
     exchange_limits.body_bytes = config.limits.body_bytes;
     exchange_limits.pending = config.limits.pending_exchanges;
+    early_bytes.most = config.limits.early_bytes;
+    exchange_limits.early_bytes = &early_bytes;
   }
 
   void on(ProcessEvent& event);
@@ -60,6 +62,7 @@ struct Engine::State {
   // When the first held exchange may go: the past: now; empty: not before another event comes.
   std::optional<Time> release_time(const Connection& connection, const HeldExchange& held);
   std::optional<Time> end_time(const Connection& connection);
+  std::optional<Time> give_held_back(Connection& connection);
   void settle(Connection& connection);
   void wait_for_process(Connection& connection, std::uint32_t pid);
   void write(Connection& connection, HeldExchange&& held);
@@ -75,6 +78,7 @@ struct Engine::State {
   EngineConfig config;
   Emit emit;
   EngineCounters counters;
+  http::EarlyBytes early_bytes;
   http::ExchangeLimits exchange_limits;
   Time probed_since{};  // TlsLibraryNoted's without a process
   ProcessTable processes;

@@ -36,6 +36,7 @@ class PlaintextStream {
   std::uint64_t next_offset(Direction direction) const { return side(direction).next; }
   bool ended() const { return sides_[0].ended.has_value() && sides_[1].ended.has_value(); }
   bool idle() const { return builder_.idle(); }
+  std::optional<Time> give_held_back(Time now) { return builder_.give_held_back(now); }
   Direction request_direction() const { return request_direction_; }
   bool spoke_http() const {
     return builder_.protocol() == http::Protocol::http1 || builder_.protocol() == http::Protocol::http2;

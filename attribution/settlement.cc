@@ -125,7 +125,20 @@ std::optional<Time> Engine::State::end_time(const Connection& connection) {
   return unsaid ? connection.closed_since + kReasonWait : Time::min();
 }
 
+// Interim copies that their time has come for. When the next one's comes.
+std::optional<Time> Engine::State::give_held_back(Connection& connection) {
+  std::optional<Time> next;
+  const auto look = [&](PlaintextStream& plaintext) {
+    const auto due = plaintext.give_held_back(now);
+    if (due && (!next || *due < *next)) next = due;
+  };
+  for (auto& [object, plaintext] : connection.native) look(*plaintext);
+  if (connection.proxy) look(*connection.proxy);
+  return next;
+}
+
 void Engine::State::settle(Connection& connection) {
+  const std::optional<Time> interim = give_held_back(connection);
   std::optional<Time> wait;
   while (!connection.held.empty()) {
     const bool too_many = connection.held.size() > config.limits.pending_exchanges ||
@@ -142,7 +155,7 @@ void Engine::State::settle(Connection& connection) {
   const std::optional<Time> ends = end_time(connection);
   if (ends && *ends <= now) return end(connection, connection.closed ? connection.closed->time : now, true);
   if (ends && (!wait || *ends < *wait)) wait = ends;
-  connections.set_deadline(connection, wait);
+  connections.set_deadline(connection, interim && (!wait || *interim < *wait) ? interim : wait);
   wait_for_process(connection, wait && connection.opened ? connection.owner.pid : 0);
 }
 

@@ -176,6 +176,15 @@ std::uint64_t H1ExchangeBuilder::unparsed_bytes(Side side) const {
   return state_->stream(side).unparsed + (state_->tunnel ? state_->tunnel->unparsed_bytes(side) : 0);
 }
 
+std::optional<Time> H1ExchangeBuilder::give_held_back(Time now) {
+  if (state_->tunnel) return state_->tunnel->give_held_back(now);
+  Open* const open = state_->target();
+  if (open == nullptr) return std::nullopt;
+  const auto next = open->watch.give_held_back(now);
+  state_->settle();
+  return next;
+}
+
 bool H1ExchangeBuilder::idle() const {
   const auto quiet = [](const Stream& s) {
     return s.between_messages() && s.held.empty() && s.carry.empty();

@@ -80,6 +80,38 @@ inline constexpr std::string_view kTooManyPending = "too_many_pending";  // give
 // The first error stays.
 void note_error(Exchange& exchange, std::string_view error, std::string_view detail);
 
+// What all connections of one engine keep of responses that came before their requests. Single-threaded.
+struct EarlyBytes {
+  std::size_t most = std::size_t{64} * 1024 * 1024;
+  std::size_t now = 0;
+};
+
+// One connection's part of it.
+class EarlyShare {
+ public:
+  explicit EarlyShare(EarlyBytes* all) : all_(all) {}
+  EarlyShare(const EarlyShare&) = delete;
+  EarlyShare& operator=(const EarlyShare&) = delete;
+  ~EarlyShare() { clear(); }
+
+  std::size_t bytes() const { return bytes_; }
+  // False: it has more than `most`, or all have more than they may. It counts nevertheless.
+  bool add(std::size_t bytes, std::size_t most) {
+    bytes_ += bytes;
+    if (all_ != nullptr) all_->now += bytes;
+    return bytes_ <= most && (all_ == nullptr || all_->now <= all_->most);
+  }
+  void remove(std::size_t bytes) {
+    bytes_ -= bytes;
+    if (all_ != nullptr) all_->now -= bytes;
+  }
+  void clear() { remove(bytes_); }
+
+ private:
+  EarlyBytes* all_;
+  std::size_t bytes_ = 0;
+};
+
 struct ExchangeLimits {
   H1Limits h1;  // of requests
   H1Limits h1_response = kResponseLimits;
@@ -92,6 +124,7 @@ struct ExchangeLimits {
   // Response bytes that arrived before their request, held back: a thread that is told of only when its write
   // returns may have waited for a processor while another read the answer.
   std::size_t early_response = std::size_t{4} * 1024 * 1024;
+  EarlyBytes* early_bytes = nullptr;  // of all connections; lives longer than what has these limits
 };
 
 // Counts `content`, and captures as much of it as the limits and `room` allow. Returns how much that was.
@@ -120,6 +153,8 @@ class ExchangeReader {
   virtual void end(Side side, Time when) = 0;
   // Gives out what is open, as closed_early, and drops the rest.
   virtual void finish(Time when) = 0;
+  // Gives out the interim copies that waited for `now`. When the next is due; none: none waits.
+  virtual std::optional<Time> give_held_back(Time now) = 0;
 
   virtual Protocol protocol() const = 0;
   // Bytes that belong to no exchange.
@@ -146,6 +181,7 @@ class H1ExchangeBuilder final : public ExchangeReader {
   void gap(Side side, std::uint64_t length, Time when) override;
   void end(Side side, Time when) override;
   void finish(Time when) override;
+  std::optional<Time> give_held_back(Time now) override;
   Protocol protocol() const override;
   std::uint64_t unparsed_bytes(Side side) const override;
   bool idle() const override;

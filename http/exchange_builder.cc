@@ -63,6 +63,12 @@ std::uint64_t ExchangeBuilder::unparsed_bytes(Side side) const {
   return std::min(one, two);
 }
 
+std::optional<Time> ExchangeBuilder::give_held_back(Time now) {
+  const auto one = h1_ ? h1_->give_held_back(now) : std::nullopt;
+  const auto two = h2_ ? h2_->give_held_back(now) : std::nullopt;
+  return one && two ? std::min(one, two) : one ? one : two;
+}
+
 bool ExchangeBuilder::idle() const {
   return (!h1_ || h1_->idle()) && (!h2_ || h2_->idle());
 }

@@ -24,6 +24,7 @@ class ExchangeBuilder final : public ExchangeReader {
   void gap(Side side, std::uint64_t length, Time when) override;
   void end(Side side, Time when) override;
   void finish(Time when) override;
+  std::optional<Time> give_held_back(Time now) override;
   // May change from `other` to http2, when frames are found after all.
   Protocol protocol() const override;
   std::uint64_t unparsed_bytes(Side side) const override;

@@ -32,6 +32,7 @@ class H2Connection {
   void gap(Side side, std::uint64_t length, Time when);
   void end(Side side, Time when);
   void finish(Time when);
+  std::optional<Time> give_held_back(Time now) { return streams_.give_held_back(now); }
 
   Protocol protocol() const { return protocol_; }
   std::uint64_t unparsed_bytes(Side side) const;

@@ -39,6 +39,10 @@ Protocol H2ExchangeBuilder::protocol() const {
   return state_->protocol();
 }
 
+std::optional<Time> H2ExchangeBuilder::give_held_back(Time now) {
+  return state_->give_held_back(now);
+}
+
 std::uint64_t H2ExchangeBuilder::unparsed_bytes(Side side) const {
   return state_->unparsed_bytes(side);
 }

@@ -40,6 +40,7 @@ class H2ExchangeBuilder final : public ExchangeReader {
   void gap(Side side, std::uint64_t length, Time when) override;
   void end(Side side, Time when) override;
   void finish(Time when) override;
+  std::optional<Time> give_held_back(Time now) override;
   Protocol protocol() const override;
   std::uint64_t unparsed_bytes(Side side) const override;
   bool idle() const override;

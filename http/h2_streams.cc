@@ -66,7 +66,7 @@ H2Streams::Stream& H2Streams::open(std::uint32_t id, Head& head) {
   auto& stream = streams_[id];
   if (std::exchange(stream.early, false)) {
     --early_;
-    early_cost_ -= stream.early_cost;
+    early_cost_.remove(stream.early_cost);
   }
   auto& exchange = stream.exchange;
   exchange.number = next_number_++;
@@ -88,6 +88,18 @@ void H2Streams::note_heads(Stream& stream) {
 
 void H2Streams::give_interim(Stream& stream) {
   if (!stream.early && stream.watch.take_due()) on_exchange_(stream.watch.interim(stream.exchange));
+  const auto next = stream.watch.give_held_back(Time::min());
+  if (next && (!next_held_back_ || *next < *next_held_back_)) next_held_back_ = next;
+}
+
+std::optional<Time> H2Streams::give_held_back(Time now) {
+  if (!next_held_back_ || now < *next_held_back_) return next_held_back_;
+  next_held_back_.reset();
+  for (auto& [id, stream] : streams_) {
+    stream.watch.give_held_back(now);
+    give_interim(stream);
+  }
+  return next_held_back_;
 }
 
 void H2Streams::adopt(Exchange upgraded) {
@@ -202,11 +214,13 @@ void H2Streams::data(Side side, std::uint32_t id, Bytes content, Time now) {
   auto& exchange = stream.exchange;
   exchange.ended = std::max(exchange.ended, now);
   auto& body = side == Side::request ? exchange.request_body : exchange.response_body;
+  std::size_t kept = 0;
   if (!stream.watch.is_websocket())
-    captured_ += add_content(body, content, limits_, kHeldBodies * limits_.body_bytes - captured_);
+    kept = add_content(body, content, limits_, kHeldBodies * limits_.body_bytes - captured_);
+  captured_ += kept;
   stream.watch.content(side, content, exchange, now);
   give_interim(stream);
-  if (stream.early) add_early_cost(id, stream, content.size());
+  if (stream.early) add_early_cost(id, stream, kept);
 }
 
 void H2Streams::missing_data(Side side, std::uint32_t id, std::uint64_t length) {
@@ -342,7 +356,7 @@ void H2Streams::give_out(std::uint32_t id) {
   captured_ -= exchange.request_body.data.size() + exchange.response_body.data.size();
   if (stream.early) {
     --early_;
-    early_cost_ -= stream.early_cost;
+    early_cost_.remove(stream.early_cost);
     dropped_bytes_ += stream.early_wire;
     return;
   }
@@ -360,8 +374,7 @@ void H2Streams::drop_early_below(std::uint32_t id) {
 
 void H2Streams::add_early_cost(std::uint32_t id, Stream& stream, std::size_t bytes) {
   stream.early_cost += bytes;
-  early_cost_ += bytes;
-  if (early_cost_ > limits_.early_response) give_out(id);
+  if (!early_cost_.add(bytes, limits_.early_response)) give_out(id);
 }
 
 void H2Streams::hold_limit(Time now) {

@@ -58,6 +58,8 @@ class H2Streams {
   // Gives out all, with that error.
   void fail(std::string_view error, Time now);
 
+  std::optional<Time> give_held_back(Time now);
+
   bool empty() const { return streams_.empty(); }
   std::uint32_t highest() const { return std::max(highest_request_, highest_promise_); }
   // Bytes of early streams whose request never came.
@@ -108,8 +110,9 @@ class H2Streams {
   std::array<std::uint32_t, 2> last_taken_up_ = {0x7fffffff, 0x7fffffff};  // by side, as its GOAWAY said
   std::size_t captured_ = 0;  // bytes of bodies in open exchanges
   std::size_t early_ = 0;     // streams
-  std::size_t early_cost_ = 0;
+  EarlyShare early_cost_{limits_.early_bytes};
   std::uint64_t dropped_bytes_ = 0;
+  std::optional<Time> next_held_back_;  // the earliest of them, or before that
 };
 
 }  // namespace weir::http

@@ -16,6 +16,8 @@ using namespace std::chrono_literals;
 constexpr std::uint64_t kUndecidedBytes = std::uint64_t{64} * 1024;
 // What holding an item costs beside its bytes.
 constexpr std::size_t kHeldOverhead = 64;
+// An item takes no more in: the rest of it is copied after each message that is read of it.
+constexpr std::size_t kMostJoined = std::size_t{8} * 1024;
 // The two sides are stamped by different threads: a response may seem this much older than its own request.
 constexpr auto kStampRace = 1s;
 
@@ -50,26 +52,28 @@ bool Pairing::unwanted(const Stream& s, Time when) {
 
 void Pairing::hold(Stream& s, Held item) {
   const bool joins = !s.held.empty() && item.kind == Held::Kind::data && s.held.back().kind == item.kind &&
-                     s.held.back().when == item.when;
-  s.held_cost += item.data.size() + (joins ? 0 : kHeldOverhead);
+                     s.held.back().when == item.when && s.held.back().data.size() < kMostJoined;
+  const std::size_t cost = item.data.size() + (joins ? 0 : kHeldOverhead);
   if (joins) {
     s.held.back().data += item.data;
   } else {
     s.held.push_back(std::move(item));
   }
-  if (s.held_cost <= limits.early_response) return;
-  if (&s == &request) return s.close();
-  s.drop_kept();
-  resync(s);
-  doubt_pairing();
+  count_held(s, cost);
 }
 
 void Pairing::hold_rest(Stream& s, Bytes rest, Time when) {
   if (rest.empty()) return;
-  auto later = std::exchange(s.held, {});
-  s.held_cost = 0;
-  hold(s, {Held::Kind::data, when, std::string(text_of(rest))});
-  for (auto& item : later) hold(s, std::move(item));
+  s.held.push_front({Held::Kind::data, when, std::string(text_of(rest))});
+  count_held(s, rest.size() + kHeldOverhead);
+}
+
+void Pairing::count_held(Stream& s, std::size_t bytes) {
+  if (s.held_cost.add(bytes, limits.early_response)) return;
+  if (&s == &request) return s.close();
+  s.drop_kept();
+  resync(s);
+  doubt_pairing();
 }
 
 void Pairing::run_held() {
@@ -80,7 +84,7 @@ void Pairing::run_held(Stream& s) {
   while (!s.busy && !s.held.empty() && !blocked(s)) {
     const auto item = std::move(s.held.front());
     s.held.pop_front();
-    s.held_cost -= item.data.size() + kHeldOverhead;
+    s.held_cost.remove(item.data.size() + kHeldOverhead);
     run(s, item);
   }
 }

@@ -55,12 +55,13 @@ struct Stream {
   std::string carry;  // the undecided bytes of start and seeking
   // Lists, here and below: an empty deque takes more than half a KiB.
   std::list<Held> held;
-  std::size_t held_cost = 0;
+  EarlyShare held_cost;
   std::uint64_t unparsed = 0;
   std::uint64_t head_bytes = 0;  // of the incomplete head, so far
   Time began{};                  // the current message
 
-  Stream(H1Parser::Kind k, const H1Limits& limits) : kind(k), parser(k, limits) {
+  Stream(H1Parser::Kind k, const H1Limits& limits, EarlyBytes* early_bytes)
+      : kind(k), parser(k, limits), held_cost(early_bytes) {
     parser.stop_between_messages(true);
   }
 
@@ -76,7 +77,7 @@ struct Stream {
     for (const auto& item : held) unparsed += item.data.size();
     carry.clear();
     held.clear();
-    held_cost = 0;
+    held_cost.clear();
     head_bytes = 0;
   }
   void close() {
@@ -107,8 +108,8 @@ class Pairing {
   Pairing(ExchangeLimits l, OnExchange callback)
       : limits(l),
         on_exchange(std::move(callback)),
-        request(H1Parser::Kind::request, limits.h1),
-        response(H1Parser::Kind::response, limits.h1_response) {}
+        request(H1Parser::Kind::request, limits.h1, limits.early_bytes),
+        response(H1Parser::Kind::response, limits.h1_response, limits.early_bytes) {}
 
   Side side_of(const Stream& s) const { return &s == &request ? Side::request : Side::response; }
   Stream& stream(Side side) { return side == Side::request ? request : response; }
@@ -129,6 +130,7 @@ class Pairing {
   void finish(Time when);
 
   void hold(Stream& s, Held item);
+  void count_held(Stream& s, std::size_t bytes);
   void hold_rest(Stream& s, Bytes rest, Time when);
   void run_held();
   void run_held(Stream& s);

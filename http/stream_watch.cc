@@ -81,11 +81,22 @@ std::size_t StreamWatch::content(Side side, std::span<const std::byte> data, Exc
   if (kind_ == Kind::grpc) grpc_[index(side)].feed(data);
   const auto rest = kind_ == Kind::websocket ? websocket.feed(data) : 0;
   if (websocket.malformed()) note_error(exchange, kMalformedWebSocket, "bad WebSocket frame");
-  if (count(exchange) && when >= next_) {
-    due_ = true;
-    next_ = when + (kind_ == Kind::sse ? Time::duration(kEventInterval) : Time::duration(kInterval));
-  }
+  holds_back_ = count(exchange) || holds_back_;
+  if (holds_back_ && when >= next_) make_due(when);
   return rest;
+}
+
+void StreamWatch::make_due(Time when) {
+  due_ = true;
+  holds_back_ = false;
+  next_ = when + (kind_ == Kind::sse ? Time::duration(kEventInterval) : Time::duration(kInterval));
+}
+
+std::optional<Time> StreamWatch::give_held_back(Time now) {
+  if (!holds_back_) return std::nullopt;
+  if (now < next_) return next_;
+  make_due(now);
+  return std::nullopt;
 }
 
 // Whether the counts changed.

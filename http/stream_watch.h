@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 #include "http/exchange.h"
@@ -26,6 +27,9 @@ class StreamWatch {
 
   // True once for each interim copy that is due.
   bool take_due() { return std::exchange(due_, false); }
+  // What came too soon after the last copy is due at its time, whether or not anything follows. When that
+  // will be; none: nothing is held back.
+  std::optional<Time> give_held_back(Time now);
   // Without captured bodies, but the beginning of server-sent events.
   Exchange interim(Exchange& exchange) const;
 
@@ -35,9 +39,11 @@ class StreamWatch {
   static std::size_t index(Side side) { return static_cast<std::size_t>(side); }
   void begin(Exchange& exchange);
   bool count(Exchange& exchange);
+  void make_due(Time when);
 
   Kind kind_ = Kind::none;
   bool due_ = false;
+  bool holds_back_ = false;  // the counts have changed since the last copy
   Time next_ = Time::min();  // no interim copy before
   SseCounter sse_;
   std::array<WebSocketCounter, 2> websocket_;

@@ -21,6 +21,7 @@ class H2Tunnel final : public Tunnel {
   void gap(Side side, std::uint64_t length, Time when) override { builder_.gap(side, length, when); }
   void end(Side side, Time when) override { builder_.end(side, when); }
   void finish(Time when) override { builder_.finish(when); }
+  std::optional<Time> give_held_back(Time now) override { return builder_.give_held_back(now); }
   Protocol protocol() const override { return builder_.protocol(); }
   std::uint64_t unparsed_bytes(Side side) const override { return builder_.unparsed_bytes(side); }
   bool idle() const override { return builder_.idle(); }
@@ -45,6 +46,7 @@ class WebSocketTunnel final : public Tunnel {
   void gap(Side side, std::uint64_t length, Time when) override;
   void end(Side side, Time when) override;
   void finish(Time when) override;
+  std::optional<Time> give_held_back(Time now) override;
   Protocol protocol() const override { return Protocol::http1; }
   std::uint64_t unparsed_bytes(Side side) const override { return unparsed_[index(side)]; }
   bool idle() const override { return over_; }
@@ -99,6 +101,13 @@ void WebSocketTunnel::give_out() {
   const bool said = closed(Side::request) || closed(Side::response);
   if (!said && exchange_.incomplete.empty()) exchange_.incomplete = "closed_early";
   on_exchange_(std::move(exchange_));
+}
+
+std::optional<Time> WebSocketTunnel::give_held_back(Time now) {
+  if (over_) return std::nullopt;
+  const auto next = watch_.give_held_back(now);
+  settle();
+  return next;
 }
 
 void WebSocketTunnel::settle() {

@@ -3,6 +3,7 @@
 #include "http/exchange.h"
 
 #include <gtest/gtest.h>
+#include <time.h>
 
 #include "tests/unit/http/conversation.h"
 
@@ -421,6 +422,56 @@ TEST(Exchange, HoldsItsLimits) {
   const Lines expected = {"0 GET /1 /0 -> 200 a/1", "1 GET /2 /0 -> 200 b/1"};
   EXPECT_EQ(flooded.all, expected);
   EXPECT_EQ(flooded.unparsed[1], 1000U);
+}
+
+// Two answers a piece, all before the first request: the requests' thread was told of late.
+std::chrono::nanoseconds cpu_time_of_early_answers(std::size_t pieces) {
+  const auto cpu_time = [] {
+    timespec now{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+  };
+  std::size_t count = 0;
+  H1ExchangeBuilder builder({}, [&](Exchange&& exchange) { count += exchange.response ? 1 : 0; });
+  const std::string answers = ok("a") + ok("b");
+  const auto began = cpu_time();
+  for (std::size_t i = 0; i < pieces; ++i)
+    builder.feed(Side::response, bytes(answers), Time(std::chrono::microseconds(i)));
+  for (std::size_t i = 0; i < 2 * pieces; ++i)
+    builder.feed(Side::request, bytes(get("/1")), Time(std::chrono::microseconds(pieces + i)));
+  const auto taken = cpu_time() - began;
+  EXPECT_EQ(count, 2 * pieces);
+  return taken;
+}
+
+TEST(Exchange, ManyEarlyAnswersTakeNoLongerEach) {
+  const auto least = [](std::size_t pieces) {
+    auto time = cpu_time_of_early_answers(pieces);
+    for (int i = 0; i < 2; ++i) time = std::min(time, cpu_time_of_early_answers(pieces));
+    return time;
+  };
+  EXPECT_LT(least(12'000), 8 * least(3'000));  // four times as many
+}
+
+TEST(Exchange, EarlyAnswersOfAllConnectionsHaveALimit) {
+  EarlyBytes early{.most = 1000};
+  auto limits = capturing();
+  limits.early_bytes = &early;
+  const auto ignore = [](Exchange&&) {};
+  {
+    H1ExchangeBuilder first(limits, ignore);
+    first.feed(Side::response, bytes(ok(std::string(600, 'x'))), Time{});
+    EXPECT_GT(early.now, 600U);
+    H1ExchangeBuilder second(limits, ignore);
+    second.feed(Side::response, bytes(ok(std::string(600, 'x'))), Time{});
+    EXPECT_GT(second.unparsed_bytes(Side::response), 600U);
+    EXPECT_EQ(first.unparsed_bytes(Side::response), 0U);
+    EXPECT_LT(early.now, 1000U);
+    first.feed(Side::request, bytes(get("/1")), Time{});
+    EXPECT_EQ(early.now, 0U);
+    first.feed(Side::response, bytes(ok("held")), Time{});
+  }
+  EXPECT_EQ(early.now, 0U);
 }
 
 }  // namespace

@@ -152,6 +152,10 @@ struct Told {
   Lines take() { return std::exchange(lines, {}); }
 };
 
+const std::string kAsk =
+    "GET /w HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: "
+    "13\r\n\r\n";
+const std::string kSwitch = "HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\n\r\n";
 const std::string kGet = "GET /e HTTP/1.1\r\nHost: a\r\n\r\n";
 std::string chunk(std::string_view text) {
   return "a\r\n" + std::string(text) + "\r\n";  // of ten bytes
@@ -171,14 +175,62 @@ TEST(LongExchange, TellsServerSentEvents) {
   t.res(59, event);
   EXPECT_EQ(t.take(), Lines{}) << "no more than 20 a second";
   t.res(60, event.substr(0, 8));
-  EXPECT_EQ(t.take(), Lines{}) << "no event";
-  t.res(70, event.substr(8));
+  EXPECT_EQ(t.take(), Lines{"... sse=3"});
+  t.res(115, event.substr(8));
   EXPECT_EQ(t.take(), Lines{"... sse=4"});
   EXPECT_EQ(t.seen.back().response_body.data.size(), 40U);
-  t.res(71, event + "0\r\n\r\n");
+  t.res(116, event + "0\r\n\r\n");
   EXPECT_EQ(t.take(), Lines{"! sse=5"});
   EXPECT_EQ(t.seen.back().response_body.size, 50U);
   for (const auto& e : t.seen) EXPECT_EQ(e.number, 0U);
+}
+
+// Also when nothing follows.
+TEST(LongExchange, TellsWhatCameTooSoonWhenItsTimeComes) {
+  const auto ms = [](int count) { return Told::at(count); };
+  {
+    Told t;
+    t.req(0, kGet);
+    t.res(1, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                 chunk("data: 12\n\n"));
+    EXPECT_EQ(t.take(), (Lines{"... sse=1"}));
+    EXPECT_EQ(t.builder.give_held_back(ms(5)), std::nullopt);
+    t.res(10, chunk("data: 34\n\n"));
+    EXPECT_EQ(t.builder.give_held_back(ms(50)), ms(51));
+    EXPECT_EQ(t.take(), Lines{});
+    EXPECT_EQ(t.builder.give_held_back(ms(51)), std::nullopt);
+    EXPECT_EQ(t.take(), Lines{"... sse=2"});
+    EXPECT_EQ(t.builder.give_held_back(ms(999)), std::nullopt);
+    EXPECT_EQ(t.take(), Lines{});
+  }
+  {
+    Told t;
+    Client c;
+    Server s;
+    t.req(0, c.open() + c.get(1, "/e"));
+    t.req(0, c.get(3, "/f"));
+    t.res(0, s.open());
+    for (const std::uint32_t stream : {1u, 3u}) {
+      t.res(1, s.headers(stream, {{":status", "200"}, {"content-type", "text/event-stream"}}));
+      t.res(2, data(stream, "data: a\n\n"));
+      t.res(static_cast<int>(2 + stream), data(stream, "data: b\n\n"));
+    }
+    t.take();
+    EXPECT_EQ(t.builder.give_held_back(ms(51)), ms(52));
+    EXPECT_EQ(t.take(), Lines{});
+    EXPECT_EQ(t.builder.give_held_back(ms(52)), std::nullopt);
+    EXPECT_EQ(t.take(), (Lines{"... sse=2", "... sse=2"}));
+  }
+  {
+    Told t;
+    t.req(0, kAsk);
+    t.res(1, kSwitch);
+    t.req(10, ws(kFin | kText, "hello", true));
+    EXPECT_EQ(t.take(), Lines{"... ws=0/0 0/0"});
+    EXPECT_EQ(t.builder.give_held_back(ms(1000)), ms(1001));
+    EXPECT_EQ(t.builder.give_held_back(ms(1001)), std::nullopt);
+    EXPECT_EQ(t.take(), Lines{"... ws=1/5 0/0"});
+  }
 }
 
 TEST(LongExchange, TellsServerSentEventsOfHttp2) {
@@ -200,11 +252,6 @@ TEST(LongExchange, TellsServerSentEventsOfHttp2) {
   t.res(102, last_data(3, "data: c\n\n"));
   EXPECT_EQ(t.take(), Lines{"!"}) << "coded content isn't looked into";
 }
-
-const std::string kAsk =
-    "GET /w HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: "
-    "13\r\n\r\n";
-const std::string kSwitch = "HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\n\r\n";
 
 TEST(LongExchange, FollowsAWebSocket) {
   Told t;
