@@ -146,7 +146,22 @@ constexpr WordTable kPlainHeaders({
     "grpc-accept-encoding",
     "grpc-timeout",
 });
-constexpr WordTable kUrlHeaders({"location", "content-location", "referer", "refresh", "link"});
+constexpr WordTable kUrlHeaders({
+    "location",
+    "content-location",
+    "referer",
+    "refresh",
+    "link",
+    "destination",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-forwarded-uri",
+    "x-envoy-original-path",
+});
+// A scheme's name, or with it a token.
+constexpr WordTable kChallenges({"www-authenticate", "proxy-authenticate"});
+constexpr WordTable kTokenSchemes({"negotiate", "ntlm", "kerberos"});
 
 // A name is secret when one of its words, or two neighbouring ones, is in these tables.
 constexpr WordTable kSecretWords({
@@ -154,7 +169,7 @@ constexpr WordTable kSecretWords({
     "secret",     "secrets",       "token",      "apikey",    "accesskey",   "secretkey", "privatekey",
     "credential", "credentials",   "signature",  "authtoken", "accesstoken", "sessionid", "jwt",
     "bearer",     "authorization", "authpass",   "proxypass", "userpass",    "otp",       "sas",
-    "sshpass",    "pgpassword",    "cookie",     "cookies",
+    "sshpass",    "pgpassword",    "cookie",     "cookies",   "jsessionid",
 });
 constexpr std::string_view kSecretPairs[][2] = {
     {"api", "key"},     {"access", "key"},  {"private", "key"},      {"secret", "key"},
@@ -168,7 +183,7 @@ static_assert(std::ranges::all_of(kSecretPairs,
 constexpr WordTable kSecretParameters({"key", "sig", "auth", "code", "hmac", "sid"});
 
 // Options whose next argument is user:password; short ones are is_short_option's.
-constexpr std::string_view kUserOptions[] = {"--user", "--proxy-user"};
+constexpr std::string_view kUserOptions[] = {"--user", "--proxy-user", "--cert", "--proxy-cert", "--auth"};
 // curl's options without a value: what may stand before -u in one argument.
 constexpr std::string_view kCurlFlags = "#01234679aBfgGiIjJklLMnNOpqRsSvZ";
 
@@ -206,7 +221,8 @@ constexpr bool is_secret_header(std::string_view name) {
   return kSecretHeaders.contains(name) || is_secret_name(name);
 }
 static_assert(std::ranges::none_of(kPlainHeaders.words(), [](std::string_view name) {
-  return is_secret_header(name) || kUrlHeaders.contains(name) || name == "sec-websocket-protocol";
+  return is_secret_header(name) || kUrlHeaders.contains(name) || kChallenges.contains(name) ||
+         name == "sec-websocket-protocol";
 }));
 
 // Where the first of these characters stands, or npos.
@@ -251,15 +267,26 @@ std::string cut_userinfo(std::string_view text) {
   return out.append(text);
 }
 
+// How often a URL may be written with escapes, in another and that in a third, before it is cut unread.
+constexpr int kMostEscaped = 4;
+
+std::string redact_parts(std::string_view url, bool look_into_values);
+
 // A URL in a parameter, written with escapes.
-bool hides_userinfo(std::string_view value) {
+bool hides_secret(std::string_view value) {
   if (value.find('%') == std::string_view::npos) return false;
-  const std::string text = percent_decoded(value);
-  return text != value && cut_userinfo(text) != text;
+  std::string text(value);
+  for (int times = 0; times < kMostEscaped; ++times) {
+    std::string decoded = percent_decoded(text);
+    if (decoded == text) return false;
+    if (redact_parts(decoded, false) != decoded) return true;
+    text = std::move(decoded);
+  }
+  return percent_decoded(text) != text;
 }
 
 // "name=value" of a URL; a secret one keeps its name.
-void append_pair(std::string& out, std::string_view pair) {
+void append_pair(std::string& out, std::string_view pair, bool look_into_value) {
   const std::size_t equals = pair.find('=');
   if (equals == std::string_view::npos) {
     out += pair;
@@ -268,8 +295,8 @@ void append_pair(std::string& out, std::string_view pair) {
   std::string decoded;
   std::string_view name = pair.substr(0, equals);
   if (name.find('%') != std::string_view::npos) name = decoded = percent_decoded(name);
-  const bool secret =
-      is_secret_name(name) || kSecretParameters.contains(name) || hides_userinfo(pair.substr(equals + 1));
+  const bool secret = is_secret_name(name) || kSecretParameters.contains(name) ||
+                      (look_into_value && hides_secret(pair.substr(equals + 1)));
   if (secret) {
     out.append(pair.substr(0, equals + 1)).append(kRedacted);
   } else {
@@ -277,14 +304,40 @@ void append_pair(std::string& out, std::string_view pair) {
   }
 }
 
-void append_parameters(std::string& out, std::string_view text) {
+void append_parameters(std::string& out, std::string_view text, bool look_into_values) {
   while (true) {
     const std::size_t end = find_any<'?', '&', ';', '#'>(text);
-    append_pair(out, text.substr(0, end));
+    append_pair(out, text.substr(0, end), look_into_values);
     if (end == std::string_view::npos) return;
     out += text[end];
     text.remove_prefix(end + 1);
   }
+}
+
+// Parameters of the path count, too: "/a;name=value".
+std::string redact_parts(std::string_view url, bool look_into_values) {
+  std::string cut;
+  if (url.find('@') != std::string_view::npos) url = cut = cut_userinfo(url);
+  const std::size_t first = find_any<'?', ';', '#'>(url);
+  if (first == std::string_view::npos) return std::string(url);
+  std::string out;
+  out.reserve(url.size() + kRedacted.size());
+  out.append(url.substr(0, first));
+  append_parameters(out, url.substr(first), look_into_values);
+  return out;
+}
+
+// "Negotiate" is no secret, "Negotiate TOKEN" has one.
+std::optional<std::string> redact_challenge(std::string_view value) {
+  const std::size_t end = value.find(' ');
+  if (end == std::string_view::npos || !kTokenSchemes.contains(value.substr(0, end))) return std::nullopt;
+  return std::string(value.substr(0, end + 1)).append(kRedacted);
+}
+
+// Also "-Dpassword" and its like, where a letter stands before the name.
+bool is_secret_variable(std::string_view name) {
+  const bool after_letter = name.size() > 2 && name[0] == '-' && name[1] != '-';
+  return is_secret_name(name) || (after_letter && is_secret_name(name.substr(2)));
 }
 
 // Outside of a URL nobody knows where a value ends: all that follows a secret name and '=' goes, as in
@@ -293,7 +346,7 @@ std::string redact_assignments(std::string_view text) {
   for (std::size_t equals = text.find('='); equals != text.npos; equals = text.find('=', equals + 1)) {
     const std::size_t before = text.substr(0, equals).find_last_of("=&;,?# \t'\"");
     const std::size_t start = before == text.npos ? 0 : before + 1;
-    if (is_secret_name(percent_decoded(text.substr(start, equals - start))))
+    if (is_secret_variable(percent_decoded(text.substr(start, equals - start))))
       return std::string(text.substr(0, equals + 1)).append(kRedacted);
   }
   return std::string(text);
@@ -343,13 +396,14 @@ bool has_attached_secret(std::string_view argument) {
   const std::size_t equals = argument.find('=');
   const std::string_view name = argument.substr(0, equals);
   return equals != std::string_view::npos && name.starts_with('-') &&
-         (is_secret_name(name) || contains(kUserOptions, name));
+         (is_secret_variable(name) || contains(kUserOptions, name));
 }
 
 // "PASSWORD=x", "--set=db.password=x": a name up to the sign, and no blank in it.
 bool assigns_secret(std::string_view argument) {
   const std::string_view word = argument.substr(0, argument.find_first_of(" \t\n'\"`"));
-  return redact_assignments(word) != word || (word.ends_with('=') && is_secret_name(word));
+  return redact_assignments(word) != word ||
+         (word.ends_with('=') && is_secret_variable(word.substr(0, word.size() - 1)));
 }
 
 // "sh -c", "bash -lc": the next argument is a command line.
@@ -527,6 +581,7 @@ std::optional<std::string> redacted_header(std::string_view name, std::string_vi
   if (is_secret_header(name)) return std::string(kRedacted);
   if (name == "sec-websocket-protocol") return redact_protocols(value);
   if (kUrlHeaders.contains_lower(name)) return redact_url(value);
+  if (kChallenges.contains_lower(name)) return redact_challenge(value);
   return std::nullopt;
 }
 
@@ -537,15 +592,7 @@ std::string redact_header(std::string_view name, std::string value) {
 }
 
 std::string redact_url(std::string_view url) {
-  std::string cut;
-  if (url.find('@') != std::string_view::npos) url = cut = cut_userinfo(url);
-  const std::size_t query = std::min(url.find('?'), url.find('#'));
-  if (query == std::string_view::npos) return std::string(url);
-  std::string out;
-  out.reserve(url.size() + kRedacted.size());
-  out.append(url.substr(0, query));
-  append_parameters(out, url.substr(query));
-  return out;
+  return redact_parts(url, true);
 }
 
 std::vector<std::string> redact_arguments(const std::vector<std::string>& arguments) {

@@ -33,8 +33,17 @@ TEST(Redaction, Urls) {
       {"https://h/?u=http%3A%2F%2Fme%3Ap%40i%2F&v=http%3A%2F%2Fi",
        "https://h/?u=[redacted]&v=http%3A%2F%2Fi"},
       {"/only/path?secret=s", "/only/path?secret=[redacted]"},
+      {"https://h/?next=%2Fp%3Faccess_token%3Dx&a=1", "https://h/?next=[redacted]&a=1"},
+      {"https://h/?next=%252Fp%253Faccess_token%253Dx", "https://h/?next=[redacted]"},
+      {"https://h/?next=%2Fp%3Fpage%3D2", "https://h/?next=%2Fp%3Fpage%3D2"},
+      {"/a;v=1/b;password=x/c", "/a;v=1/b;password=[redacted]"},
+      {"/app;jsessionid=x?a=b", "/app;jsessionid=[redacted]?a=b"},
   };
   for (const Case& one : cases) EXPECT_EQ(redact_url(one.in), one.out);
+  // Nested without end: cut, not followed.
+  std::string escapes = "%";
+  for (int i = 0; i < 30; ++i) escapes += "25";
+  EXPECT_EQ(redact_url("/?u=" + escapes + "41"), "/?u=[redacted]");
 }
 
 TEST(Redaction, Headers) {
@@ -50,6 +59,12 @@ TEST(Redaction, Headers) {
   EXPECT_EQ(redact_header("sec-websocket-protocol", ""), "");
   EXPECT_EQ(redact_header("Accept", "value"), "value");
   EXPECT_EQ(redact_header("Location", "https://h/?token=t&a=b"), "https://h/?token=[redacted]&a=b");
+  EXPECT_EQ(redact_header("X-Original-URL", "/p?token=t"), "/p?token=[redacted]");
+  EXPECT_EQ(redact_header("Destination", "https://me:p@h/a"), "https://[redacted]@h/a");
+  EXPECT_EQ(redact_header("WWW-Authenticate", "Negotiate"), "Negotiate");
+  EXPECT_EQ(redact_header("WWW-Authenticate", "Negotiate YIIxx=="), "Negotiate [redacted]");
+  EXPECT_EQ(redact_header("Proxy-Authenticate", "NTLM TlRM"), "NTLM [redacted]");
+  EXPECT_EQ(redact_header("WWW-Authenticate", "Basic realm=\"a\""), "Basic realm=\"a\"");
   EXPECT_EQ(redact_header("X-Data", "https://h/?token=t"), "https://h/?token=t");
 }
 
@@ -57,6 +72,10 @@ TEST(Redaction, Arguments) {
   const std::pair<Arguments, Arguments> cases[] = {
       {{"curl", "-s", "https://h/a"}, {"curl", "-s", "https://h/a"}},
       {{"x", "--password=p"}, {"x", "--password=[redacted]"}},
+      {{"java", "-Dpassword=p", "-Dapi.key=k", "-Da=b"},
+       {"java", "-Dpassword=[redacted]", "-Dapi.key=[redacted]", "-Da=b"}},
+      {{"curl", "--cert", "me.pem:p", "https://h"}, {"curl", "--cert", "me.pem:[redacted]", "https://h"}},
+      {{"sed", "-E", "s/a:b/c/"}, {"sed", "-E", "s/a:b/c/"}},
       {{"x", "--password=a.token:b"}, {"x", "--password=[redacted]"}},
       {{"x", "--token", "t", "rest"}, {"x", "--token", "[redacted]", "rest"}},
       {{"x", "--token", "--verbose"}, {"x", "--token", "--verbose"}},
