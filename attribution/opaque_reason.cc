@@ -74,14 +74,6 @@ bool library_noted(const Connection& connection, const Process* process, Time be
                              [&](const TlsNote& note) { return note.library == connection.tls.library; });
 }
 
-// Whether the probes that read some of a connection came in the middle of it.
-bool probed_late(const Connection& connection, const Process* process, Time began) {
-  if (process == nullptr || !connection.tls.seen) return false;
-  return std::ranges::any_of(process->tls_notes_at(began), [&](const TlsNote& note) {
-    return note.unreadable.empty() && note.since > began && note.library == connection.tls.library;
-  });
-}
-
 std::string tls_reason(const Process* process, Time began, Time probed_since) {
   std::string reason = library_reason(process, began, probed_since);
   return reason.empty() ? "no probe for this TLS library" : reason;
@@ -107,6 +99,14 @@ std::string proxys_reason(const Connection& connection) {
 bool readable(const Connection& connection) {
   const bool read = connection.exchanges > 0 || (connection.spoke_http && connection.tunnel_to.empty());
   return read && !tls_unread(connection);
+}
+
+bool probed_late(const Connection& connection, const Process* process) {
+  if (process == nullptr || !connection.tls.seen) return false;
+  const Time began = connection.began();
+  return std::ranges::any_of(process->tls_notes_at(began), [&](const TlsNote& note) {
+    return note.unreadable.empty() && note.since > began && note.library == connection.tls.library;
+  });
 }
 
 bool nothing_was_said(const Connection& connection, const Process* process, Time probed_since) {
@@ -142,7 +142,7 @@ std::string opaque_reason(const Connection& connection, const Process* process, 
       {!read && !passed.empty(), passed},
       {without_content(connection, process, probed_since), "no content"},
       {tls_unread(connection), tls_reason(process, began, probed_since)},
-      {probed_late(connection, process, began), "opened before attach"},
+      {probed_late(connection, process), "opened before attach"},
       {!connection.tunnel_to.empty() && !connection.tls.seen, "in a tunnel"},
       {read || speaks_something_else(connection), "not HTTP"},
       {true, "no probe saw its bytes"},

@@ -17,6 +17,8 @@ bool readable(const Connection& connection);
 bool nothing_was_said(const Connection& connection, const Process* process, Time probed_since);
 // Why none was read.
 std::string opaque_reason(const Connection& connection, const Process* process, Time probed_since);
+// Whether the probes that read some of it came in the middle of it.
+bool probed_late(const Connection& connection, const Process* process);
 // Whether nothing, or nothing that makes sense, was read of its TLS and nothing is known yet that says why.
 bool reason_may_follow(const Connection& connection, const Process* process);
 

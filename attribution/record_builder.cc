@@ -455,11 +455,18 @@ Grpc grpc_of(const Exchange& exchange) {
           .status = status == nullptr ? std::nullopt : std::optional(grpc_status_name(status->value))};
 }
 
+// "package.Service/Method" of the target's path; a proxy's client may write it as a URL.
+std::string_view grpc_method(std::string_view target) {
+  target = target.substr(0, target.find_first_of("?#"));
+  if (const std::size_t scheme = target.find("://"); scheme != target.npos)
+    target.remove_prefix(std::min(target.find('/', scheme + 3), target.size()));
+  return target.substr(target.starts_with('/') ? 1 : 0);
+}
+
 void add_grpc(FieldWriter& out, const Exchange& exchange, const Grpc& grpc) {
   if (!grpc.spoken) return;
   out.always("rpc.system.name", "grpc");
-  const std::string& path = exchange.request.target;
-  out.known("rpc.method", path.starts_with('/') ? path.substr(1) : path);
+  out.known("rpc.method", grpc_method(exchange.request.target));
   if (grpc.status) out.always("rpc.response.status_code", *grpc.status);
   if (!exchange.grpc) return;
   out.always("weir.grpc.messages.sent", exchange.grpc->messages_sent);
@@ -514,9 +521,12 @@ bool opened_nothing(const Connection& connection) {
          connection.proxy_account.fresh_bytes() == 0;
 }
 
-std::string_view connection_incomplete(const Connection& connection, std::uint64_t gap_bytes) {
+std::string_view connection_incomplete(const RecordContext& context, bool native, std::uint64_t gap_bytes) {
+  const Connection& connection = context.connection;
   if (gap_bytes > 0) return "gap";
-  if (connection.opened && connection.opened->before_start) return "joined_midstream";
+  const bool before_start = connection.opened && connection.opened->before_start;
+  // What passed before its probes came nobody has seen, and nothing tells how much that was.
+  if (before_start || (native && probed_late(connection, context.process))) return "joined_midstream";
   return connection.cut_short ? "closed_early" : "";
 }
 
@@ -588,7 +598,7 @@ RecordPtr connection_record(const RecordContext& context) {
   add_server(out, *record, context, decision, {});
   add_tls(out, connection.tls);
   out.known("error.type", connection_error(connection));
-  out.known("weir.incomplete", connection_incomplete(connection, gap_bytes));
+  out.known("weir.incomplete", connection_incomplete(context, native && read, gap_bytes));
   out.known("weir.gap.bytes", gap_bytes);
   add_plaintext(out, native || !read ? connection.native_account : connection.proxy_account);
   if (!opened_nothing(connection)) add_decision(out, decision);

@@ -262,6 +262,8 @@ std::expected<Time, std::string> parse_rfc3339(std::string_view text) {
                                          std::chrono::month(static_cast<unsigned>(*month)),
                                          std::chrono::day(static_cast<unsigned>(*day)));
   if (!shaped || !date.ok() || *hour > 23 || *minute > 59 || *second > 60) return refuse();
+  // Within what nanoseconds since 1970 can say.
+  if (*year < 1678 || *year > 2261) return refuse();
 
   const std::size_t zone_at = text.find_first_of("Zz+-", 19);
   if (zone_at == std::string_view::npos) return refuse();
@@ -271,7 +273,9 @@ std::expected<Time, std::string> parse_rfc3339(std::string_view text) {
   const std::string_view zone = text.substr(zone_at);
   if (zone != "Z" && zone != "z") {
     const auto zone_hours = digits(zone, 1, 2), zone_minutes = digits(zone, 4, 2);
-    if (zone.size() != 6 || zone[3] != ':' || !zone_hours || !zone_minutes) return refuse();
+    if (zone.size() != 6 || zone[3] != ':' || !zone_hours || !zone_minutes || *zone_hours > 23 ||
+        *zone_minutes > 59)
+      return refuse();
     offset = std::chrono::minutes(*zone_hours * 60 + *zone_minutes) * (zone[0] == '-' ? -1 : 1);
   }
   return Time(std::chrono::sys_days(date).time_since_epoch()) + std::chrono::hours(*hour) +

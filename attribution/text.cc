@@ -59,6 +59,23 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
+std::string valid_json(std::string json) {
+  if (is_utf8(json)) return json;
+  std::string valid;
+  for (std::string_view left = json; !left.empty();) {
+    const std::size_t length = utf8_length(left);
+    if (length == 0) {
+      constexpr std::string_view kDigits = "0123456789abcdef";
+      const auto byte = static_cast<unsigned char>(left.front());
+      valid.append("\\u00").append(1, kDigits[byte >> 4]).append(1, kDigits[byte & 15]);
+    } else {
+      valid += left.substr(0, length);
+    }
+    left.remove_prefix(length == 0 ? 1 : length);
+  }
+  return valid;
+}
+
 std::string to_base64(std::span<const std::byte> data) {
   std::string text;
   text.reserve((data.size() + 2) / 3 * 4);

@@ -14,6 +14,9 @@ namespace weir {
 // 0 when it begins with none.
 std::size_t utf8_length(std::string_view text);
 bool is_utf8(std::string_view text);
+// A JSON text as a library wrote it that doesn't look into strings: their bytes that aren't UTF-8 become
+// \u00XX, as in records.
+std::string valid_json(std::string json);
 
 std::string to_base64(std::span<const std::byte> data);
 std::optional<std::vector<std::byte>> from_base64(std::string_view text);

@@ -34,7 +34,9 @@ std::string absolute_time(const std::string& text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
   if (error != std::errc{} || end + 1 != text.data() + text.size()) return text;
   for (const auto& unit : kUnits) {
-    if (*end == unit.letter) return to_rfc3339(std::chrono::system_clock::now() - count * unit.length);
+    if (*end != unit.letter) continue;
+    const auto now = std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
+    return to_rfc3339(now - std::min(count * unit.length, now.time_since_epoch()));  // 1970 is early enough
   }
   return text;
 }
@@ -90,6 +92,12 @@ void select_for_people(sinks::StoreQuery& query) {
   if (!query.filter.kinds.empty()) return;
   query.filter.kinds = {RecordKind::exchange, RecordKind::connection};
   query.hide_readable_connections = true;
+}
+
+StateDir absolute(const StateDir& state_dir) {
+  std::error_code failed;
+  const auto path = std::filesystem::absolute(state_dir.path, failed);
+  return failed ? state_dir : StateDir{path};
 }
 
 bool print_line(std::string_view line) {

@@ -25,6 +25,9 @@ void add_limit_option(CLI::App& app, sinks::StoreQuery& query);  // --limit, lik
 // everything.
 void select_for_people(sinks::StoreQuery& query);
 
+// As it can be named by who starts elsewhere; as it is, where there is no working directory.
+StateDir absolute(const StateDir& state_dir);
+
 // Standard output, a line at a time. False: nobody reads it any more, or it can't be written.
 bool print_line(std::string_view line);
 bool output_ended();  // print_line() has returned false

@@ -114,6 +114,25 @@ TEST_F(Native, ASessionWhoseProbesCameAtItsEndIsNotWithoutContent) {
   EXPECT_EQ(engine().coverage().at(0).readable_connections, 0u);
 }
 
+TEST_F(Native, AConnectionWhoseProbesCameInItsMiddleIsNotWhole) {
+  process(kCurl, "/usr/bin/curl");
+  for (const auto& [cookie, probed] : {std::pair(1, 0.5), std::pair(2, 1.5)}) {
+    opened(static_cast<std::uint64_t>(cookie), kOrigin);
+    engine().consume(
+        TlsLibraryNoted{.time = at(probed), .process = {.pid = kCurl.pid}, .library = TlsLibrary::openssl});
+    View tls(engine(), static_cast<std::uint64_t>(cookie), Tap::native);
+    tls.handshake(1, "x.test").exchange("/", "x", 2);
+    closed(static_cast<std::uint64_t>(cookie), 3);
+  }
+  engine().advance(at(9));
+  ASSERT_EQ(connections().size(), 2u);
+  EXPECT_EQ(exchanges().size(), 2u);
+  for (const RecordPtr& one : connections()) {
+    EXPECT_EQ(text(*one, "weir.opaque.reason"), "(absent)");
+    EXPECT_EQ(text(*one, "weir.incomplete"), "joined_midstream") << one->json;
+  }
+}
+
 TEST_F(Native, OnlyTheAnswerWasReadBecauseTheProbesCameInBetween) {
   process(kCurl, "/usr/bin/curl");
   opened(1, kOrigin);

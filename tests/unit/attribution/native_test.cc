@@ -46,6 +46,42 @@ TEST_F(Native, KeepAliveGivesOneRecordForEachExchange) {
   EXPECT_NE(exchanges()[0]->id, exchanges()[1]->id);
 }
 
+TEST_F(Native, AnEventThatCameTooSoonIsToldWhenItsTimeComes) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.handshake(0.1, "example.test");
+  tls.sent("GET /e HTTP/1.1\r\nHost: x\r\n\r\n", 1)
+      .received("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: a\n\n", 1.001)
+      .received("data: b\n\n", 1.002);
+  engine().advance(at(1.04));
+  const auto events = [&] { return text(*exchanges().back(), "weir.sse.events"); };
+  EXPECT_EQ(events(), "1");
+  engine().advance(at(1.06));
+  EXPECT_EQ(events(), "2");
+  EXPECT_EQ(text(*exchanges().back(), "weir.final"), "false");
+  const std::size_t told = exchanges().size();
+  engine().advance(at(2));
+  EXPECT_EQ(exchanges().size(), told);
+}
+
+TEST_F(Native, ACallOfGrpcIsNamedByItsPathAlone) {
+  opened(1, kOrigin);
+  View tls(engine(), 1, Tap::native);
+  tls.handshake(0.1, "example.test");
+  double when = 1;
+  for (const std::string target : {"/pkg.Svc/Call?access_token=SEKRET",
+                                   "http://me:SEKRET@example.test/pkg.Svc/Call?access_token=SEKRET"}) {
+    tls.sent("POST " + target +
+                 " HTTP/1.1\r\nHost: example.test\r\nContent-Type: application/grpc\r\n"
+                 "Content-Length: 0\r\n\r\n",
+             when)
+        .received(ok("x"), when + 0.1);
+    EXPECT_EQ(text(*exchanges().back(), "rpc.method"), "pkg.Svc/Call");
+    EXPECT_EQ(exchanges().back()->json.find("SEKRET"), std::string::npos) << exchanges().back()->json;
+    when += 1;
+  }
+}
+
 // From the second exchange on a connection's records have in common what is said of it, as long as it stays.
 TEST_F(Native, WhatChangesOnAConnectionIsInItsNextRecord) {
   const auto last = [&](std::string_view key) { return text(*exchanges().back(), key); };

@@ -109,6 +109,13 @@ TEST(RecordJson, ARecordMayBeBegunWhileAnotherIsWritten) {
   EXPECT_TRUE(outer.finish().ends_with(R"("a":"1"})"));
 }
 
+TEST(Text, ValidJsonEscapesWhatIsNoUtf8) {
+  EXPECT_EQ(valid_json("{\"a\":\"b\xff\x9b"
+                       "c\xc3\xa9\"}"),
+            "{\"a\":\"b\\u00ff\\u009bc\xc3\xa9\"}");
+  EXPECT_EQ(valid_json("[]"), "[]");
+}
+
 TEST(Rfc3339, RoundTrips) {
   for (const std::string text : {"1970-01-01T00:00:00.000000000Z", "2024-02-29T23:59:59.123456789Z",
                                  "1969-12-31T23:59:59.999999999Z"}) {
@@ -125,7 +132,8 @@ TEST(Rfc3339, RefusesWhatIsNone) {
   for (const std::string text :
        {"", "2026", "2026-01-01", "2026-01-01T00:00:00", "2026-13-01T00:00:00Z", "2025-02-29T00:00:00Z",
         "2026-01-01T24:00:00Z", "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00.1234567890Z",
-        "2026-01-01T00:00:00+1:00", "2026-01-01T00:00:00Zx"}) {
+        "2026-01-01T00:00:00+1:00", "2026-01-01T00:00:00Zx", "2026-01-01T00:00:00+24:00",
+        "2026-01-01T00:00:00+00:60", "1677-12-31T00:00:00Z", "2262-01-01T00:00:00Z"}) {
     EXPECT_FALSE(parse_rfc3339(text)) << text;
   }
 }
