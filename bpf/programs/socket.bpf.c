@@ -374,6 +374,8 @@ static __always_inline int socket_used(struct sock* sk, __u64 cookie, int length
   if (flags & CONNECTION_OURS) return 0;
   bool by_client = (direction == WIRE_SENT) == !(flags & CONNECTION_ACCEPTED);
   bool wanted = !(flags & CONNECTION_ACCEPTED) || ingress_wanted;
+  // Whose server speaks first is no client of HTTP: what it sends then is not the beginning.
+  if (wanted && !by_client && !connection->beginnings && !(flags & CONNECTION_OLD)) connection->beginnings = 1;
   bool undecided = wanted && by_client && is_undecided(connection);
   bool cleartext = wanted && (flags & CONNECTION_CLEARTEXT);
   if (flags & (CONNECTION_LINKED | CONNECTION_CLEARTEXT)) awaited = false;

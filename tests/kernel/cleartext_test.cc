@@ -169,6 +169,20 @@ TEST_F(Cleartext, WhatIsNeitherTlsNorHttpIsSaidToBe) {
 }
 
 // Its socket is not the one that connected.
+// "EHLO me" looks like a request's beginning.
+TEST_F(Cleartext, AServerThatSpeaksFirstSpeaksNoHttp) {
+  const auto* smtp = run(R"(
+peer.sendall(b"220 mail.test\r\n"); assert client.recv(64)
+client.sendall(b"EHLO me\r\n"); peer.recv(64); peer.sendall(b"250 mail.test\r\n"); assert client.recv(64)
+client.close(); read_all(peer); peer.close()
+)");
+  ASSERT_TRUE(smtp);
+  EXPECT_TRUE(smtp->other_protocol);
+  EXPECT_EQ(sent(), "");
+  EXPECT_EQ(received(), "");
+  EXPECT_TRUE(gaps().empty());
+}
+
 TEST_F(Cleartext, OverMultipathTcp) {
   Child python({"python3", "-c", std::string(kEnds) + R"(
 client, peer = connect(262)
