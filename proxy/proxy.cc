@@ -292,6 +292,7 @@ void ProxyImpl::stop(std::chrono::milliseconds grace) {
   }
   for (auto& shard : shards_) shard->context.stop();
   for (auto& thread : threads_) thread.join();
+  shared_.names.stop();
 }
 
 Counters ProxyImpl::counters() const {

@@ -9,6 +9,7 @@
 
 #include "proxy/client_identities.h"
 #include "proxy/idle.h"
+#include "proxy/name_resolver.h"
 #include "proxy/poller.h"
 #include "proxy/proxy.h"
 #include "proxy/stream.h"
@@ -46,6 +47,7 @@ struct Shared {
   std::unique_ptr<LeafCache> leaves;
   SslContext upstream_context;
   ClientIdentities client_identities;
+  NameResolver names{};
   Rejections rejections{config.rejections};
   AtomicCounters counters{};
   std::atomic<bool> over_memory = false;

@@ -65,16 +65,6 @@ std::vector<Endpoint> in_turn(const std::vector<Endpoint>& addresses) {
   return order;
 }
 
-// A lookup can't be called off, so it owns what it needs and may end after nobody waits for it any more.
-struct Lookup {
-  Lookup(asio::io_context& context, std::chrono::milliseconds patience)
-      : resolver(context), done(context, patience) {}
-  tcp::resolver resolver;
-  asio::steady_timer done;
-  boost::system::error_code error = asio::error::timed_out;
-  tcp::resolver::results_type results;
-};
-
 // As the other coroutines' (proxy.cc): a bug or a lack of memory ends the process.
 constexpr auto raise = [](const std::exception_ptr& exception) {
   if (exception) std::rethrow_exception(exception);
@@ -134,19 +124,11 @@ Task<std::optional<UpstreamFailure>> Upstream::look_up(std::string name, std::ui
       addresses_.push_back({parse_ip_address(loopback), port});
     co_return std::nullopt;
   }
-  const auto lookup = std::make_shared<Lookup>(shard_.context, shard_.shared.config.limits.connect_timeout);
-  lookup->resolver.async_resolve(name, std::to_string(port), tcp::resolver::numeric_service,
-                                 [lookup](const boost::system::error_code& failure, auto results) {
-                                   lookup->error = failure;
-                                   lookup->results = std::move(results);
-                                   lookup->done.cancel();
-                                 });
-  co_await lookup->done.async_wait(asio::as_tuple(asio::use_awaitable));
-  const auto error = lookup->error;
-  for (const auto& result : lookup->results)
-    addresses_.push_back(without_wildcard(to_endpoint(result.endpoint())));
-  if (!error && !addresses_.empty()) co_return std::nullopt;
-  UpstreamFailure failure{"dns", "can't resolve " + hop() + ": " + error.message() + " (dns)"};
+  const Addresses answer = co_await shard_.shared.names.look_up(shard_.context, std::move(name), port,
+                                                                shard_.shared.config.limits.connect_timeout);
+  for (const Endpoint& address : answer.found) addresses_.push_back(without_wildcard(address));
+  if (!addresses_.empty()) co_return std::nullopt;
+  UpstreamFailure failure{"dns", "can't resolve " + hop() + ": " + answer.error.message() + " (dns)"};
   co_return failure;
 }
 
@@ -297,6 +279,9 @@ DecisionMade Upstream::describe(Decision decision) const {
   made.server_name = destination_.name;
   made.server_port = destination_.port;
   if (stream_) {
+    const IpAddress literal = via_proxy_ ? parse_ip_address(destination_.name) : IpAddress{};
+    if (literal.family != IpAddress::Family::unknown)
+      made.upstream_peer = Endpoint{literal, destination_.port};
     if (!via_proxy_) made.upstream_peer = stream_->peer();
     made.upstream_local = stream_->local();
   }

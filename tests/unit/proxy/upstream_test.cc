@@ -359,6 +359,27 @@ TEST(Upstream, SlowNameFailsInTime) {
   EXPECT_EQ(world.events.all<DecisionMade>().front().error_type, "dns");
 }
 
+TEST(Upstream, SlowNamesKeepNoOthersWaiting) {
+  slow_name_released = false;
+  World world;
+  Origin origin(nullptr, [](Wire& wire) {
+    wire.read_until("\r\n\r\n");
+    wire.write(kOk);
+  });
+  world.start();
+  std::vector<decltype(world.connect())> slow;
+  for (int i = 0; i < 8; ++i) {
+    slow.push_back(world.connect());
+    slow.back().write("GET http://slow.test/ HTTP/1.1\r\nHost: o\r\n\r\n");
+  }
+  auto client = world.connect();
+  client.write("GET http://two.test:" + std::to_string(origin.port()) + "/ HTTP/1.1\r\nHost: o\r\n\r\n");
+  EXPECT_EQ(client.read_exactly(kOk.size()), kOk);
+  slow_name_released = true;
+  slow_name_released.notify_all();
+  for (auto& one : slow) EXPECT_TRUE(one.read_to_end().starts_with("HTTP/1.1 502 Bad Gateway\r\n"));
+}
+
 // A port where connects neither succeed nor fail: its queue is full.
 class SilentListener {
  public:
