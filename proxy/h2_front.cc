@@ -38,10 +38,7 @@ void H2Front::on_block(std::int32_t stream, HeadBlock block, bool ended, bool to
 
 void H2Front::begin(std::int32_t stream, HeadBlock block, bool ended, bool too_large) {
   if (leaving_) return session_.reset(stream, h2_error::kRefusedStream);
-  if (!too_large && !malformation(block).empty()) {
-    judge_.malformed();
-    return session_.reset(stream, h2_error::kProtocol);
-  }
+  if (!too_large && !malformation(block).empty()) return session_.reset(stream, h2_error::kProtocol);
   Entry& entry = transits_[stream];
   Transit& transit = entry.transit;
   transit.client_stream = stream;
@@ -70,8 +67,10 @@ void H2Front::on_end(std::int32_t stream) {
 }
 
 // A response may be over before its request is taken; what is left of that still goes on, if it is not much.
-void H2Front::on_closed(std::int32_t stream, std::uint32_t code, bool) {
+void H2Front::on_closed(std::int32_t stream, std::uint32_t code, bool by_peer) {
   Entry* entry = find(stream);
+  const bool broken_off = entry != nullptr && entry->transit.response.broken_off();
+  if (code == h2_error::kProtocol && !by_peer && !broken_off) judge_.malformed(stream);
   if (entry == nullptr) return;
   Transit& transit = entry->transit;
   const bool whole = code == h2_error::kNone && transit.request.ended() && transit.response.ended();

@@ -17,8 +17,6 @@ namespace {
 
 constexpr std::size_t kInputBuffer = 16 * 1024;
 constexpr std::size_t kOutputBuffer = 32 * 1024;
-constexpr std::chrono::milliseconds kLinger{1'000};
-constexpr std::size_t kLingerBytes = 1024 * 1024;
 
 std::vector<std::byte> to_bytes(std::string_view text) {
   const auto bytes = std::as_bytes(std::span(text));
@@ -368,7 +366,7 @@ Task<void> HttpSession::conclude(Outcome outcome) {
   if (outcome == Outcome::upgraded) co_await switch_protocols();
   if (outcome == Outcome::broken || outcome == Outcome::gone) events_.response_broke_off();
   if (outcome == Outcome::broken) client_.abort();
-  if (outcome == Outcome::close && !request_.complete()) co_await linger();
+  if (outcome == Outcome::close && !request_.complete()) co_await client_.linger();
   if (refusal_ && outcome != Outcome::gone) co_await answer(*refusal_);
   upstream_.close();
 }
@@ -389,25 +387,13 @@ Task<void> HttpSession::switch_protocols() {
 Task<void> HttpSession::answer(const Refusal& refusal) {
   auto bytes = to_bytes(own_response(refusal.status, refusal.text, method_ == "HEAD"));
   client_.set_deadline(limits_.head_timeout);
-  if (co_await give(std::move(bytes)) == Io::ok) co_await linger();
+  if (co_await give(std::move(bytes)) == Io::ok) co_await client_.linger();
 }
 
 Task<void> HttpSession::answer_unpublished(int status, std::string text) {
   const auto bytes = to_bytes(own_response(status, text, false));
   client_.set_deadline(limits_.head_timeout);
-  if (co_await client_.write(bytes) == Io::ok) co_await linger();
-}
-
-// A close with unread bytes would reset the connection and could take the answer with it.
-Task<void> HttpSession::linger() {
-  client_.shutdown_write();
-  client_.set_deadline(kLinger);
-  input_.resize(kInputBuffer, boost::container::default_init);
-  for (std::size_t drained = 0; drained < kLingerBytes;) {
-    const ReadResult got = co_await client_.read(input_);
-    if (got.status != Io::ok) co_return;
-    drained += got.size;
-  }
+  if (co_await client_.write(bytes) == Io::ok) co_await client_.linger();
 }
 
 bool HttpSession::feed_request() {

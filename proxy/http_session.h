@@ -85,7 +85,6 @@ class HttpSession {
   Task<Io> deliver();
   Task<Io> give(std::vector<std::byte> bytes);  // and publishes them
   Task<void> answer(const Refusal& refusal);    // as answer_unpublished, and published
-  Task<void> linger();
   Task<void> conclude(Outcome outcome);
   Task<void> switch_protocols();
 

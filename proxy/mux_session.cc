@@ -18,8 +18,6 @@ namespace {
 constexpr std::size_t kReadBuffer = 64 * 1024;
 // Reads in a row before other connections have their turn.
 constexpr unsigned kGreedyReads = 16;
-constexpr std::chrono::milliseconds kMuxLinger{1'000};
-constexpr std::size_t kMuxLingerBytes = 1024 * 1024;
 
 std::span<std::byte> in_buffer() {
   thread_local std::array<std::byte, kReadBuffer> buffer;
@@ -120,20 +118,7 @@ Task<void> MuxSession::run() {
   idle_.end();
   expire();
   while (!legs_.empty()) co_await over_.wait();
-  if (client_status_ == Io::ok && client_.is_open() && !client_.expired()) co_await linger();
-}
-
-// A close with unread bytes would reset the connection, and could take what was sent last with it.
-Task<void> MuxSession::linger() {
-  client_.shutdown_write();
-  client_.set_deadline(kMuxLinger);
-  for (std::size_t drained = 0; drained < kMuxLingerBytes;) {
-    const Io waited = co_await client_.wait_readable();
-    if (waited != Io::ok) co_return;
-    const auto got = client_.read_now(in_buffer());
-    if (got && got->status != Io::ok) co_return;
-    if (got) drained += got->size;
-  }
+  if (client_status_ == Io::ok && client_.is_open() && !client_.expired()) co_await client_.linger();
 }
 
 void MuxSession::tick(Stream::Clock::time_point now) {
@@ -406,6 +391,15 @@ std::optional<OwnAnswer> MuxSession::judge(std::int32_t stream, const HeadBlock&
 
 void MuxSession::malformed() {
   count(shard_.shared.counters.malformed_requests);
+}
+
+void MuxSession::malformed(std::int32_t stream) {
+  malformed();
+  if (closing_) return;
+  auto decision = upstream_.describe(Decision::bumped);
+  decision.error_type = "malformed_request";
+  decision.stream = decided_stream(stream);
+  events_.decided(std::move(decision));
 }
 
 void MuxSession::upstream_failed(std::int32_t stream, const OwnAnswer& answer) {

@@ -41,6 +41,7 @@ class MuxSession final : private RequestJudge {
  private:
   std::optional<OwnAnswer> judge(std::int32_t stream, const HeadBlock& request) override;
   void malformed() override;
+  void malformed(std::int32_t stream) override;
   void upstream_failed(std::int32_t stream, const OwnAnswer& answer) override;
   std::optional<std::uint64_t> decided_stream(std::int32_t stream) const;
   std::optional<OwnAnswer> ask_policy(std::int32_t stream, const HeadBlock& request);
@@ -59,7 +60,6 @@ class MuxSession final : private RequestJudge {
   bool speaks_upstream() const { return upstream_outlet_.has_value(); }
   void open_leg(H1Leg& leg);
   std::unique_ptr<ClientSide> make_front();
-  Task<void> linger();
   bool may_use_again(const H1Leg& leg);
   Task<void> run_leg(LegIo& io);
   Task<std::optional<UpstreamFailure>> open_leg_upstream(LegIo& io);

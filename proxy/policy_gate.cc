@@ -1,6 +1,7 @@
 // One verdict out of several: the first refusal counts, and inspection is wanted if any name wants it.
 #include "proxy/policy_gate.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -11,6 +12,25 @@ namespace weir::proxy {
 namespace {
 
 constexpr const char* kDefault = "default";
+
+bool is_cookie(const http::Field& field) {
+  return http::equals_ignoring_case(field.name, "cookie");
+}
+
+// HTTP/2's clients may split a Cookie field, and a rule means all of it (RFC 9113, 8.2.3). None when it is
+// whole.
+std::optional<http::Fields> with_whole_cookie(const http::Fields* fields) {
+  if (fields == nullptr || std::ranges::count_if(*fields, is_cookie) < 2) return std::nullopt;
+  http::Fields joined;
+  for (const http::Field& field : *fields) {
+    const auto first = std::ranges::find_if(joined, is_cookie);
+    if (!is_cookie(field) || first == joined.end())
+      joined.push_back(field);
+    else
+      first->value += "; " + field.value;
+  }
+  return joined;
+}
 
 }  // namespace
 
@@ -95,8 +115,14 @@ void PolicyGate::refuse(const Destination& destination, const std::string& why,
 }
 
 PolicyGate::Judgement PolicyGate::ask(Destination destination, const Request* request) {
-  const RequestSummary* const summary = request == nullptr ? nullptr : &request->summary;
-  Verdict verdict = decider_.decide(events_.client(), destination, summary);
+  if (request == nullptr) {
+    Verdict verdict = decider_.decide(events_.client(), destination, nullptr);
+    return {std::move(verdict), std::move(destination)};
+  }
+  RequestSummary summary = request->summary;
+  const auto joined = with_whole_cookie(summary.fields);
+  if (joined) summary.fields = &*joined;
+  Verdict verdict = decider_.decide(events_.client(), destination, &summary);
   return {std::move(verdict), std::move(destination)};
 }
 

@@ -347,13 +347,26 @@ void Stream::shutdown_write() {
   ::shutdown(socket_.descriptor(), SHUT_WR);
 }
 
+Task<void> Stream::linger() {
+  constexpr std::chrono::seconds kLongest{10};
+  constexpr std::chrono::seconds kSilence{1};
+  static thread_local std::array<std::byte, std::size_t{16} * 1024> unwanted;
+  shutdown_write();
+  const auto until = Clock::now() + kLongest;
+  while (Clock::now() < until) {
+    set_deadline(kSilence);
+    const ReadResult got = co_await read(unwanted);
+    if (got.status != Io::ok) co_return;
+  }
+}
+
 void Stream::close() {
   readiness_.forget();
   socket_.close();
 }
 
 void Stream::abort() {
-  const linger at_once{.l_onoff = 1, .l_linger = 0};
+  const struct linger at_once{.l_onoff = 1, .l_linger = 0};
   ::setsockopt(socket_.descriptor(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   close();
 }

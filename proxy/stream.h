@@ -68,6 +68,9 @@ class Stream {
   // While nothing is being written: what TLS keeps for that is given back until it is.
   void release_write_buffer();
   void shutdown_write();  // close_notify, FIN
+  // That, and takes what the peer still sends, for some seconds: a close with unread bytes would reset the
+  // connection, and the peer could lose what was sent last, as the answer to an upload that it hasn't ended.
+  Task<void> linger();
   void unread(std::span<const std::byte> data);
   void close();
   void abort();  // as close(), but the peer sees a reset: what it got is not whole

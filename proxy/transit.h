@@ -147,6 +147,8 @@ class RequestJudge {
   // An answer when it may not. `stream` is the client's.
   virtual std::optional<OwnAnswer> judge(std::int32_t stream, const HeadBlock& request) = 0;
   virtual void malformed() = 0;  // a request that comes no further
+  // The same, and the stream's bytes don't show why it ended.
+  virtual void malformed(std::int32_t stream) = 0;
   // The request passed, and its upstream failed: the client is about to be given that answer.
   virtual void upstream_failed(std::int32_t, const OwnAnswer&) {}
 };

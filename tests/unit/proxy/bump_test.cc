@@ -304,6 +304,32 @@ TEST(Bump, PolicyIsAskedForEachRequest) {
   EXPECT_FALSE(world.events.all<DecisionMade>().back().stream);
 }
 
+// The origin may take the lines for one, and HTTP/2 joins them.
+TEST(Bump, PolicyIsAskedForTheWholeCookie) {
+  World world;
+  world.decider.refused_cookie = "a=1; b=2";
+  world.start();
+  auto origin = tls_origin(world, [&](Wire& wire) { EXPECT_EQ(wire.read_to_end(), ""); });
+  auto client = world.open(origin, kName);
+  client.write("GET / HTTP/1.1\r\nHost: o\r\nCookie: a=1\r\nX: y\r\nCookie: b=2\r\n\r\n");
+  EXPECT_TRUE(client.read_to_end().starts_with("HTTP/1.1 403 Forbidden\r\n"));
+  EXPECT_EQ(world.events.all<DecisionMade>().back().rule, "no cookie");
+}
+
+TEST(Bump, WhoUploadsMuchReadsItsRefusal) {
+  World world;
+  world.decider.refused_target = "/secret";
+  world.start();
+  auto origin = tls_origin(world, [&](Wire& wire) { EXPECT_EQ(wire.read_to_end(), ""); });
+  auto client = world.open(origin, kName);
+  const string body(std::size_t{16} * 1024 * 1024, 'x');
+  client.write("PUT /secret HTTP/1.1\r\nHost: o\r\nContent-Length: " + std::to_string(body.size()) +
+               "\r\n\r\n");
+  client.write(body);
+  EXPECT_TRUE(client.sent.ends_with(body)) << "it was reset before it could read";
+  EXPECT_TRUE(client.read_until("\r\n\r\n").starts_with("HTTP/1.1 403 Forbidden\r\n"));
+}
+
 // HTTP/1's requests have no stream, whatever the upstream speaks.
 TEST(Bump, AnUpstreamOfHttp2ChangesNothingAboutARefusal) {
   World world;

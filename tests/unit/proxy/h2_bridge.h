@@ -24,10 +24,15 @@ class Judge : public RequestJudge {
     return std::nullopt;
   }
   void malformed() override { ++malformed_requests; }
+  void malformed(std::int32_t stream) override {
+    malformed();
+    malformed_streams.push_back(stream);
+  }
   void upstream_failed(std::int32_t, const OwnAnswer& answer) override {
     failures.push_back(answer.error_type);
   }
   std::vector<std::string> failures;
+  std::vector<std::int32_t> malformed_streams;
   int asked = 0;
   int malformed_requests = 0;
 };

@@ -223,6 +223,7 @@ std::vector<Misdeed> misdeeds() {
 }
 
 TEST(H2, MisdeedsEndTheStreamOrTheConnectionAndReachNobody) {
+  constexpr std::uint32_t kProtocol = 1;
   for (const auto& misdeed : misdeeds()) {
     SCOPED_TRACE(misdeed.what);
     Bridge bridge;
@@ -240,6 +241,8 @@ TEST(H2, MisdeedsEndTheStreamOrTheConnectionAndReachNobody) {
       continue;
     }
     EXPECT_TRUE(misdeed.code == 0 || ends[0].code() == misdeed.code) << ends[0].code();
+    const bool malformed = by_stream && misdeed.code == kProtocol;
+    EXPECT_EQ(bridge.judge.malformed_streams.size(), malformed ? 1u : 0u);
     if (!by_stream) {
       EXPECT_TRUE(bridge.front.finished());
       continue;

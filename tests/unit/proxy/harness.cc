@@ -383,6 +383,8 @@ Verdict Decider::decide(const Client& client, const weir::Destination& destinati
     return {.allowed = false, .rule = "no " + refused_name};
   if (request != nullptr && !refused_target.empty() && request->target == refused_target)
     return {.allowed = false, .rule = "no target"};
+  const auto* cookie = request == nullptr ? nullptr : http::find_field(*request->fields, "cookie");
+  if (cookie != nullptr && cookie->value == refused_cookie) return {.allowed = false, .rule = "no cookie"};
   if (request != nullptr && !refused_authority.empty() && request->authority == refused_authority)
     return {.allowed = false, .rule = "no authority"};
   if (!inspected_name.empty() && destination.name == inspected_name) return {.inspect = true};

@@ -163,6 +163,7 @@ class Decider : public PolicyDecider {
   std::string inspected_name;
   std::string refused_target;
   std::string refused_authority;
+  std::string refused_cookie;
   std::function<bool(const HelloFacts&)> refuses_hello;
 };
 
