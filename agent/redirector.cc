@@ -2,9 +2,11 @@
 #include "agent/redirector.h"
 
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -32,6 +34,7 @@ constexpr std::chrono::milliseconds kBeat{250};
 constexpr std::chrono::milliseconds kPatience{10'000};
 constexpr std::chrono::seconds kDropInterval{5};
 constexpr std::size_t kMostNamespaces = 128;  // the kernel's table has room for 256
+constexpr std::size_t kMostOfUser = 32;       // of them: anybody can make namespaces
 constexpr int kPeerPidfd = 77;                // SO_PEERPIDFD, since Linux 6.5
 constexpr int kNetnsCookie = 71;              // SO_NETNS_COOKIE
 
@@ -103,6 +106,13 @@ bool is_same_file(const Descriptor& one, const Descriptor& other) {
   struct stat b{};
   return ::fstat(one.get(), &a) == 0 && ::fstat(other.get(), &b) == 0 && a.st_dev == b.st_dev &&
          a.st_ino == b.st_ino;
+}
+
+// Who made the user namespace that it belongs to; root where the kernel doesn't say.
+uid_t owner_of(const Descriptor& network_namespace) {
+  const Descriptor user_namespace(::ioctl(network_namespace.get(), NS_GET_USERNS));
+  uid_t owner = 0;
+  return user_namespace && ::ioctl(user_namespace.get(), NS_GET_OWNER_UID, &owner) == 0 ? owner : 0;
 }
 
 // This thread must not stay in another's network namespace.
@@ -182,7 +192,7 @@ void Redirector::handle(std::span<const pollfd> waits) {
     if (wait.fd == socket_.get())
       answer_askers();
     else
-      for (const std::uint32_t process : redirection_->take_unserved()) serve_namespace_of(process);
+      for (const std::uint32_t process : redirection_->take_unserved()) (void)serve_namespace_of(process);
   }
 }
 
@@ -206,7 +216,7 @@ std::string Redirector::mark(const Descriptor& connection) {
   wanted_ = true;
   redirection_->beat();
   const auto pid = static_cast<std::uint32_t>(peer.pid);
-  serve_namespace_of(pid);
+  if (auto served = serve_namespace_of(pid); !served) return served.error().what;
   if (auto marked = redirection_->mark(pid); !marked) return marked.error().what;
   // Its number may have become another's meanwhile.
   if (has_ended(pidfd)) redirection_->unmark(pid);
@@ -271,16 +281,30 @@ std::expected<void, Error> Redirector::start(const Namespace& one) {
   return {};
 }
 
-void Redirector::serve_namespace_of(std::uint32_t pid) {
+std::expected<void, Error> Redirector::serve_namespace_of(std::uint32_t pid) {
+  auto served = add_namespace_of(pid);
+  // Each process of a namespace that can't be served asks again: the log says it once.
+  if (served || std::exchange(last_refusal_, served.error().what) == served.error().what) return served;
+  log_warning("not redirected: " + to_string(served.error()));
+  return served;
+}
+
+std::expected<void, Error> Redirector::add_namespace_of(std::uint32_t pid) {
   const std::string name = "/proc/" + std::to_string(pid) + "/ns/net";
   Descriptor descriptor(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!descriptor || namespaces_.size() >= kMostNamespaces) return;
+  if (!descriptor) return std::unexpected(errno_error("a process's network namespace"));
   for (const Namespace& one : namespaces_)
-    if (is_same_file(one.descriptor, descriptor)) return;
-  const auto added = add_namespace(std::move(descriptor));
-  if (!added) return log_warning("not redirected: " + to_string(added.error()));
+    if (is_same_file(one.descriptor, descriptor)) return {};
+  const uid_t owner = owner_of(descriptor);
+  const auto owned = static_cast<std::size_t>(std::ranges::count(namespaces_, owner, &Namespace::owner));
+  if (namespaces_.size() >= kMostNamespaces || (owner != 0 && owned >= kMostOfUser))
+    return std::unexpected(Error{"too many network namespaces have their connections redirected",
+                                 "end what runs in namespaces of its own"});
+  if (auto added = add_namespace(std::move(descriptor)); !added) return added;
+  namespaces_.back().owner = owner;
   const std::uint64_t one = 1;
   (void)::write(event_.get(), &one, sizeof one);
+  return {};
 }
 
 // Connections wait in the listener until the worker has it.

@@ -67,12 +67,14 @@ class Redirector {
     Descriptor descriptor;
     std::vector<Descriptor> listeners;
     std::size_t given = 0;  // of the listeners
+    uid_t owner = 0;
   };
 
   void answer_askers();
   std::string mark(const Descriptor& connection);
   bool active() const { return redirection_ != nullptr && ready_ && wanted_; }
-  void serve_namespace_of(std::uint32_t pid);
+  std::expected<void, Error> serve_namespace_of(std::uint32_t pid);
+  std::expected<void, Error> add_namespace_of(std::uint32_t pid);
   std::expected<void, Error> add_namespace(Descriptor descriptor);
   std::expected<void, Error> start(const Namespace& one);
   void drop_empty_namespaces();
@@ -86,6 +88,7 @@ class Redirector {
   std::vector<std::uint16_t> our_ports_;
   std::list<Namespace> namespaces_;  // ours is the first
   std::uint32_t next_number_ = 0;
+  std::string last_refusal_;
   std::chrono::steady_clock::time_point next_drop_;
 };
 

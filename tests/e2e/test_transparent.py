@@ -416,6 +416,31 @@ class NamespaceTest(TransparentTest):
         wait_until(lambda: agent.worker_pid() not in (None, worker), 20, "no next worker")
         wait_until(lambda: not went_direct(told := peer.connect()) and "error" not in told, 20, "not redirected again")
 
+    def test_nobody_can_use_up_the_namespaces(self):
+        """Who is no root gets some: containers that are to be redirected still find room."""
+        agent = self.start_agent()
+        ask = f"""
+import socket, sys
+agent = socket.socket(socket.AF_UNIX)
+agent.connect("{agent.state_dir}/agent.redirect")
+print(agent.makefile().readline(), end="", flush=True)
+sys.stdin.read()
+"""
+        inside = ["unshare", "-Urn", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", "/usr/bin/python3", "-c", ask]
+
+        def answer():
+            asker = spawn([*AS_NOBODY, *inside], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            self.addCleanup(end, asker)
+            for pipe in (asker.stdin, asker.stdout):
+                self.addCleanup(pipe.close)
+            return asker.stdout.readline()
+
+        self.assertEqual({answer() for _ in range(32)}, {"\n"})
+        self.assertIn("too many network namespaces", answer())
+        server = self.server(self.elsewhere.outside)
+        peer = self.peer(self.elsewhere.enter(*self.redirected(agent)), server, host=self.elsewhere.outside)
+        self.assert_through_the_namespace(agent, peer.connect(), server, self.elsewhere)
+
     def test_the_namespace_is_let_go(self):
         agent = self.start_agent()
         elsewhere = NetworkNamespace()
