@@ -28,7 +28,6 @@
 #include <optional>
 #include <set>
 #include <span>
-#include <sstream>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -36,6 +35,7 @@
 #include "agent/channel.h"
 #include "agent/descriptor.h"
 #include "agent/exec_gate.h"
+#include "agent/mount_points.h"
 #include "agent/own_program.h"
 
 namespace weir::agent {
@@ -56,33 +56,6 @@ std::optional<FileVersion> version_of(int file) {
   if (::fstat(file, &status) != 0) return std::nullopt;
   return FileVersion{status.st_dev, status.st_ino, status.st_ctim.tv_sec, status.st_ctim.tv_nsec,
                      status.st_size};
-}
-
-// The kernel's own file systems hold no programs; and what another machine or process answers for could keep
-// this one waiting, and all of the host with it.
-bool may_be_watched(const std::string& type) {
-  static const std::set<std::string> none = {
-      "proc",    "sysfs",  "cgroup",   "cgroup2",    "devpts",    "mqueue",      "debugfs",
-      "tracefs", "bpf",    "pstore",   "configfs",   "hugetlbfs", "binfmt_misc", "efivarfs",
-      "nsfs",    "autofs", "nfs",      "nfs4",       "cifs",      "smb3",        "9p",
-      "ceph",    "afs",    "virtiofs", "securityfs", "fusectl"};
-  return !none.contains(type) && !type.starts_with("fuse");
-}
-
-// Type and mount point stand around " - ": proc_pid_mountinfo(5).
-std::vector<std::string> mount_points() {
-  std::vector<std::string> found;
-  std::ifstream mounts("/proc/self/mountinfo");
-  for (std::string line; std::getline(mounts, line);) {
-    std::istringstream words(line);
-    std::string word, point, type;
-    for (int i = 0; i < 5; ++i) words >> point;
-    while (words >> word && word != "-") {
-    }
-    words >> type;
-    if (may_be_watched(type)) found.push_back(point);
-  }
-  return found;
 }
 
 // The kernel ends this process when it isn't wound up in time: a stopped or hanging one would keep every new
@@ -143,7 +116,8 @@ class Gate {
     if (!group_) return refuse("fanotify") == 0;
     bool any = false;
     int error = 0;
-    for (const std::string& point : mount_points()) {
+    std::ifstream mounts("/proc/self/mountinfo");
+    for (const std::string& point : mount_points_with_programs(mounts)) {
       const bool marked = ::fanotify_mark(group_.get(), FAN_MARK_ADD | FAN_MARK_FILESYSTEM,
                                           FAN_OPEN_EXEC_PERM, AT_FDCWD, point.c_str()) == 0;
       if (!marked) error = errno;
