@@ -98,7 +98,7 @@ bool is_local_host(std::string_view host) {
 
 bool is_token(std::string_view authorization, const std::string& token) {
   constexpr std::string_view kScheme = "Bearer ";
-  if (token.empty() || !authorization.starts_with(kScheme)) return false;
+  if (token.empty() || !beast::iequals(authorization.substr(0, kScheme.size()), kScheme)) return false;
   const auto given = authorization.substr(kScheme.size());
   return given.size() == token.size() && CRYPTO_memcmp(given.data(), token.data(), token.size()) == 0;
 }

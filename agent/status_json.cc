@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "attribution/record.h"
+#include "attribution/text.h"
 
 namespace weir::agent {
 namespace {
@@ -155,7 +156,7 @@ std::string status_json(const AgentStatus& status) {
   if (!status.passed_through.empty()) proxy["passed_through"] = passed_through_json(status.passed_through);
   object api;
   if (!status.api_address.empty()) api["address"] = status.api_address;
-  return boost::json::serialize(object{
+  return valid_json(boost::json::serialize(object{
       {"ready", not_ready.empty()},
       {"not_ready", not_ready},
       {"version", WEIR_VERSION},
@@ -175,7 +176,7 @@ std::string status_json(const AgentStatus& status) {
                           {"policy", policy_counters(status.policy)},
                           {"engine", engine_counters(status.engine)}}},
       {"sinks", sinks_json(status.sinks)},
-  });
+  }));
 }
 
 std::string coverage_json(const std::vector<Engine::Coverage>& coverage) {
@@ -187,7 +188,7 @@ std::string coverage_json(const std::vector<Engine::Coverage>& coverage) {
                                            {"readable_connections", row.readable_connections}}) +
              "\n";
   }
-  return lines;
+  return valid_json(std::move(lines));
 }
 
 std::string native_line(const AgentStatus& status) {

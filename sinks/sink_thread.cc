@@ -109,10 +109,11 @@ struct SinkThread::State {
   std::condition_variable work;
   std::condition_variable done;
   std::deque<Entry> queue;
-  std::size_t bytes = 0;       // of what is queued
-  std::uint64_t accepted = 0;  // ever queued
-  std::uint64_t finished = 0;  // of those, written or dropped
-  int drains = 0;              // callers waiting in drain()
+  std::size_t bytes = 0;        // of what is queued
+  std::uint64_t accepted = 0;   // ever queued
+  std::uint64_t finished = 0;   // of those, written or dropped
+  std::uint64_t overtaken = 0;  // dropped, as the queue was full
+  int drains = 0;               // callers waiting in drain()
   bool stopping = false;
   SinkCounters counters;
   IdleHook idle;  // this and the next two: the sink's thread alone
@@ -144,6 +145,7 @@ void SinkThread::submit(RecordPtr record) {
   if (state.stopping || state.queue.size() >= state.limits.records ||
       state.bytes + bytes > state.limits.bytes) {
     ++state.counters.dropped;
+    if (!state.stopping) ++state.overtaken;
     return;
   }
   const bool hurried = state.in_a_hurry();
@@ -176,6 +178,9 @@ SinkCounters SinkThread::counters() const {
   const std::lock_guard lock(state_->mutex);
   SinkCounters counters = state_->counters;
   counters.queued = state_->accepted - state_->finished;
+  if (counters.last_error.empty() && state_->overtaken > 0)
+    counters.last_error =
+        std::to_string(state_->overtaken) + " records came faster than they could be written";
   return counters;
 }
 

@@ -105,6 +105,9 @@ std::expected<void, Error> make_file(const std::filesystem::path& path) {
     return std::unexpected(Error{path.string() + ": " + std::strerror(errno),
                                  "let weir's user write to it, or choose another --state-dir"});
   }
+  // Whoever made it more open than we do: what is in it is for its owner alone.
+  struct stat status{};
+  if (::fstat(descriptor, &status) == 0 && (status.st_mode & 077) != 0) ::fchmod(descriptor, 0600);
   ::close(descriptor);
   return {};
 }

@@ -78,7 +78,9 @@ void add_agent_command(CLI::App& app, Action& action) {
   command
       ->add_option("--jsonl", options->jsonl, "append each record as a line of JSON; - for standard output")
       ->type_name("FILE");
-  command->add_option("--record", options->record, "append the event stream, for `weir replay`")
+  command
+      ->add_option("--record", options->record,
+                   "append the event stream, for `weir replay`: plaintext, unredacted, bodies too")
       ->type_name("FILE");
   command->add_option("--policy", options->policy, "rules for who may go where (YAML); read again on SIGHUP")
       ->type_name("FILE");

@@ -16,6 +16,7 @@
 #include "agent/commands/doctor_targets.h"
 #include "agent/config.h"
 #include "agent/descriptor.h"
+#include "attribution/text.h"
 #include "bpf/kernel_side.h"
 #include "bpf/pins.h"
 #include "ca/truststore.h"
@@ -133,7 +134,8 @@ void print_json(const std::vector<Finding>& findings, bool fit) {
                     {"detail", finding.detail},
                     {"advice", finding.good ? "" : finding.advice}});
   }
-  std::cout << boost::json::serialize(boost::json::object{{"fit", fit}, {"findings", rows}}) << '\n';
+  std::cout << valid_json(boost::json::serialize(boost::json::object{{"fit", fit}, {"findings", rows}}))
+            << '\n';
 }
 
 int run(const StateDir& state, bool json) {

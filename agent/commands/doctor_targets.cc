@@ -15,6 +15,7 @@
 #include "agent/process_targets.h"
 #include "agent/record_text.h"
 #include "attribution/names.h"
+#include "attribution/text.h"
 #include "bpf/wire.h"
 
 namespace weir::agent {
@@ -142,7 +143,7 @@ int report_targets(std::optional<std::uint32_t> pid, bool as_json) {
   if (as_json) {
     json::array rows;
     for (const ProcessTargets& process : processes) rows.push_back(process_json(process));
-    print_line(json::serialize(json::object{{"processes", rows}}));
+    print_line(valid_json(json::serialize(json::object{{"processes", rows}})));
   } else if (pid) {
     print_process(processes.front());
   } else {

@@ -40,9 +40,7 @@ void add_env_command(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"sh", "fish", "dotenv", "json", "systemd", "docker"}))
       ->capture_default_str();
   command->callback([state_dir, format, &action] {
-    action = [state_dir, format] {
-      return run(StateDir{std::filesystem::absolute(state_dir->path)}, *format);
-    };
+    action = [state_dir, format] { return run(absolute(*state_dir), *format); };
   });
 }
 

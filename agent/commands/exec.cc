@@ -287,8 +287,7 @@ void add_exec_command(CLI::App& app, Action& action) {
   command->positionals_at_end();
   command->callback([state_dir, trust_by, transparent, words, &action] {
     action = [state_dir, trust_by, transparent, words] {
-      return run(StateDir{std::filesystem::absolute(state_dir->path)}, injection_of(*trust_by, *transparent),
-                 *words);
+      return run(absolute(*state_dir), injection_of(*trust_by, *transparent), *words);
     };
   });
 }

@@ -23,11 +23,10 @@ bool print_record(const LsOptions& options, std::string_view line) {
 }
 
 int read_store(const LsOptions& options) {
-  const auto database = options.state_dir.database();
-  std::error_code error;
-  if (!std::filesystem::exists(database, error)) return fail_not_running(options.state_dir);
   const auto entered = enter_as_owner(options.state_dir, &StateDir::database);
   if (!entered) return fail(entered.error());
+  std::error_code error;
+  if (!std::filesystem::exists(entered->database(), error)) return fail_not_running(options.state_dir);
   auto cursor = sinks::StoreCursor::open(entered->database(), options.query);
   if (!cursor) return fail(to_string(cursor.error()));
   auto line = cursor->next();

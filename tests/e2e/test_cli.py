@@ -12,7 +12,7 @@ import unittest
 import urllib.parse
 
 from harness import clients
-from harness.agent import AS_NOBODY, WEIR, bpf_objects, readable_copy
+from harness.agent import AS_NOBODY, WEIR, Agent, bpf_objects, readable_copy
 from harness.case import EndToEndTest
 from harness.processes import alive, check, end, kill_group, run, spawn, wait_until
 
@@ -42,6 +42,8 @@ WRONG_USES = (
     ["coverage", "--pid", "1"],
     ["ls", "--since", "whenever"],
     ["replay"],
+    ["agent", "--state-dir=", "--no-native"],
+    ["ls", "--process=", "--limit", "1"],
 )
 FORMATS = ("sh", "fish", "dotenv", "json", "systemd", "docker")
 
@@ -95,6 +97,26 @@ class UsageTest(EndToEndTest):
                     self.assertEqual(ended.stdout, "")
                     self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
                     self.assertIn(str(file), ended.stderr)
+
+    def test_output_that_is_lost_is_a_failure(self):
+        check([WEIR, "ca", "init", "--state-dir", self.directory / "full"])
+        for words in (["--help"], ["ca", "show", "--state-dir", self.directory / "full"], ["doctor"]):
+            for where in (">/dev/full", ">&-"):
+                with self.subTest([*words, where]):
+                    ended = run(["sh", "-c", f'exec "$@" {where}', "sh", WEIR, *words], timeout=30)
+                    self.assertEqual(ended.status, 1, ended.stderr)
+                    self.assertIn("standard output", ended.stderr)
+
+    def test_without_standard_descriptors(self):
+        """What the agent opens must not take their place."""
+        agent = Agent(self.directory, self.ca, name="closed", options=["--no-native"])
+        agent.command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *agent.command]
+        self.addCleanup(agent.clean_up)
+        agent.start()
+        for pid in agent.own_pids():
+            for number in range(3):
+                self.assertEqual(os.readlink(f"/proc/{pid}/fd/{number}"), "/dev/null")
+        self.assertEqual((agent.state_dir / "agent.lock").read_text().strip(), str(agent.pid))
 
     def test_no_agent(self):
         for words in (["status"], ["tail"], ["env"]):
@@ -284,6 +306,11 @@ class StoreTest(EndToEndTest):
         self.assertEqual(len(self.listed("--since", last)), 1)
         self.wait_for_listed(["--process", "curl", "--status", "404"], "missing")
         self.wait_for_listed(["--process", "no-such-process"])
+
+    def test_times_that_are_far_away(self):
+        self.assertEqual(self.listed("--since", "200000d"), self.listed())
+        ended = run([WEIR, "ls", "--since", "9999-12-31T23:59:59Z", "--state-dir", self.agent.state_dir])
+        self.assertEqual(ended.status, 2, ended.stderr)
 
     def test_listing_for_people(self):
         shown = check([WEIR, "ls", "--state-dir", self.agent.state_dir, "--process", "tls_client"]).stdout

@@ -13,7 +13,7 @@ from harness import clients
 from harness.agent import WEIR, Agent
 from harness.case import SOAK, EndToEndTest
 from harness.load import Load
-from harness.processes import check, run, spawn, wait_until
+from harness.processes import alive, check, run, spawn, wait_until
 
 KILLS = 100 if SOAK else 3
 KILLS_OF_ONE_STORE = 10  # checking all of it takes longer with each
@@ -125,6 +125,29 @@ class KillTest(StoreTest):
         twice = """SELECT json_extract(json, '$."url.full"') AS url, group_concat(json, char(10)) FROM records
             WHERE kind = 'exchange' AND instr(url, ':{}/load/') GROUP BY url HAVING count(*) > 1"""
         self.assertEqual(self.query(agent, twice.format(self.origin.port)), [], when)
+
+
+class AloneTest(StoreTest):
+    def test_read_without_an_agent(self):
+        """Its socket is still there after a kill -9."""
+        agent = self.start_agent()
+        self.request("/alone")
+        agent.wait_for(lambda: "/alone" in self.paths(self.listed(agent)), "it is not stored")
+        pids = agent.own_pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(alive, pids)), 10, "still there")
+        self.assertTrue((agent.state_dir / "agent.sock").exists())
+        command = f"cd {agent.state_dir.parent}; exec {WEIR} ls --json --state-dir {agent.state_dir.name}"
+        self.assertEqual(self.paths(clients.json_lines(check(["sh", "-c", command]).stdout)), ["/alone"])
+
+    def test_for_its_owner_alone(self):
+        agent = self.start_agent()
+        agent.stop()
+        self.store(agent).chmod(0o666)
+        agent.start()
+        for file in agent.state_dir.glob("weir.db*"):
+            self.assertEqual(file.stat().st_mode & 0o777, 0o600, file)
 
 
 class DiskFullTest(StoreTest):

@@ -89,6 +89,7 @@ TEST(SinkThread, AFullQueueDropsAndCountsWithoutWaiting) {
   for (const auto* id : {"a", "b", "c", "d"}) thread.submit(make_record({.id = id}));
   EXPECT_EQ(thread.counters().dropped, 2u);
   EXPECT_EQ(thread.counters().queued, 3u);
+  EXPECT_EQ(thread.counters().last_error, "2 records came faster than they could be written");
   open.set_value();
   thread.drain();
   EXPECT_EQ(thread.counters().queued, 0u);
