@@ -70,7 +70,7 @@ void H2Front::on_end(std::int32_t stream) {
 void H2Front::on_closed(std::int32_t stream, std::uint32_t code, bool by_peer) {
   Entry* entry = find(stream);
   const bool broken_off = entry != nullptr && entry->transit.response.broken_off();
-  if (code == h2_error::kProtocol && !by_peer && !broken_off) judge_.malformed(stream);
+  if (code == h2_error::kProtocol && !by_peer && !broken_off) judge_.malformed_stream(stream);
   if (entry == nullptr) return;
   Transit& transit = entry->transit;
   const bool whole = code == h2_error::kNone && transit.request.ended() && transit.response.ended();

@@ -393,7 +393,7 @@ void MuxSession::malformed() {
   count(shard_.shared.counters.malformed_requests);
 }
 
-void MuxSession::malformed(std::int32_t stream) {
+void MuxSession::malformed_stream(std::int32_t stream) {
   malformed();
   if (closing_) return;
   auto decision = upstream_.describe(Decision::bumped);

@@ -41,7 +41,7 @@ class MuxSession final : private RequestJudge {
  private:
   std::optional<OwnAnswer> judge(std::int32_t stream, const HeadBlock& request) override;
   void malformed() override;
-  void malformed(std::int32_t stream) override;
+  void malformed_stream(std::int32_t stream) override;
   void upstream_failed(std::int32_t stream, const OwnAnswer& answer) override;
   std::optional<std::uint64_t> decided_stream(std::int32_t stream) const;
   std::optional<OwnAnswer> ask_policy(std::int32_t stream, const HeadBlock& request);

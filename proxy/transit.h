@@ -148,7 +148,7 @@ class RequestJudge {
   virtual std::optional<OwnAnswer> judge(std::int32_t stream, const HeadBlock& request) = 0;
   virtual void malformed() = 0;  // a request that comes no further
   // The same, and the stream's bytes don't show why it ended.
-  virtual void malformed(std::int32_t stream) = 0;
+  virtual void malformed_stream(std::int32_t) { malformed(); }
   // The request passed, and its upstream failed: the client is about to be given that answer.
   virtual void upstream_failed(std::int32_t, const OwnAnswer&) {}
 };

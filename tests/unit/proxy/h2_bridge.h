@@ -24,7 +24,7 @@ class Judge : public RequestJudge {
     return std::nullopt;
   }
   void malformed() override { ++malformed_requests; }
-  void malformed(std::int32_t stream) override {
+  void malformed_stream(std::int32_t stream) override {
     malformed();
     malformed_streams.push_back(stream);
   }
