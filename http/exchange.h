@@ -94,7 +94,6 @@ class EarlyShare {
   EarlyShare& operator=(const EarlyShare&) = delete;
   ~EarlyShare() { clear(); }
 
-  std::size_t bytes() const { return bytes_; }
   // False: it has more than `most`, or all have more than they may. It counts nevertheless.
   bool add(std::size_t bytes, std::size_t most) {
     bytes_ += bytes;

@@ -30,16 +30,19 @@ std::string lower(std::string_view name) {
   return text;
 }
 
-void join_cookie(http::Fields& fields, const http::Field& crumb) {
-  for (auto& field : fields) {
-    if (field.name != "cookie") continue;
-    field.value += "; " + crumb.value;
-    return;
-  }
-  fields.push_back(crumb);
+}  // namespace
+
+bool is_cookie(const http::Field& field) {
+  return http::equals_ignoring_case(field.name, "cookie");
 }
 
-}  // namespace
+void join_cookie(http::Fields& fields, const http::Field& crumb) {
+  const auto first = std::ranges::find_if(fields, is_cookie);
+  if (first == fields.end())
+    fields.push_back(crumb);
+  else
+    first->value += "; " + crumb.value;
+}
 
 std::string_view malformation(const HeadBlock& request) {
   const auto authority = request.pseudo_value(":authority");
@@ -78,7 +81,7 @@ http::RequestHead to_http1_request(const HeadBlock& request, bool ended) {
   for (const auto& field : request.fields) {
     if (field.name == "host") continue;
     with_length = with_length || field.name == "content-length";
-    if (field.name == "cookie") {
+    if (is_cookie(field)) {
       join_cookie(head.fields, field);
       continue;
     }

@@ -11,6 +11,11 @@
 
 namespace weir::proxy {
 
+// HTTP/2's clients may split the field Cookie (RFC 9113, 8.2.3): the first piece is it, others are joined to
+// it.
+bool is_cookie(const http::Field& field);
+void join_cookie(http::Fields& fields, const http::Field& crumb);
+
 // Why the request is malformed, in a few words (RFC 9113, 8.1.1 and 8.3.1): "" when it is not.
 std::string_view malformation(const HeadBlock& request);
 

@@ -7,15 +7,12 @@
 
 #include "attribution/text.h"
 #include "proxy/destination.h"
+#include "proxy/h2_rules.h"
 
 namespace weir::proxy {
 namespace {
 
 constexpr const char* kDefault = "default";
-
-bool is_cookie(const http::Field& field) {
-  return http::equals_ignoring_case(field.name, "cookie");
-}
 
 // HTTP/2's clients may split a Cookie field, and a rule means all of it (RFC 9113, 8.2.3). None when it is
 // whole.
@@ -23,11 +20,10 @@ std::optional<http::Fields> with_whole_cookie(const http::Fields* fields) {
   if (fields == nullptr || std::ranges::count_if(*fields, is_cookie) < 2) return std::nullopt;
   http::Fields joined;
   for (const http::Field& field : *fields) {
-    const auto first = std::ranges::find_if(joined, is_cookie);
-    if (!is_cookie(field) || first == joined.end())
-      joined.push_back(field);
+    if (is_cookie(field))
+      join_cookie(joined, field);
     else
-      first->value += "; " + field.value;
+      joined.push_back(field);
   }
   return joined;
 }
